@@ -1,0 +1,96 @@
+"""What leaves the process after a commit: answers, messages to workers, wake-ups.
+
+Pure values. `Engine` performs them in order, and never before the changes of their batch are durable.
+Replies and waiters are opaque here: whoever asked made them.
+"""
+
+from typing import Any, NamedTuple
+
+from hostler.ids import AttemptKey
+from hostler.jobs import Progress
+from hostler.lifecycle import State
+
+
+class Answer(NamedTuple):
+    """Settle a reply with a value, or with an error to raise."""
+
+    reply: Any
+    value: Any
+
+
+class Tell(NamedTuple):
+    """Tell a waiter where a job has come to."""
+
+    waiter: Any
+    progress: Progress
+
+
+class Wait(NamedTuple):
+    """Have a waiter told once a job is as far as *until*."""
+
+    waiter: Any
+    number: int
+    until: State
+
+
+class SendStart(NamedTuple):
+    """Tell a worker to run an attempt; without `work` its spec is read from the store first."""
+
+    worker: str
+    number: int
+    sequence: int
+    key: AttemptKey
+    slotless: bool
+    work: bytes | None
+
+
+class SendStop(NamedTuple):
+    """Tell a worker to end an attempt."""
+
+    worker: str
+    sequence: int
+    key: AttemptKey
+    grace_s: float
+
+
+class SendSignal(NamedTuple):
+    """Tell a worker to signal the main process of an attempt."""
+
+    worker: str
+    key: AttemptKey
+    signal: int
+
+
+class Acknowledge(NamedTuple):
+    """Tell a worker that a report is durable and may be forgotten."""
+
+    worker: str
+    key: AttemptKey
+
+
+class AttachSession(NamedTuple):
+    """The worker is reconciled: welcome it with the verdicts on its inventory."""
+
+    worker: str
+    session: Any
+    mark: int
+    verdicts: list[tuple[AttemptKey, str]]  # keep, kill or forget
+
+
+class DropSession(NamedTuple):
+    """End the stream that spoke for this worker until now."""
+
+    worker: str
+    superseded: bool
+
+
+class LogKept(NamedTuple):
+    """Tell a worker how much of an attempt's log is durable; with `forget` that none is wanted."""
+
+    receipts: Any
+    key: AttemptKey
+    stored: int
+    forget: bool
+
+
+Effect = Answer | Tell | Wait | SendStart | SendStop | SendSignal | Acknowledge | AttachSession | DropSession | LogKept

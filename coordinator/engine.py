@@ -1,0 +1,340 @@
+"""The only writer: drain the inbox, decide and apply, commit the group, then act.
+
+Nothing leaves the process before its commit. While batch n is being committed (one commit in
+flight), batch n+1 is decided; its effects wait for its own commit, and if n fails both are dropped.
+Under load batches grow and one fsync serves hundreds of jobs; idle, a batch is one event.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coordinator import decisions
+from coordinator.changes import Change, Ended, LogLost, LogStored, Started, WorkerLeft
+from coordinator.decisions import Decision, Instant, Submission
+from coordinator.effects import (
+    Acknowledge,
+    Answer,
+    AttachSession,
+    DropSession,
+    Effect,
+    LogKept,
+    SendSignal,
+    SendStart,
+    SendStop,
+    Tell,
+    Wait,
+)
+from coordinator.live import Job, Live, Worker
+from coordinator.placement import place
+from coordinator.sessions import Session, Sessions
+from coordinator.storage.protocol import Store, StoreBroken, StoreFull
+from coordinator.watchers import Waiter, Watchers
+from hostler import logs
+from hostler.clock import Clock
+from hostler.errors import HostlerError, Overloaded, Unavailable
+from hostler.jobs import Progress
+from hostler.lifecycle import State
+
+INBOX_MAX = 10_000  # events waiting to be decided; a request beyond it is refused, a worker waits
+BATCH_CHANGES_MAX = 20_000  # changes of one commit; beyond it deciding waits for the commit in flight
+PLACED_MAX = 5_000  # assignments of one batch
+TICK_S = 1.0
+
+Item = Callable[[Live, Instant], Decision]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What was decided together and will be committed together."""
+
+    changes: list[Change] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.effects)
+
+
+class Engine:
+    """Owns the live set. `run` is its one task; everybody else posts into its inbox."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sessions: Sessions,
+        watchers: Watchers,
+        clock: Clock,
+        lost_after_s: float,
+        max_queued: int,
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._watchers = watchers
+        self._clock = clock
+        self._lost_after_s = lost_after_s
+        self._max_queued = max_queued
+        self._inbox: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._pending = Batch()
+        self._in_flight: Batch | None = None
+        self._stopping = False
+        self.live = Live()
+
+    # For the edges
+
+    def post(self, item: Item) -> None:
+        """Put a request into the inbox.
+
+        Raises:
+            Overloaded: the inbox is full.
+        """
+        if self._stopping:
+            raise Unavailable("the coordinator is stopping")
+        if len(self._inbox) >= INBOX_MAX:
+            raise Overloaded("the coordinator has too much to decide; try again in a second", retry_after_s=1)
+        self._inbox.append(item)
+        self._wake.set()
+
+    async def post_patiently(self, item: Item) -> None:
+        """Put a worker's word into the inbox, waiting for room: it is never refused."""
+        while len(self._inbox) >= INBOX_MAX:
+            self._room.clear()
+            await self._room.wait()
+        self._inbox.append(item)
+        self._wake.set()
+
+    def post_stored(self, item: Item) -> None:
+        """Put a word of the log store into the inbox; bounded by the bytes it may have under way."""
+        self._inbox.append(item)
+        self._wake.set()
+
+    async def submit(self, items: Sequence[Submission]) -> list[str | HostlerError]:
+        """Accept jobs; the answer is durable."""
+        reply: asyncio.Future[list[str | HostlerError]] = asyncio.get_running_loop().create_future()
+        self.post(lambda live, now: decisions.on_submit(live, items, reply, now, max_queued=self._max_queued))
+        return await reply
+
+    async def signal(self, job_id: str, signal: int) -> None:
+        """Pass a signal on."""
+        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.post(lambda live, now: decisions.on_signal(live, job_id, signal, reply))
+        await reply
+
+    # The one task
+
+    async def load(self) -> None:
+        """Build the live set from the store; every worker counts as gone from now on, not longer."""
+        live = Live()
+        now = self._now()
+        for change in await self._store.load():
+            live.apply(change)
+        for worker in live.workers.values():
+            live.apply(WorkerLeft(worker.id, False, worker.seen_at_us, now.monotonic_s))
+        self.live = live
+
+    async def run(self) -> None:
+        """Decide, commit, act until cancelled.
+
+        Raises:
+            StoreBroken: the process must end and load again.
+        """
+        async with asyncio.TaskGroup() as group:
+            ticker = group.create_task(self._tick())
+            try:
+                await self._loop()
+            finally:
+                ticker.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self.post_patiently(lambda live, now: decisions.on_tick(live, now, lost_after_s=self._lost_after_s))
+
+    async def _loop(self) -> None:
+        commit: asyncio.Task[dict[int, bytes]] | None = None
+        try:
+            while True:
+                if self._inbox and len(self._pending.changes) < BATCH_CHANGES_MAX:
+                    self._decide()
+                if commit is not None and commit.done():
+                    await self._finish(commit)
+                    commit = None
+                if commit is None and self._pending:
+                    self._in_flight, self._pending = self._pending, Batch()
+                    if self._in_flight.changes or _missing_works(self._in_flight):
+                        commit = asyncio.create_task(self._commit(self._in_flight))
+                        commit.add_done_callback(lambda _: self._wake.set())
+                    else:
+                        self._act(self._in_flight, {})
+                        continue
+                if not (self._inbox and len(self._pending.changes) < BATCH_CHANGES_MAX):
+                    await self._wake.wait()
+                    self._wake.clear()
+        finally:
+            if commit is not None:
+                await asyncio.gather(commit, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Refuse new requests and wait until everything decided is durable and answered (at most 10 s)."""
+        self._stopping = True
+        async with asyncio.timeout(10):
+            while self._inbox or self._pending or self._in_flight:
+                await asyncio.sleep(0.005)
+
+    def _now(self) -> Instant:
+        return Instant(self._clock.wall_us(), self._clock.monotonic())
+
+    def _decide(self) -> None:
+        now = self._now()
+        batch = self._pending
+        inbox = self._inbox
+        while inbox and len(batch.changes) < BATCH_CHANGES_MAX:
+            decision = inbox.popleft()(self.live, now)
+            for change in decision.changes:
+                self.live.apply(change)
+            batch.changes += decision.changes
+            batch.effects += decision.effects
+        self._room.set()
+        if self.live.queued:
+            self._place(now)
+
+    def _place(self, now: Instant) -> None:
+        batch = self._pending
+
+        def assign(job: Job, worker: Worker) -> None:
+            change, effect = decisions.assignment(job, worker, now)
+            self.live.apply(change)
+            batch.changes.append(change)
+            batch.effects.append(effect)
+
+        place(self.live, assign, limit=PLACED_MAX)
+
+    async def _commit(self, batch: Batch) -> dict[int, bytes]:
+        return await self._store.commit(batch.changes, _missing_works(batch))
+
+    async def _finish(self, commit: asyncio.Task[dict[int, bytes]]) -> None:
+        batch = self._in_flight
+        assert batch is not None
+        try:
+            works = commit.result()
+        except StoreFull as error:
+            await self._start_again(error)
+            return
+        except StoreBroken as error:
+            logs.get().error("store.broken", error=str(error))
+            raise
+        self._act(batch, works)
+
+    async def _start_again(self, error: StoreFull) -> None:
+        """The commit was rolled back: refuse what hung on it, forget memory, and load again."""
+        logs.get().error("store.commit_failed", error=str(error))
+        refused = Unavailable(f"the coordinator's store cannot take it now ({error}); try again", retry_after_s=5)
+        for batch in (self._in_flight, self._pending):
+            for effect in batch.effects if batch else ():
+                if isinstance(effect, Answer):
+                    _settle(effect.reply, refused)
+                elif isinstance(effect, Tell | Wait):
+                    effect.waiter.fail(refused)
+                elif isinstance(effect, AttachSession):
+                    effect.session.close()
+        self._in_flight, self._pending = None, Batch()
+        self._sessions.drop_all()
+        await self.load()
+
+    # Acting
+
+    def _act(self, batch: Batch, works: dict[int, bytes]) -> None:
+        performers = self._performers(works)
+        for effect in batch.effects:
+            performers[type(effect)](effect)
+        for change in batch.changes:
+            self._publish(change)
+        if batch.changes:
+            self._watchers.anything_changed()
+        self._in_flight = None
+
+    def _performers(self, works: dict[int, bytes]) -> dict[type, Callable[[Any], None]]:
+        return {
+            Answer: lambda e: _settle(e.reply, e.value),
+            Tell: lambda e: e.waiter.tell(e.progress),
+            Wait: self._add_waiter,
+            SendStart: lambda e: self._send_start(e, works),
+            SendStop: self._send_stop,
+            SendSignal: self._send_signal,
+            Acknowledge: self._acknowledge,
+            AttachSession: self._sessions.attach,
+            DropSession: lambda e: self._sessions.drop(e.worker, superseded=e.superseded),
+            LogKept: lambda e: e.receipts.stored(e.key, e.stored, forget=e.forget),
+        }
+
+    def _add_waiter(self, effect: Wait) -> None:
+        self._watchers.add(effect.waiter, effect.number, effect.until)
+
+    def _send_start(self, effect: SendStart, works: dict[int, bytes]) -> None:
+        session = self._sessions.get(effect.worker)
+        if session is not None:
+            work = effect.work if effect.work is not None else works[effect.number]
+            session.outbox.starts.append((effect, work))
+            session.wake.set()
+
+    def _send_stop(self, effect: SendStop) -> None:
+        session = self._sessions.get(effect.worker)
+        if session is not None:
+            session.outbox.stops.append(effect)
+            session.wake.set()
+
+    def _send_signal(self, effect: SendSignal) -> None:
+        session = self._sessions.get(effect.worker)
+        if session is not None:
+            session.outbox.signals.append(effect)
+            session.wake.set()
+
+    def _acknowledge(self, effect: Acknowledge) -> None:
+        session = self._sessions.get(effect.worker)
+        if session is not None:
+            session.outbox.acknowledged.append(effect.key)
+            session.wake.set()
+
+    def _publish(self, change: Change) -> None:
+        """Tell whoever waits for what has just become durable."""
+        if isinstance(change, Ended):
+            if self._watchers.waited_for(change.number):
+                self._watchers.ended(change.number, _progress(change))
+            self._watchers.log_changed(change.key.job)
+        elif isinstance(change, Started):
+            if self._watchers.waited_for(change.number):
+                self._watchers.started(change.number, Progress(change.key.job, State.RUNNING))
+        elif isinstance(change, LogStored | LogLost):
+            self._watchers.log_changed(change.key.job)
+
+
+def _progress(change: Ended) -> Progress:
+    return Progress(
+        change.key.job,
+        State.FINISHED,
+        change.outcome,
+        change.exit_code,
+        change.signal,
+        change.cause,
+        change.error,
+    )
+
+
+def _missing_works(batch: Batch) -> list[int]:
+    return [e.number for e in batch.effects if type(e) is SendStart and e.work is None]
+
+
+def _settle(reply: Any, value: Any) -> None:
+    """Settle a future, a waiter or a session; one whose caller has gone is passed over."""
+    if isinstance(reply, Waiter | Session):
+        reply.settle(value)
+    elif not reply.done():
+        if isinstance(value, HostlerError):
+            reply.set_exception(value)
+        else:
+            reply.set_result(value)

@@ -1,0 +1,51 @@
+"""What workers say, as values: the input of decisions.
+
+Pure. `coordinator.rpc` makes them out of protobuf.
+"""
+
+from typing import NamedTuple
+
+from hostler.ids import AttemptKey
+
+
+class Hello(NamedTuple):
+    """A worker introduces itself and lists what it holds."""
+
+    worker: str
+    session: str
+    name: str
+    host: str
+    version: str
+    labels: tuple[tuple[str, str], ...]
+    slots: int
+    boot_id: str
+    journal_id: str
+    generation: int
+    mark: int  # the highest command sequence it has accepted
+    inventory: tuple[tuple[AttemptKey, str], ...]  # with "waiting", "running" or "ended" (a report follows)
+
+
+class EndFacts(NamedTuple):
+    """Of an end, what decisions look at; the rest stays in its bytes."""
+
+    cause: str
+    exit_code: int | None
+    signal: str
+    error: str
+    started_at_us: int
+    ended_at_us: int
+    ledger_bytes: int
+    output_bytes: int
+
+
+class Report(NamedTuple):
+    """What a worker says about one attempt."""
+
+    key: AttemptKey
+    started_at_us: int  # 0: not started
+    end: EndFacts | None
+    end_bytes: bytes  # the serialized End
+    ledger: bytes
+    never_ran: bool
+    refusal: str
+    survivors: str

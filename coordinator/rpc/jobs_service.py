@@ -1,0 +1,274 @@
+"""The service that programs call: decode, ask engine or store, encode."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from coordinator import decisions
+from coordinator.decisions import Submission
+from coordinator.engine import Engine
+from coordinator.placement import reasons
+from coordinator.rpc.context import Caller, parse
+from coordinator.storage.protocol import Store
+from coordinator.watchers import Waiter, Watchers
+from hostler.clock import Clock
+from hostler.errors import (
+    HostlerError,
+    InvalidRequest,
+    JobNotFound,
+    KeyConflict,
+    TooLarge,
+    Unavailable,
+)
+from hostler.ids import is_uuid, new_uuid
+from hostler.jobs import SUBMIT_ITEMS_MAX, Job, Progress, check_spec
+from hostler.lifecycle import ON_A_WORKER, State
+from hostler.v1 import jobs_pb2, types_pb2
+from hostler.wire import jobs as wire
+from hostler.wire.errors import error_to_proto
+
+DISK_LOOK_S = 1.0
+EVENTS_PER_READ = 500
+WATCH_IDS_MAX = 1000
+
+
+class DiskReserve:
+    """Refuses what is new while the disk has less free space than the reserve."""
+
+    def __init__(self, directory: Path, reserve_bytes: int) -> None:
+        self._directory = directory
+        self._reserve_bytes = reserve_bytes
+        self._looked_at = -DISK_LOOK_S
+        self._free_bytes = 0
+
+    def check(self) -> None:
+        """Raise Unavailable when there is too little space; the disk is looked at once a second."""
+        now = time.monotonic()
+        if now - self._looked_at >= DISK_LOOK_S:
+            self._looked_at = now
+            self._free_bytes = shutil.disk_usage(self._directory).free
+        if self._free_bytes < self._reserve_bytes:
+            raise Unavailable(
+                f"the coordinator's disk has {self._free_bytes >> 20} MiB free and keeps {self._reserve_bytes >> 20} MiB"
+                f" in reserve; free some space under {self._directory}",
+                retry_after_s=30,
+            )
+
+
+class JobsService:
+    """See ``protos/hostler/v1/jobs.proto``; each method is one RPC."""
+
+    def __init__(self, engine: Engine, store: Store, watchers: Watchers, disk: DiskReserve, clock: Clock) -> None:
+        self._engine = engine
+        self._store = store
+        self._watchers = watchers
+        self._disk = disk
+        self._clock = clock
+
+    async def submit(self, data: bytes, caller: Caller) -> jobs_pb2.SubmitResponse:
+        """Submit: per-item results in order, durable before the answer."""
+        request = parse(jobs_pb2.SubmitRequest, data)
+        if len(request.jobs) > SUBMIT_ITEMS_MAX:
+            raise TooLarge(f"{len(request.jobs)} jobs in one call; at most {SUBMIT_ITEMS_MAX}", field="jobs")
+        self._disk.check()
+        random = os.urandom(16 * len(request.jobs))
+        items = [
+            _submission(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
+            for i, message in enumerate(request.jobs)
+        ]
+        items = await self._refuse_used_keys(items)
+        results = await self._engine.submit(items)
+        # A key that was used for a job that is over gives that job's id, in its place.
+        results = [
+            item.error.job if isinstance(item.error, _KnownJob) else r for item, r in zip(items, results, strict=True)
+        ]
+        answer = jobs_pb2.SubmitResponse()
+        for result in results:
+            if isinstance(result, str):
+                answer.results.add(id=result)
+            else:
+                answer.results.add(error=error_to_proto(result))
+        if request.wait_s > 0:
+            await self._add_progress(answer, request.wait_s)
+        return answer
+
+    async def _refuse_used_keys(self, items: list[Submission]) -> list[Submission]:
+        """Find keys of jobs that are over and so are known only to the store."""
+        keys = {(item.owner, item.key) for item in items if item.key and item.error is None}
+        if not keys:
+            return items
+        used = await self._store.find_by_keys(keys)
+        checked = []
+        for item in items:
+            found = used.get((item.owner, item.key)) if item.key else None
+            if found is not None and item.error is None:
+                conflict = KeyConflict(decisions.CONFLICT.format(item.key), field="key")
+                item = item._replace(error=_KnownJob(found[0]) if found[1] == item.digest else conflict)
+            checked.append(item)
+        return checked
+
+    async def _add_progress(self, answer: jobs_pb2.SubmitResponse, wait_s: float) -> None:
+        places = {result.id: result for result in answer.results if result.id}
+        async for group in self._progress(list(places), State.FINISHED, wait_s):
+            for progress in group:
+                places[progress.id].progress.CopyFrom(wire.progress_to_proto(progress))
+
+    async def get(self, data: bytes, caller: Caller) -> types_pb2.Job:
+        """Get: one job as it stands."""
+        request = parse(jobs_pb2.GetRequest, data)
+        return wire.job_to_proto(await self._find(request.id, request.family))
+
+    async def _find(self, job_id: str, family: str = "") -> Job:
+        job = await self._store.get_job(job_id) if is_uuid(job_id) else None
+        if job is None or (family and job.spec.family != family):
+            raise JobNotFound(f"job {job_id[:64]!r} not found")
+        return self._with_live_facts(job)
+
+    def _with_live_facts(self, job: Job) -> Job:
+        """Add what only memory knows: why a job waits, whether its worker can be reached."""
+        if job.state is State.FINISHED:
+            return job
+        live = self._engine.live
+        entry = live.job(job.id)
+        if entry is None:
+            return job
+        if job.state is State.QUEUED and entry.state is State.QUEUED:
+            return replace(job, pending_reasons=reasons(live, entry.placement.key))
+        worker = live.workers.get(job.worker)
+        if job.state in ON_A_WORKER and not job.phase and worker is not None and not worker.connected:
+            return replace(job, phase="unreachable")
+        return job
+
+    async def list(self, data: bytes, caller: Caller) -> jobs_pb2.ListResponse:
+        """List: a page of jobs by filter."""
+        request = parse(jobs_pb2.ListRequest, data)
+        if request.after and not request.after.isdecimal():
+            raise InvalidRequest("after is not the `next` of an earlier page", field="after")
+        page = await self._store.find_jobs(wire.query_from_proto(request))
+        return jobs_pb2.ListResponse(
+            jobs=[wire.job_to_proto(self._with_live_facts(job)) for job in page.jobs], next=page.next
+        )
+
+    async def stop(self, data: bytes, caller: Caller) -> types_pb2.Job:
+        """Stop: answered once nothing is left, or still ``stopping`` after the wait."""
+        request = parse(jobs_pb2.StopRequest, data)
+        job = await self._find(request.id, request.family)
+        if job.state is State.FINISHED:
+            return wire.job_to_proto(job)
+        grace_s = request.grace_s if request.HasField("grace_s") else job.spec.work.grace_s
+        if not 0 <= grace_s <= 86400:
+            raise InvalidRequest("grace is a number of seconds from 0 to 86400", field="grace")
+        by = caller.acting_for(request.principal)
+        waiter = Waiter()
+        try:
+            self._engine.post(lambda live, now: decisions.on_stop(live, job.id, grace_s, by, waiter, now))
+            await waiter.ready(grace_s + (request.wait_s or 30.0))
+        except JobNotFound:
+            pass  # it left memory in between: it is over
+        finally:
+            self._watchers.remove(waiter)
+        return wire.job_to_proto(await self._find(request.id, request.family))
+
+    async def signal(self, data: bytes, caller: Caller) -> jobs_pb2.SignalResponse:
+        """Signal: to the main process of a running job."""
+        request = parse(jobs_pb2.SignalRequest, data)
+        await self._find(request.id)
+        if not 1 <= request.signal <= 64:
+            raise InvalidRequest("signal is a number from 1 to 64", field="signal")
+        await self._engine.signal(request.id, request.signal)
+        return jobs_pb2.SignalResponse()
+
+    async def wait(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.WaitResponse]:
+        """Wait: each job once, as soon as it is far enough."""
+        request = parse(jobs_pb2.WaitRequest, data)
+        if len(request.ids) > SUBMIT_ITEMS_MAX:
+            raise TooLarge(f"{len(request.ids)} ids in one call; at most {SUBMIT_ITEMS_MAX}", field="ids")
+        until = State.RUNNING if request.until == types_pb2.STATE_RUNNING else State.FINISHED
+        async for group in self._progress(list(dict.fromkeys(request.ids)), until, request.timeout_s):
+            yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(p) for p in group])
+
+    async def _progress(self, ids: Sequence[str], until: State, timeout_s: float) -> AsyncIterator[Sequence[Progress]]:
+        """Yield groups of progress until every job was told or the time is over (0: never)."""
+        waiter = Waiter()
+        deadline = self._clock.monotonic() + timeout_s if timeout_s else None
+        left = len(ids)
+        try:
+            self._engine.post(lambda live, now: decisions.on_wait(live, ids, until, waiter))
+            over = [await self._over(job_id) for job_id in await waiter.absent]
+            if over:
+                left -= len(over)
+                yield over
+            while left:
+                patience = None if deadline is None else deadline - self._clock.monotonic()
+                if patience is not None and patience <= 0:
+                    return
+                group = await waiter.ready(patience)
+                left -= len(group)
+                if group:
+                    yield group
+        finally:
+            self._watchers.remove(waiter)
+
+    async def _over(self, job_id: str) -> Progress:
+        job = await self._find(job_id)
+        end = job.end
+        if end is None:
+            return Progress(job.id, job.state)
+        return Progress(job.id, job.state, job.outcome, end.exit_code, end.signal, end.cause, end.error)
+
+    async def watch(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.JobEvent]:
+        """Watch: committed transitions, without end."""
+        request = parse(jobs_pb2.WatchRequest, data)
+        if len(request.ids) > WATCH_IDS_MAX:
+            raise TooLarge(f"{len(request.ids)} ids in one call; at most {WATCH_IDS_MAX}", field="ids")
+        after = request.after
+        with self._watchers.watcher() as changed:
+            while True:
+                changed.clear()
+                events = await self._store.events_after(after, request.ids, EVENTS_PER_READ)
+                for event in events:
+                    after = event.number
+                    yield wire.event_to_proto(event)
+                if not events:
+                    await changed.wait()
+                    await asyncio.sleep(0.02)  # a busy engine commits often: read a few commits at once
+
+
+class _KnownJob(HostlerError):
+    """Not an error to show: the key was used before for the same job, which is over."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__("known")
+        self.job = job
+
+
+def _submission(message: types_pb2.JobSpec, job_id: str, caller: Caller) -> Submission:
+    spec = wire.spec_from_proto(message)
+    error = check_spec(spec)
+    principal = caller.acting_for(spec.principal)
+    owner = spec.owner or principal
+    digest = b""
+    work = message.work.SerializeToString(deterministic=bool(spec.key))
+    if spec.key:
+        labels = tuple(sorted(spec.labels.items()))
+        seen = repr((spec.name, owner, spec.family, spec.worker, labels, spec.priority, spec.slots))
+        digest = hashlib.sha256(work + seen.encode()).digest()
+    return Submission(
+        error=error,
+        id=job_id,
+        owner=owner,
+        family=spec.family,
+        name=spec.name,
+        key=spec.key,
+        digest=digest,
+        pin=spec.worker,
+        labels=tuple(sorted(spec.labels.items())),
+        priority=spec.priority,
+        slots=spec.slots,
+        work=work,
+    )

@@ -1,0 +1,101 @@
+"""The gRPC server: which RPC goes where, limits, health, reflection, graceful stop."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coordinator.rpc.cluster_service import ClusterService
+from coordinator.rpc.context import Gatekeeper, duplex, streaming, unary
+from coordinator.rpc.jobs_service import JobsService
+from coordinator.rpc.log_service import LogService
+from coordinator.rpc.workers_service import WorkersService
+from hostler.client import MESSAGE_BYTES_MAX
+from hostler.errors import InvalidRequest
+
+STOP_GRACE_S = 2.0
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
+
+
+class RpcServer:
+    """Serves the contract on the unix socket and, where asked, on a loopback port."""
+
+    def __init__(self, jobs: JobsService, log: LogService, cluster: ClusterService, workers: WorkersService) -> None:
+        self._gate = Gatekeeper()
+        self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=None)
+        for name, methods in self._methods(jobs, log, cluster, workers).items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = ("hostler.v1.Jobs", "hostler.v1.Cluster", "hostler.v1.Workers", health.SERVICE_NAME)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+
+    def _methods(
+        self, jobs: JobsService, log: LogService, cluster: ClusterService, workers: WorkersService
+    ) -> "dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]":
+        gate = self._gate
+        return {
+            "hostler.v1.Jobs": {
+                "Submit": unary(gate, jobs.submit),
+                "Get": unary(gate, jobs.get),
+                "List": unary(gate, jobs.list),
+                "Stop": unary(gate, jobs.stop),
+                "Signal": unary(gate, jobs.signal),
+                "Wait": streaming(gate, jobs.wait),
+                "Watch": streaming(gate, jobs.watch),
+                "ReadLog": streaming(gate, log.read_log),
+            },
+            "hostler.v1.Cluster": {
+                "ListWorkers": unary(gate, cluster.list_workers),
+                "Describe": unary(gate, cluster.describe),
+            },
+            "hostler.v1.Workers": {
+                "Connect": duplex(gate, workers.connect),
+                "PushLog": duplex(gate, workers.push_log),
+            },
+        }
+
+    async def start(self, socket: Path, tcp: tuple[str, int] | None) -> str:
+        """Listen; returns HOST:PORT of the TCP port, empty without one.
+
+        Raises:
+            InvalidRequest: an address cannot be bound.
+        """
+        socket.unlink(missing_ok=True)
+        try:
+            self._server.add_insecure_port(f"unix:{socket}")
+        except RuntimeError as error:
+            raise InvalidRequest(f"cannot listen on {socket}: {error}") from error
+        bound = ""
+        if tcp is not None:
+            host, port = tcp
+            name = f"[{host}]" if ":" in host else host
+            try:
+                port = self._server.add_insecure_port(f"{name}:{port}")
+            except RuntimeError as error:
+                raise InvalidRequest(
+                    f"cannot listen on {name}:{port}: the port is taken; choose another with --grpc HOST:PORT"
+                ) from error
+            self._gate.tcp_address = (host, port)
+            bound = f"{name}:{port}"
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        return bound
+
+    async def stop(self) -> None:
+        """Say that we are leaving, end streams, give unary calls a moment."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(STOP_GRACE_S)

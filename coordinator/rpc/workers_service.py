@@ -1,0 +1,331 @@
+"""The service that worker agents call: a stream on one side, a session and the inbox on the other."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import grpc.aio
+
+from coordinator import decisions
+from coordinator.changes import LogStored, WorkerDraining
+from coordinator.decisions import Decision
+from coordinator.effects import AttachSession, LogKept
+from coordinator.engine import Engine, Item
+from coordinator.events import EndFacts, Hello, Report
+from coordinator.live import Live
+from coordinator.log_store import LogStore, Piece, StoredPiece
+from coordinator.rpc.context import Caller, Context, parse
+from coordinator.sessions import Session
+from hostler import frames, logs
+from hostler.errors import InvalidRequest
+from hostler.ids import AttemptKey, is_uuid, new_uuid
+from hostler.v1 import types_pb2, workers_pb2
+from hostler.wire.jobs import key_from_proto, key_to_proto
+
+SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
+STARTS_PER_MESSAGE = 500
+INLINE_LEDGER_BYTES_MAX = 64 * 1024
+SLOTS_MAX = 4096
+
+
+class WorkersService:
+    """See ``protos/hostler/v1/workers.proto``."""
+
+    def __init__(self, engine: Engine, log_store: LogStore, *, heartbeat_s: float) -> None:
+        self._engine = engine
+        self._log_store = log_store
+        self._heartbeat_s = heartbeat_s
+        self._receipts: dict[AttemptKey, Receipts] = {}
+
+    # Control
+
+    async def connect(self, context: Context, caller: Caller) -> None:
+        """Connect: reconcile, then pass reports in and commands out until the stream ends."""
+        first = parse(workers_pb2.WorkerMessage, await self._read(context))
+        if not first.HasField("hello"):
+            raise InvalidRequest("the first message of a worker carries its hello")
+        hello = _hello(first.hello)
+        session = Session(hello.worker, hello.session)
+        await self._engine.post_patiently(lambda live, now: decisions.on_hello(live, hello, session, now))
+        attached = await session.attached
+        goodbye = False
+        try:
+            await context.write(self._welcome(session, attached).SerializeToString())
+            logs.get().info("worker.connected", worker=hello.worker, name=hello.name, held=len(hello.inventory))
+            goodbye = await self._talk(context, session)
+        finally:
+            session.closed = True
+            event = "worker.superseded" if session.superseded else "worker.left" if goodbye else "worker.unreachable"
+            logs.get().info(event, worker=hello.worker, name=hello.name)
+            await self._engine.post_patiently(
+                lambda live, now: decisions.on_worker_left(live, hello.worker, hello.session, goodbye, now)
+            )
+
+    async def _talk(self, context: Context, session: Session) -> bool:
+        """Pass messages both ways until one side ends; whether the worker said goodbye."""
+        reader = asyncio.create_task(self._listen(context, session))
+        writer = asyncio.create_task(self._speak(context, session))
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            return reader.result() if reader.done() else False
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self, context: Context) -> bytes:
+        """The next message; empty when the stream has ended or the worker was silent for too long."""
+        try:
+            async with asyncio.timeout(self._heartbeat_s * SILENT_BEATS):
+                message = await context.read()
+        except TimeoutError:
+            return b""
+        return b"" if message is grpc.aio.EOF else message
+
+    async def _listen(self, context: Context, session: Session) -> bool:
+        while data := await self._read(context):
+            if session.closed:
+                return False
+            message = parse(workers_pb2.WorkerMessage, data)
+            session.heard_ns = message.sent_at_ns
+            if message.reports:
+                reports = [_report(r) for r in message.reports]
+                # One item each: a report is decided on what the one before it changed.
+                for report in reports:
+                    await self._engine.post_patiently(_report_item(session.worker, report))
+            await self._note_draining(session, message.draining)
+            if message.HasField("goodbye"):
+                return True
+            if not message.reports:
+                session.wake.set()  # an answer for the lease
+        return False
+
+    async def _note_draining(self, session: Session, draining: bool) -> None:
+        worker = self._engine.live.workers.get(session.worker)
+        if worker is not None and worker.draining != draining:
+            change = WorkerDraining(session.worker, draining)
+            await self._engine.post_patiently(lambda live, now: Decision([change], []))
+
+    async def _speak(self, context: Context, session: Session) -> None:
+        while True:
+            await session.wake.wait()
+            if session.closed:
+                message = workers_pb2.CoordinatorMessage(superseded=session.superseded)
+                await context.write(message.SerializeToString())
+                return
+            outbox = session.take()
+            starts = outbox.starts
+            message = workers_pb2.CoordinatorMessage(heard_ns=session.heard_ns, session=session.id)
+            for effect, work in starts[:STARTS_PER_MESSAGE]:
+                _add_start(message, effect.sequence, effect.key, work, effect.slotless)
+            for stop in outbox.stops:
+                message.stops.add(sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s)
+            for signal in outbox.signals:
+                message.signals.add(key=key_to_proto(signal.key), signal=signal.signal)
+            for key in outbox.acknowledged:
+                message.acknowledged.add(job=key.job, stage=key.stage, attempt=key.attempt)
+            await context.write(message.SerializeToString())
+            for first in range(STARTS_PER_MESSAGE, len(starts), STARTS_PER_MESSAGE):
+                message = workers_pb2.CoordinatorMessage(session=session.id)
+                for effect, work in starts[first : first + STARTS_PER_MESSAGE]:
+                    _add_start(message, effect.sequence, effect.key, work, effect.slotless)
+                await context.write(message.SerializeToString())
+
+    def _welcome(self, session: Session, attached: AttachSession) -> workers_pb2.CoordinatorMessage:
+        kinds = {
+            "keep": workers_pb2.VERDICT_KIND_KEEP,
+            "kill": workers_pb2.VERDICT_KIND_KILL,
+            "forget": workers_pb2.VERDICT_KIND_FORGET,
+        }
+        return workers_pb2.CoordinatorMessage(
+            session=session.id,
+            welcome=workers_pb2.Welcome(
+                worker=session.worker,
+                heartbeat_s=self._heartbeat_s,
+                lease_s=self._heartbeat_s * SILENT_BEATS,
+                mark=attached.mark,
+                verdicts=[
+                    workers_pb2.Verdict(key=key_to_proto(key), kind=kinds[kind]) for key, kind in attached.verdicts
+                ],
+            ),
+        )
+
+    # Bulk
+
+    async def push_log(self, context: Context, caller: Caller) -> None:
+        """PushLog: pieces in, marks out."""
+        receipts = Receipts()
+        listener = asyncio.create_task(self._take_pieces(context, receipts))
+        try:
+            while not (listener.done() and not receipts.marks):
+                waiting = asyncio.create_task(receipts.wake.wait())
+                await asyncio.wait((waiting, listener), return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                message = receipts.take()
+                if message.marks:
+                    await context.write(message.SerializeToString())
+            listener.result()
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+            self._receipts = {key: r for key, r in self._receipts.items() if r is not receipts}
+
+    async def _take_pieces(self, context: Context, receipts: "Receipts") -> None:
+        while (data := await context.read()) is not grpc.aio.EOF:
+            for part in parse(workers_pb2.LogPush, data).parts:
+                await self._take_piece(part, receipts)
+
+    async def _take_piece(self, part: workers_pb2.LogPart, receipts: "Receipts") -> None:
+        key = key_from_proto(part.key)
+        job = self._engine.live.job(key.job)
+        if job is None or (job.stage, job.attempt) != (key.stage, key.attempt):
+            receipts.note(key, forget=True)
+            return
+        if self._receipts.get(key) is not receipts:
+            # A new stream begins where the durable log ends; what an older one had under way comes again.
+            self._receipts[key] = receipts
+            receipts.received[key] = job.log_position
+        expected = receipts.received[key]
+        if part.position != expected or frames.whole_frames(part.frames) != len(part.frames):
+            logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
+            receipts.note(key)
+            return
+        receipts.received[key] = expected + len(part.frames)
+        receipts.note(key)
+        await self._log_store.append(Piece(job.number, key, part.position, part.frames))
+
+    def on_stored(self, pieces: list[StoredPiece]) -> None:
+        """Have the engine commit what the log store has made durable."""
+        if not pieces:  # the disk refused: whoever pushed begins again at what is durable
+            for key, receipts in self._receipts.items():
+                job = self._engine.live.job(key.job)
+                receipts.received[key] = job.log_position if job is not None else 0
+                receipts.note(key)
+            return
+        receipts_of = dict(self._receipts)
+        self._engine.post_stored(lambda live, now: _on_stored(live, pieces, receipts_of))
+
+
+class Receipts:
+    """What is to be said to one PushLog stream, and how far each attempt has been received on it."""
+
+    def __init__(self) -> None:
+        self.received: dict[AttemptKey, int] = {}
+        self.marks: dict[AttemptKey, tuple[int, bool]] = {}  # stored so far (-1: not news), forget
+        self.wake = asyncio.Event()
+
+    def note(self, key: AttemptKey, *, forget: bool = False) -> None:
+        """Say how far *key* has been received, or that it is not wanted."""
+        stored, forgotten = self.marks.get(key, (0, False))
+        self.marks[key] = (stored, forget or forgotten)
+        self.wake.set()
+
+    def stored(self, key: AttemptKey, position: int, *, forget: bool) -> None:
+        """Say how far *key* is durable."""
+        self.marks[key] = (position, forget)
+        self.wake.set()
+
+    def take(self) -> workers_pb2.LogReceipt:
+        """Return what has gathered and start anew."""
+        self.wake.clear()
+        marks, self.marks = self.marks, {}
+        return workers_pb2.LogReceipt(
+            marks=[
+                workers_pb2.LogMark(
+                    key=key_to_proto(key), received=self.received.get(key, 0), stored=stored, forget=forget
+                )
+                for key, (stored, forget) in marks.items()
+            ]
+        )
+
+
+def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[AttemptKey, Receipts]) -> Decision:
+    """Note what is durable, where it still follows on what is held."""
+    decision = Decision([], [])
+    by_attempt: dict[AttemptKey, list[StoredPiece]] = {}
+    for piece in pieces:
+        by_attempt.setdefault(piece.key, []).append(piece)
+    for key, group in by_attempt.items():
+        job = live.job(key.job)
+        if job is None or (job.stage, job.attempt) != (key.stage, key.attempt):
+            continue
+        position, kept = job.log_position, []
+        for piece in group:
+            if piece.extent.position == position:
+                kept.append(piece)
+                position = piece.end
+        if kept:
+            output = sum(piece.output_bytes for piece in kept)
+            extents = tuple(piece.extent for piece in kept)
+            decision.changes.append(LogStored(job.number, key, extents, position, output))
+        if key in receipts:
+            decision.effects.append(LogKept(receipts[key], key, position, False))
+    return decision
+
+
+def _report_item(worker: str, report: Report) -> Item:
+    return lambda live, now: decisions.on_report(live, worker, report, now)
+
+
+def _add_start(
+    message: workers_pb2.CoordinatorMessage, sequence: int, key: AttemptKey, work: bytes, slotless: bool
+) -> None:
+    start = message.starts.add(sequence=sequence, work=work, slotless=slotless)
+    start.key.job, start.key.stage, start.key.attempt = key
+
+
+def _hello(message: workers_pb2.Hello) -> Hello:
+    if message.worker and not is_uuid(message.worker):
+        raise InvalidRequest("a worker's id is a uuid given by the coordinator", field="worker")
+    if not (message.boot_id and message.journal_id):
+        raise InvalidRequest("a hello names the boot and the journal", field="boot_id")
+    states = {
+        workers_pb2.HELD_STATE_WAITING: "waiting",
+        workers_pb2.HELD_STATE_RUNNING: "running",
+        workers_pb2.HELD_STATE_ENDED: "ended",
+    }
+    return Hello(
+        worker=message.worker or new_uuid(os.urandom(16)),
+        session=new_uuid(os.urandom(16)),
+        name=message.name[:200],
+        host=message.host[:200],
+        version=message.version[:50],
+        labels=tuple(sorted(message.labels.items())),
+        slots=min(message.slots, SLOTS_MAX),
+        boot_id=message.boot_id,
+        journal_id=message.journal_id,
+        generation=message.generation,
+        mark=message.mark,
+        inventory=tuple((key_from_proto(h.key), states.get(h.state, "running")) for h in message.inventory),
+    )
+
+
+def _report(message: workers_pb2.Report) -> Report:
+    facts = None
+    data = b""
+    if message.HasField("end"):
+        end: types_pb2.End = message.end
+        data = end.SerializeToString()
+        facts = EndFacts(
+            end.cause,
+            end.exit_code if end.HasField("exit_code") else None,
+            end.signal,
+            end.error,
+            end.started_at_us,
+            end.ended_at_us,
+            end.ledger_bytes,
+            end.out_bytes + end.err_bytes,
+        )
+    ledger = message.ledger
+    if len(ledger) > INLINE_LEDGER_BYTES_MAX or (facts and len(ledger) not in (0, facts.ledger_bytes)):
+        ledger = b""  # it will be asked for through PushLog
+    return Report(
+        key=key_from_proto(message.key),
+        started_at_us=message.started_at_us,
+        end=facts,
+        end_bytes=data,
+        ledger=ledger,
+        never_ran=message.never_ran,
+        refusal=message.refusal,
+        survivors=", ".join(f"{p.pid} ({p.name})" for p in message.survivors),
+    )

@@ -1,0 +1,87 @@
+"""The live control streams to workers: what is to be sent gathers here until the stream takes it.
+
+A session's outbox is bounded by what it can hold: starts by the worker's window, stops and signals
+by its attempts, acknowledgements by its reports.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from coordinator.effects import AttachSession, SendSignal, SendStart, SendStop
+from hostler.errors import HostlerError
+from hostler.ids import AttemptKey
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What one message to a worker will carry."""
+
+    starts: list[tuple[SendStart, bytes]] = field(default_factory=list)
+    stops: list[SendStop] = field(default_factory=list)
+    signals: list[SendSignal] = field(default_factory=list)
+    acknowledged: list[AttemptKey] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.starts or self.stops or self.signals or self.acknowledged)
+
+
+class Session:
+    """One control stream of one worker."""
+
+    def __init__(self, worker: str, session: str) -> None:
+        self.worker = worker
+        self.id = session
+        self.attached: asyncio.Future[AttachSession] = asyncio.get_running_loop().create_future()
+        self.superseded = False
+        self.closed = False
+        self.heard_ns = 0  # the worker's clock in its latest message; given back to it
+        self.outbox = Outbox()
+        self.wake = asyncio.Event()
+
+    def take(self) -> Outbox:
+        """Return what has gathered and start anew."""
+        self.wake.clear()
+        gathered, self.outbox = self.outbox, Outbox()
+        return gathered
+
+    def settle(self, value: HostlerError) -> None:
+        """The hello was refused."""
+        if not self.attached.done():
+            self.attached.set_exception(value)
+
+    def close(self, *, superseded: bool = False) -> None:
+        """Have the stream end."""
+        self.superseded = superseded
+        self.closed = True
+        if not self.attached.done():
+            self.attached.cancel()
+        self.wake.set()
+
+
+class Sessions:
+    """The attached session of each connected worker."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+
+    def attach(self, effect: AttachSession) -> None:
+        """The worker is reconciled: this is its session from now on."""
+        session: Session = effect.session
+        self._sessions[effect.worker] = session
+        if not session.attached.done():
+            session.attached.set_result(effect)
+
+    def drop(self, worker: str, *, superseded: bool) -> None:
+        """End the session of a worker, if there is one."""
+        session = self._sessions.pop(worker, None)
+        if session is not None:
+            session.close(superseded=superseded)
+
+    def drop_all(self) -> None:
+        """End every session; the workers come back and are reconciled."""
+        for worker in list(self._sessions):
+            self.drop(worker, superseded=False)
+
+    def get(self, worker: str) -> Session | None:
+        """The session of a worker, if it is connected."""
+        return self._sessions.get(worker)

@@ -1,0 +1,74 @@
+"""The seam between the coordinator and its database, in the domain's verbs.
+
+One engine is behind it (`coordinator.storage.sqlite`); tests run the same engine in memory. Large
+bytes are not here: logs are in `coordinator.log_store`.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from coordinator.changes import Change, Extent
+from hostler.ids import AttemptKey
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery
+
+
+class StoreFull(Exception):
+    """The transaction was rolled back before its COMMIT returned: nothing of it is there."""
+
+
+class StoreBroken(Exception):
+    """The outcome of a commit is unknown, or the store cannot be trusted: the process must end."""
+
+
+class LogExtents(NamedTuple):
+    """Where an attempt's ledger is, from some position on."""
+
+    job: Job
+    inline: bytes  # the whole ledger, when it is kept in the database
+    extents: tuple[Extent, ...]
+
+
+class Store(Protocol):
+    """What the coordinator needs from a database. Every method may be called from the event loop."""
+
+    epoch: int
+    """The epoch under which this process writes; grows with every start."""
+
+    async def load(self) -> list[Change]:
+        """Return the changes that rebuild the live set: workers, then open jobs, oldest first."""
+        ...
+
+    async def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
+        """Make *changes* durable in one transaction; then return the work of the jobs in *fetch*.
+
+        At most one commit is in flight.
+
+        Raises:
+            StoreFull: nothing was written.
+            StoreBroken: unknown; end the process.
+        """
+        ...
+
+    async def get_job(self, job_id: str) -> Job | None:
+        """Return a committed job."""
+        ...
+
+    async def find_jobs(self, query: JobQuery) -> JobPage:
+        """Return a page of committed jobs, oldest first."""
+        ...
+
+    async def find_by_keys(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:
+        """Return (id, digest) of the jobs with these (owner, idempotency key)."""
+        ...
+
+    async def events_after(self, number: int, job_ids: Collection[str], limit: int) -> list[JobEvent]:
+        """Return committed transitions after event *number*, in order; no ids means all jobs."""
+        ...
+
+    async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
+        """Return where an attempt's ledger is from *position* on (None: the job's current attempt)."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is in flight and close; closing twice is legal."""
+        ...

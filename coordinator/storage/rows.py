@@ -1,0 +1,280 @@
+"""Changes to SQL statements, and rows to values.
+
+The statements are constants; each has its intent above it. All parameters are bound.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from coordinator.changes import (
+    LEDGER_UNKNOWN,
+    Assigned,
+    Change,
+    Ended,
+    JobQueued,
+    LogLost,
+    LogStored,
+    Returned,
+    Started,
+    StopRequested,
+    Unkillable,
+    WorkerSeen,
+)
+from hostler.jobs import Job, JobEvent, JobSpec, LogStatus
+from hostler.lifecycle import Outcome, State
+from hostler.wire.jobs import end_from_bytes, work_from_bytes
+
+# A job, already assigned when that happened in the same commit.
+INSERT_JOB = (
+    "INSERT INTO job (number, id, owner, family, name, key, digest, pin, labels, priority, slots, work, queued_at,"
+    " state, attempt, worker, sequence, assigned_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+ASSIGN = (
+    "UPDATE job SET state = 2, stage = ?, attempt = ?, worker = ?, sequence = ?, assigned_at = ?,"
+    " version = version + 1 WHERE number = ?"
+)
+# The counter of commands to a worker must outlive the jobs that moved it.
+COUNT_SEQUENCE = "UPDATE worker SET sequence = MAX(sequence, ?) WHERE id = ?"
+RETURN = "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, version = version + 1 WHERE number = ?"
+# A start may be reported while the stop is under way; the state then stays.
+START = "UPDATE job SET state = MAX(state, 3), started_at = ?, version = version + 1 WHERE number = ?"
+REQUEST_STOP = "UPDATE job SET state = 4, stop_grace = ?, stop_by = ?, version = version + 1 WHERE number = ?"
+NOTE_SURVIVORS = "UPDATE job SET survivors = ?, version = version + 1 WHERE number = ?"
+END = (
+    "UPDATE job SET state = 5, outcome = ?, end_report = ?, exit_code = ?, signal = ?, cause = ?, error = ?,"
+    " started_at = ?, finished_at = ?, ledger_bytes = ?, log_output = log_output + ?,"
+    " log_position = MAX(log_position, ?), log_status = ?, survivors = '', version = version + 1 WHERE number = ?"
+)
+# The log of a finished job is complete once everything its end speaks of is held.
+NOTE_LOG = (
+    "UPDATE job SET log_position = ?, log_output = log_output + ?,"
+    " log_status = CASE WHEN state = 5 AND ledger_bytes >= 0 AND ledger_bytes <= ? THEN 2 ELSE log_status END"
+    " WHERE number = ?"
+)
+LOSE_LOG = "UPDATE job SET log_status = 3, log_lost = ? WHERE number = ?"
+# A log that was still short of its job's end when the end could only be concluded.
+END_LOG_UNKNOWN = "UPDATE job SET log_status = 3 WHERE number = ? AND started_at > 0"
+KEEP_LEDGER = "INSERT OR REPLACE INTO ledger (job, stage, attempt, frames) VALUES (?,?,?,?)"
+KEEP_EXTENT = (
+    "INSERT OR REPLACE INTO extent (job, stage, attempt, position, segment, place, length) VALUES (?,?,?,?,?,?,?)"
+)
+SEE_WORKER = (
+    "INSERT INTO worker (id, name, host, version, labels, slots, boot_id, journal_id, generation, sequence, seen_at)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host,"
+    " version = excluded.version, labels = excluded.labels, slots = excluded.slots, boot_id = excluded.boot_id,"
+    " journal_id = excluded.journal_id, generation = excluded.generation, sequence = excluded.sequence,"
+    " seen_at = excluded.seen_at"
+)
+RECORD = "INSERT INTO event (job, kinds, at, stage, attempt, worker, detail) VALUES (?,?,?,?,?,?,?)"
+
+Statement = tuple[str, list[Any]]
+
+
+class _Statements:
+    """Collects a batch's statements, keeping the order and joining neighbours of the same kind."""
+
+    def __init__(self) -> None:
+        self.runs: list[Statement] = []
+        self.inserted: dict[int, list[Any]] = {}  # rows of jobs queued in this batch
+        self.events: dict[int, list[Any]] = {}
+        self.sequences: dict[str, int] = {}
+
+    def add(self, sql: str, row: Sequence[Any]) -> None:
+        if self.runs and self.runs[-1][0] is sql:
+            self.runs[-1][1].append(row)
+        else:
+            self.runs.append((sql, [row]))
+
+    def record(self, number: int, kind: str, at_us: int, stage: int, attempt: int, worker: str, detail: str) -> None:
+        row = self.events.get(number)
+        if row is None:
+            self.events[number] = [number, kind, at_us, stage, attempt, worker, detail]
+            return
+        row[1] += "," + kind
+        row[2:5] = at_us, stage, attempt
+        row[5] = worker or row[5]
+        row[6] = detail or row[6]
+
+    def finish(self) -> list[Statement]:
+        for worker, sequence in self.sequences.items():
+            self.add(COUNT_SEQUENCE, (sequence, worker))
+        if self.events:
+            self.runs.append((RECORD, list(self.events.values())))
+        return self.runs
+
+
+def statements(changes: Iterable[Change]) -> list[Statement]:
+    """Compile changes into statements for ``executemany``, in an order that keeps their meaning."""
+    out = _Statements()
+    for change in changes:
+        compiler = _COMPILERS.get(type(change))
+        if compiler is not None:
+            compiler(out, change)
+    return out.finish()
+
+
+def _queued(out: _Statements, c: JobQueued) -> None:
+    labels = json.dumps(c.labels) if c.labels else ""
+    row: list[Any] = [
+        c.number, c.id, c.owner, c.family, c.name, c.key or None, c.digest or None, c.pin, labels, c.priority,
+        c.slots, c.work, c.at_us, 1, 0, "", 0, 0,
+    ]  # fmt: skip
+    out.inserted[c.number] = row
+    out.add(INSERT_JOB, row)
+    out.record(c.number, "queued", c.at_us, 0, 0, "", "")
+
+
+def _assigned(out: _Statements, c: Assigned) -> None:
+    row = out.inserted.pop(c.number, None)
+    if row is not None:
+        row[13:18] = 2, c.key.attempt, c.worker, c.sequence, c.at_us
+    else:
+        out.add(ASSIGN, (c.key.stage, c.key.attempt, c.worker, c.sequence, c.at_us, c.number))
+    out.sequences[c.worker] = c.sequence
+    out.record(c.number, "assigned", c.at_us, c.key.stage, c.key.attempt, c.worker, "")
+
+
+def _returned(out: _Statements, c: Returned) -> None:
+    out.inserted.pop(c.number, None)
+    out.add(RETURN, (c.number,))
+    out.record(c.number, "requeued", c.at_us, c.key.stage, c.key.attempt, "", c.reason)
+
+
+def _started(out: _Statements, c: Started) -> None:
+    out.add(START, (c.started_at_us, c.number))
+    out.record(c.number, "started", c.at_us, c.key.stage, c.key.attempt, "", "")
+
+
+def _stop_requested(out: _Statements, c: StopRequested) -> None:
+    out.add(REQUEST_STOP, (c.grace_s, c.by, c.number))
+    out.record(c.number, "stop_requested", c.at_us, c.key.stage, c.key.attempt, "", f"by {c.by}")
+
+
+def _unkillable(out: _Statements, c: Unkillable) -> None:
+    out.add(NOTE_SURVIVORS, (c.survivors, c.number))
+    out.record(c.number, "unkillable", c.at_us, c.key.stage, c.key.attempt, "", c.survivors)
+
+
+def _ended(out: _Statements, c: Ended) -> None:
+    out.inserted.pop(c.number, None)
+    unknown = c.ledger_bytes == LEDGER_UNKNOWN
+    held = len(c.ledger)
+    status = LogStatus.COMPLETE if unknown or held >= c.ledger_bytes else LogStatus.ARRIVING
+    out.add(
+        END,
+        (c.outcome, c.end, c.exit_code, c.signal, c.cause, c.error, c.started_at_us, c.ended_at_us, c.ledger_bytes,
+         c.output_bytes if held else 0, held, status, c.number),
+    )  # fmt: skip
+    if unknown:
+        out.add(END_LOG_UNKNOWN, (c.number,))
+    elif status is LogStatus.ARRIVING:
+        out.add(NOTE_LOG_AT_END, (c.number,))
+    if c.ledger:
+        out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
+    out.record(c.number, "ended", c.at_us, c.key.stage, c.key.attempt, "", c.cause)
+
+
+# Pieces pushed before the end may be all there is.
+NOTE_LOG_AT_END = "UPDATE job SET log_status = 2 WHERE number = ? AND log_position >= ledger_bytes"
+
+
+def _log_stored(out: _Statements, c: LogStored) -> None:
+    for extent in c.extents:
+        out.add(KEEP_EXTENT, (c.number, c.key.stage, c.key.attempt, *extent))
+    out.add(NOTE_LOG, (c.position, c.output_bytes, c.position, c.number))
+
+
+def _log_lost(out: _Statements, c: LogLost) -> None:
+    out.add(LOSE_LOG, (c.lost_bytes, c.number))
+
+
+def _worker_seen(out: _Statements, c: WorkerSeen) -> None:
+    labels = json.dumps(c.labels)
+    out.add(
+        SEE_WORKER,
+        (c.id, c.name, c.host, c.version, labels, c.slots, c.boot_id, c.journal_id, c.generation, c.sequence, c.at_us),
+    )
+
+
+_COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
+    JobQueued: _queued,
+    Assigned: _assigned,
+    Returned: _returned,
+    Started: _started,
+    StopRequested: _stop_requested,
+    Unkillable: _unkillable,
+    Ended: _ended,
+    LogStored: _log_stored,
+    LogLost: _log_lost,
+    WorkerSeen: _worker_seen,
+}
+
+JOB_COLUMNS = (
+    "number, id, owner, family, name, key, pin, labels, priority, slots, work, queued_at, state, outcome, stage,"
+    " attempt, worker, assigned_at, started_at, finished_at, survivors, end_report, version, log_position,"
+    " log_output, log_status, log_lost"
+)
+
+
+def labels_of(text: str) -> tuple[tuple[str, str], ...]:
+    """Read the labels column."""
+    return tuple((name, value) for name, value in json.loads(text)) if text else ()
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """Build the job that readers get from a row of `JOB_COLUMNS`."""
+    end = end_from_bytes(row["end_report"]) if row["end_report"] is not None else None
+    state = State(row["state"])
+    return Job(
+        id=row["id"],
+        spec=JobSpec(
+            work=work_from_bytes(row["work"]),
+            name=row["name"],
+            owner=row["owner"],
+            family=row["family"],
+            key=row["key"] or "",
+            worker=row["pin"],
+            labels=dict(labels_of(row["labels"])),
+            priority=row["priority"],
+            slots=row["slots"],
+        ),
+        state=state,
+        outcome=Outcome(row["outcome"]),
+        phase="unkillable" if row["survivors"] and state is State.STOPPING else "",
+        stage=row["stage"],
+        attempt=row["attempt"],
+        worker=row["worker"],
+        end=end,
+        queued_at_us=row["queued_at"],
+        assigned_at_us=row["assigned_at"],
+        started_at_us=row["started_at"],
+        finished_at_us=row["finished_at"],
+        log_bytes=row["log_output"],
+        log_position=row["log_position"],
+        log_status=LogStatus(row["log_status"]),
+        log_lost_bytes=row["log_lost"],
+        version=row["version"],
+        usage=end.usage if end is not None else None,
+    )
+
+
+EVENTS_PER_ROW = 16  # a row's kinds are numbered row * 16 + place, so that each has a number of its own
+
+
+def events_of(row: sqlite3.Row) -> list[JobEvent]:
+    """Build the transitions of one event row."""
+    return [
+        JobEvent(
+            number=row["number"] * EVENTS_PER_ROW + min(place, EVENTS_PER_ROW - 1),
+            job=row["id"],
+            kind=kind,
+            at_us=row["at"],
+            stage=row["stage"],
+            attempt=row["attempt"],
+            worker=row["worker"],
+            detail=row["detail"],
+        )
+        for place, kind in enumerate(row["kinds"].split(","))
+    ]

@@ -1,0 +1,339 @@
+"""The SQLite engine: one writer thread, one reader thread, WAL, ``synchronous=FULL``.
+
+Readers see only what is committed, so a read needs no word with the engine. Checkpoints are PASSIVE
+and run beside the writer, so that no commit waits for one.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from coordinator.changes import (
+    Assigned,
+    Change,
+    Ended,
+    Extent,
+    JobQueued,
+    LogStored,
+    Started,
+    StopRequested,
+    WorkerSeen,
+)
+from coordinator.storage import rows
+from coordinator.storage.migrate import migrate
+from coordinator.storage.protocol import LogExtents, StoreBroken, StoreFull
+from hostler.ids import AttemptKey, JobId
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery
+from hostler.lifecycle import Outcome, State
+
+T = TypeVar("T")
+
+CHECKPOINT_S = 1.0
+PAGE_MAX = 1000
+
+LOAD_WORKERS = "SELECT * FROM worker"
+# Everything that is not over: open jobs, and finished ones whose log still arrives.
+LOAD_JOBS = (
+    "SELECT * FROM job WHERE state < 5 UNION ALL SELECT * FROM job WHERE state = 5 AND log_status = 1 ORDER BY number"
+)
+GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
+GET_WORK = "SELECT work FROM job WHERE number = ?"
+FIND_KEY = "SELECT id, digest FROM job WHERE owner = ? AND key = ?"
+ALL_EVENTS = (
+    "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    " ORDER BY event.number LIMIT ?"
+)
+JOB_EVENTS = (
+    "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    " AND event.job IN (SELECT number FROM job WHERE id IN ({})) ORDER BY event.number LIMIT ?"
+)
+GET_LEDGER = "SELECT frames FROM ledger WHERE job = ? AND stage = ? AND attempt = ?"
+GET_EXTENTS = (
+    "SELECT position, segment, place, length FROM extent WHERE job = ? AND stage = ? AND attempt = ?"
+    " AND position + length > ? ORDER BY position LIMIT 1000"
+)
+
+
+class SqliteStore:
+    """See `coordinator.storage.protocol.Store`."""
+
+    epoch: int
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._writer: sqlite3.Connection
+        self._reader: sqlite3.Connection
+        self._checkpointer: sqlite3.Connection
+        self._checkpointed = 0.0
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path | str) -> Self:
+        """Open or make the database, bring it to the newest schema and take the next epoch.
+
+        Raises:
+            SchemaError: the database cannot be used by this hostler.
+        """
+        store = cls(str(path))
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(store._writer_thread, store._open_writer)
+            await loop.run_in_executor(store._reader_thread, store._open_reader)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, uri=True, timeout=5.0)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("PRAGMA cache_size=-16384")
+        return connection
+
+    def _open_writer(self) -> None:
+        self._writer = self._connect()
+        self._writer.execute("PRAGMA journal_mode=WAL")
+        migrate(self._writer)
+        self._writer.execute("UPDATE leader SET epoch = epoch + 1")
+        self.epoch = self._writer.execute("SELECT epoch FROM leader").fetchone()[0]
+
+    def _open_reader(self) -> None:
+        self._reader = self._connect()
+        self._reader.execute("PRAGMA query_only=ON")
+        self._checkpointer = self._connect()
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reader_thread, lambda: query(self._reader))
+
+    async def close(self) -> None:
+        """See the protocol."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reader_thread, self._close, "_reader", "_checkpointer")
+        await loop.run_in_executor(self._writer_thread, self._close, "_writer")
+        self._reader_thread.shutdown()
+        self._writer_thread.shutdown()
+
+    def _close(self, *names: str) -> None:
+        for name in names:
+            connection: sqlite3.Connection | None = getattr(self, name, None)
+            if connection is not None:
+                connection.close()
+
+    async def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
+        """See the protocol."""
+        loop = asyncio.get_running_loop()
+        works = await loop.run_in_executor(self._writer_thread, self._commit, changes, fetch)
+        if changes and time.monotonic() - self._checkpointed > CHECKPOINT_S:
+            self._checkpointed = time.monotonic()
+            self._reader_thread.submit(self._checkpoint)
+        return works
+
+    def _checkpoint(self) -> None:
+        # A checkpoint that finds the database busy or the disk full is tried again a second later.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
+        writer = self._writer
+        if changes:
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                epoch = writer.execute("SELECT epoch FROM leader").fetchone()[0]
+                if epoch != self.epoch:
+                    raise StoreBroken(f"another coordinator took the store over (epoch {epoch}, ours {self.epoch})")
+                for sql, parameters in rows.statements(changes):
+                    writer.executemany(sql, parameters)
+            except (sqlite3.Error, StoreBroken) as error:
+                self._roll_back(error)
+                raise AssertionError("unreachable") from error
+            try:
+                writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise StoreBroken(f"COMMIT failed, its outcome is unknown: {error}") from error
+        return {number: writer.execute(GET_WORK, (number,)).fetchone()[0] for number in fetch}
+
+    def _roll_back(self, error: Exception) -> None:
+        if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in (
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        ):
+            raise StoreBroken(str(error)) from error
+        with contextlib.suppress(sqlite3.OperationalError):  # SQLite may have rolled back by itself
+            self._writer.execute("ROLLBACK")
+        raise StoreFull(str(error)) from error
+
+    async def load(self) -> list[Change]:
+        """See the protocol."""
+        return await self._read(_load)
+
+    async def get_job(self, job_id: str) -> Job | None:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> Job | None:
+            row = reader.execute(GET_JOB, (job_id,)).fetchone()
+            return None if row is None else rows.job_of(row)
+
+        return await self._read(query)
+
+    async def find_jobs(self, query: JobQuery) -> JobPage:
+        """See the protocol."""
+        return await self._read(lambda reader: _find_jobs(reader, query))
+
+    async def find_by_keys(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, bytes]]:
+            found = ((pair, reader.execute(FIND_KEY, pair).fetchone()) for pair in keys)
+            return {pair: (row["id"], row["digest"]) for pair, row in found if row is not None}
+
+        return await self._read(query)
+
+    async def events_after(self, number: int, job_ids: Collection[str], limit: int) -> list[JobEvent]:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> list[JobEvent]:
+            first = number // rows.EVENTS_PER_ROW
+            if job_ids:
+                marks = ",".join("?" * len(job_ids))
+                found = reader.execute(JOB_EVENTS.format(marks), (first, *job_ids, limit))
+            else:
+                found = reader.execute(ALL_EVENTS, (first, limit))
+            return [e for row in found for e in rows.events_of(row) if e.number > number]
+
+        return await self._read(query)
+
+    async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
+        """See the protocol."""
+        return await self._read(lambda reader: _find_log(reader, job_id, key, position))
+
+
+def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
+    conditions, values = ["number > ?"], list[Any]([int(query.after) if query.after.isdecimal() else 0])
+    if query.states:
+        conditions.append(f"state IN ({','.join('?' * len(query.states))})")
+        values.extend(query.states)
+        if State.FINISHED not in query.states:
+            conditions.append("state < 5")  # lets the partial index of open jobs serve
+    for column, value in (
+        ("name", query.name),
+        ("owner", query.owner),
+        ("family", query.family),
+        ("worker", query.worker),
+    ):
+        if value:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    limit = max(1, min(query.limit, PAGE_MAX))
+    sql = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE {' AND '.join(conditions)} ORDER BY number LIMIT ?"
+    found = reader.execute(sql, (*values, limit + 1)).fetchall()
+    page = found[:limit]
+    following = str(page[-1]["number"]) if len(found) > limit else ""
+    return JobPage(jobs=tuple(rows.job_of(row) for row in page), next=following)
+
+
+def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
+    # One read transaction: the job's mark and its extents must be of the same moment.
+    reader.execute("BEGIN")
+    try:
+        row = reader.execute(GET_JOB, (job_id,)).fetchone()
+        if row is None:
+            return None
+        stage, attempt = (key.stage, key.attempt) if key is not None else (row["stage"], row["attempt"])
+        inline = reader.execute(GET_LEDGER, (row["number"], stage, attempt)).fetchone()
+        found = reader.execute(GET_EXTENTS, (row["number"], stage, attempt, position))
+        extents = tuple(Extent(*e) for e in found)
+        return LogExtents(rows.job_of(row), inline[0] if inline else b"", extents)
+    finally:
+        reader.execute("COMMIT")
+
+
+def _load(reader: sqlite3.Connection) -> list[Change]:
+    changes: list[Change] = []
+    known = set()
+    for row in reader.execute(LOAD_WORKERS):
+        known.add(row["id"])
+        changes.append(
+            WorkerSeen(
+                row["id"],
+                row["name"],
+                row["host"],
+                row["version"],
+                rows.labels_of(row["labels"]),
+                row["slots"],
+                row["boot_id"],
+                row["journal_id"],
+                row["generation"],
+                row["sequence"],
+                "",
+                row["seen_at"],
+            )  # fmt: skip
+        )
+    for row in reader.execute(LOAD_JOBS):
+        changes.extend(_job_changes(row))
+    return changes
+
+
+def _job_changes(row: sqlite3.Row) -> list[Change]:
+    """The shortest history that leads to this row."""
+    number, state = row["number"], State(row["state"])
+    key = AttemptKey(JobId(row["id"]), row["stage"], row["attempt"])
+    changes: list[Change] = [
+        JobQueued(
+            number,
+            row["id"],
+            row["owner"],
+            row["family"],
+            row["name"],
+            row["key"] or "",
+            row["digest"] or b"",
+            row["pin"],
+            rows.labels_of(row["labels"]),
+            row["priority"],
+            row["slots"],
+            row["work"],
+            row["queued_at"],
+            row["attempt"],
+        )  # fmt: skip
+    ]
+    if state is State.QUEUED:
+        return changes
+    changes.append(Assigned(number, key, row["worker"], row["sequence"], row["assigned_at"]))
+    if row["started_at"]:
+        changes.append(Started(number, key, row["started_at"], row["started_at"]))
+    if row["log_position"]:
+        changes.append(LogStored(number, key, (), row["log_position"], 0))
+    if state is State.STOPPING:
+        changes.append(StopRequested(number, key, row["stop_grace"], row["stop_by"], row["started_at"]))
+    if state is State.FINISHED:
+        changes.append(
+            Ended(
+                number,
+                key,
+                Outcome(row["outcome"]),
+                b"",
+                row["exit_code"],
+                row["signal"],
+                row["cause"],
+                row["error"],
+                row["started_at"],
+                row["finished_at"],
+                row["ledger_bytes"],
+                0,
+                b"",
+                row["finished_at"],
+            )  # fmt: skip
+        )
+    return changes

@@ -1,0 +1,72 @@
+"""How a command fails: one sentence, a hint what to do next, and the exit code.
+
+Pure. Exit codes: 0 fine, 1 a job failed, 2 usage, 3 not found, 4 unreachable, 130 interrupted.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from hostler.errors import ErrorCode, HostlerError
+
+OK = 0
+JOB_FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+UNREACHABLE = 4
+RUN_FAILED = 125  # `run`: hostler failed, not the job
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program gets that writes to a reader that has gone
+
+EXIT_CODES: Mapping[ErrorCode, int] = MappingProxyType(
+    {
+        ErrorCode.INVALID_REQUEST: USAGE,
+        ErrorCode.TOO_LARGE: USAGE,
+        ErrorCode.UNAUTHENTICATED: JOB_FAILED,
+        ErrorCode.PERMISSION_DENIED: JOB_FAILED,
+        ErrorCode.JOB_NOT_FOUND: NOT_FOUND,
+        ErrorCode.WORKER_NOT_FOUND: NOT_FOUND,
+        ErrorCode.KEY_CONFLICT: JOB_FAILED,
+        ErrorCode.NOT_RUNNING: JOB_FAILED,
+        ErrorCode.OVERLOADED: JOB_FAILED,
+        ErrorCode.UNAVAILABLE: UNREACHABLE,
+        ErrorCode.DEADLINE_EXCEEDED: UNREACHABLE,
+        ErrorCode.INTERNAL: JOB_FAILED,
+    }
+)
+
+HINTS: Mapping[ErrorCode, str] = MappingProxyType(
+    {
+        ErrorCode.JOB_NOT_FOUND: "hostler jobs shows the jobs there are",
+        ErrorCode.WORKER_NOT_FOUND: "hostler workers shows the workers there are",
+        ErrorCode.KEY_CONFLICT: "use another --key, or submit exactly the same job",
+        ErrorCode.NOT_RUNNING: "hostler show ID says where the job stands",
+        ErrorCode.OVERLOADED: "wait until some of the waiting jobs have ended, then try again",
+        ErrorCode.UNAVAILABLE: "see that the coordinator runs (hostler up shows it), then try again",
+        ErrorCode.DEADLINE_EXCEEDED: "the coordinator is busy or stopped; look again with: hostler jobs",
+        ErrorCode.PERMISSION_DENIED: "run the command as the user who runs the cluster",
+        ErrorCode.UNAUTHENTICATED: "run the command as the user who runs the cluster",
+    }
+)
+
+
+class Failure(Exception):
+    """An expected end of a command that is no success; shown without a traceback."""
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: int = JOB_FAILED, code: str = "failed") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+        self.code = code  # the stable word, for --json
+
+
+def usage_failure(message: str, *, hint: str = "") -> Failure:
+    """The command was called in a way it does not have."""
+    return Failure(message, hint=hint, exit_code=USAGE, code=ErrorCode.INVALID_REQUEST.value)
+
+
+def failure_of(error: HostlerError) -> Failure:
+    """What a command says and returns for an error of the cluster's."""
+    return Failure(
+        error.message, hint=HINTS.get(error.code, ""), exit_code=EXIT_CODES[error.code], code=error.code.value
+    )

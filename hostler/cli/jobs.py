@@ -1,0 +1,265 @@
+"""The commands about jobs: submit, jobs, show, logs, stop, wait, signal.
+
+Each function is one command: it prints its answer and returns the exit code. Failures are raised.
+"""
+
+import asyncio
+import base64
+import json
+import signal as signals
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_jobs
+from hostler.cli.failures import JOB_FAILED, OK, failure_of, usage_failure
+from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, copy_log, log_chunks
+from hostler.cli.options import JobOptions, Place
+from hostler.cli.render import (
+    print_job,
+    print_jobs,
+    print_json,
+    print_line,
+    receipt_text,
+    say,
+    state_text,
+)
+from hostler.cli.submission import place_on_worker, spec_of
+from hostler.client import Client
+from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
+from hostler.frames import ERR, GAP, OUT, iter_frames, parse_gap
+from hostler.jobs import Job, JobQuery, LogStatus
+from hostler.lifecycle import Outcome, State
+from hostler.shape import job_shape, time_shape
+
+NAMES = {OUT: "out", ERR: "err", GAP: "gap"}
+
+
+def submit(place: Place, options: JobOptions, argv: Sequence[str], *, follow: bool) -> int:
+    """Submit a job and print its id; with *follow* copy its output and return 0 or 1 as it ends."""
+    spec = spec_of(options, argv)
+    if follow and place.as_json:
+        raise usage_failure("--follow and --json exclude each other")
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            job = await client.submit_one(await place_on_worker(client, spec))
+            if not follow:
+                print_json({"id": job}) if place.as_json else print_line(job)
+                return OK
+            say(f"job {job}")
+            await copy_log(client, job, follow=True)
+            ended = await client.wait_one(job)
+            if ended is not None and ended.outcome is not Outcome.SUCCEEDED:
+                say(f"job {job} {state_text(ended)}")
+                return JOB_FAILED
+            return OK
+
+    return asyncio.run(act())
+
+
+def list_jobs(place: Place, *, states: Sequence[str], name: str, limit: int, every: bool) -> int:
+    """Print the newest *limit* jobs that fit, oldest first, or with *every* all of them."""
+    query = JobQuery(states=tuple(_state(text) for text in states), name=name, limit=PAGE_JOBS)
+
+    async def act() -> int:
+        kept: deque[Job] = deque(maxlen=None if every else limit)
+        found = 0
+        async with cluster(place) as client:
+            async for jobs in pages(client, query):
+                found += len(jobs)
+                kept.extend(jobs)
+        if place.as_json:
+            print_json({"jobs": [job_shape(job) for job in kept]})
+            return OK
+        if kept:
+            print_jobs(kept, now_us=time.time_ns() // 1000)
+        if found > len(kept):
+            say(f"{found - len(kept):,} older jobs are not shown; --all shows them")
+        elif not found:
+            say("no jobs")
+        return OK
+
+    return asyncio.run(act())
+
+
+def show(place: Place, text: str) -> int:
+    """Print everything known about a job."""
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            (job,) = await resolve_jobs(client, [text])
+            found = await client.get(job)
+        print_json(job_shape(found)) if place.as_json else print_job(found)
+        return OK
+
+    return asyncio.run(act())
+
+
+def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: int) -> int:
+    """Copy a job's output to our own streams; with neither *out* nor *err* both."""
+    kinds = frozenset(kind for kind, wanted in ((OUT, out), (ERR, err)) if wanted) or frozenset((OUT, ERR))
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            (job,) = await resolve_jobs(client, [text])
+            found = await client.get(job)
+            # The log of a finished job may still be on its way: it is waited for, so that it is whole.
+            wait = follow or (found.state is State.FINISHED and found.log_status is LogStatus.ARRIVING)
+            if place.as_json:
+                await _print_frames(client, job, start=start, follow=wait, kinds=kinds | {GAP})
+            else:
+                await copy_log(client, job, start=start, follow=wait, kinds=kinds)
+        return OK
+
+    return asyncio.run(act())
+
+
+def stop(place: Place, texts: Sequence[str], *, grace_s: float | None) -> int:
+    """Stop jobs at once, and print for each what was done once nothing of it is left."""
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            ids = await resolve_jobs(client, texts)
+            before = await asyncio.gather(*(_or_error(client.get(job)) for job in ids))
+            ends = await asyncio.gather(*(_or_error(client.stop(job, grace_s=grace_s)) for job in ids))
+        code = OK
+        for job, was, end in zip(ids, before, ends, strict=True):
+            if isinstance(end, HostlerError):
+                failure = failure_of(end)
+                say(f"{job}: {failure.message}")
+                code = code or failure.exit_code
+                continue
+            if end.state is not State.FINISHED:
+                code = code or JOB_FAILED
+            if not place.as_json:
+                print_line(f"{job} {_stop_text(was, end)}")
+        if place.as_json:
+            print_json({"jobs": [job_shape(end) for end in ends if isinstance(end, Job)]})
+        return code
+
+    return asyncio.run(act())
+
+
+def wait(place: Place, texts: Sequence[str], *, timeout_s: float) -> int:
+    """Wait until jobs have ended and print each as it does; 0 only when all succeeded."""
+
+    async def act() -> int:
+        ended: dict[str, Job] = {}
+        async with cluster(place) as client:
+            ids = list(dict.fromkeys(await resolve_jobs(client, texts)))
+            deadline = time.monotonic() + timeout_s if timeout_s else None
+            async for job in _ends(client, ids, deadline=deadline):
+                ended[job.id] = job
+                if not place.as_json:
+                    print_line(f"{job.id} {state_text(job)}")
+        if place.as_json:
+            print_json({"jobs": [job_shape(ended[job]) for job in ids if job in ended]})
+        if len(ended) < len(ids):
+            say(f"{len(ids) - len(ended)} of {len(ids)} jobs had not ended after {timeout_s:g} s")
+            return JOB_FAILED
+        return OK if all(job.outcome is Outcome.SUCCEEDED for job in ended.values()) else JOB_FAILED
+
+    return asyncio.run(act())
+
+
+def signal(place: Place, text: str, name: str) -> int:
+    """Send a signal to the main process of a running job."""
+    number = signal_number(name)
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            (job,) = await resolve_jobs(client, [text])
+            await client.signal(job, number)
+        if place.as_json:
+            print_json({"id": job, "signal": signals.Signals(number).name})
+        return OK
+
+    return asyncio.run(act())
+
+
+def signal_number(text: str) -> int:
+    """Read ``INT``, ``SIGINT`` or ``2``.
+
+    Raises:
+        Failure: there is no such signal.
+    """
+    try:
+        if text.isdecimal():
+            return signals.Signals(int(text)).value
+        return signals.Signals["SIG" + text.upper().removeprefix("SIG")].value
+    except (ValueError, KeyError):
+        raise usage_failure(f"{text!r} is no signal", hint="give a name or a number, for example INT or 2") from None
+
+
+async def _ends(client: Client, ids: Sequence[str], *, deadline: float | None) -> Any:
+    left, away_since = list(ids), None
+    while left:
+        left_s = 0.0 if deadline is None else deadline - time.monotonic()
+        if deadline is not None and left_s <= 0:
+            return
+        try:
+            async for job in client.wait(left, timeout_s=left_s):
+                away_since = None
+                left.remove(job.id)
+                yield job
+        except (Unavailable, DeadlineExceeded):
+            # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
+            now = time.monotonic()
+            away_since = away_since or now
+            if now - away_since > PATIENCE_S:
+                raise
+            await asyncio.sleep(RETRY_S_MAX)
+
+
+async def _print_frames(client: Client, job: str, *, start: int, follow: bool, kinds: frozenset[int]) -> None:
+    async for chunk in log_chunks(client, job, start=start, follow=follow):
+        offset = 0
+        for frame in iter_frames(chunk.frames):
+            position, offset = chunk.position + offset, frame.end
+            if frame.kind in kinds:
+                line: dict[str, Any] = {"position": position, "event": NAMES[frame.kind], "at": time_shape(frame.at_us)}
+                sys.stdout.write(json.dumps(line | _payload(frame.kind, frame.payload)) + "\n")
+        if chunk.end:
+            end = {"position": chunk.position + len(chunk.frames), "event": "end", "status": chunk.status.word}
+            sys.stdout.write(json.dumps(end | {"lost_bytes": chunk.lost_bytes}) + "\n")
+        sys.stdout.flush()
+
+
+def _payload(kind: int, payload: bytes) -> dict[str, Any]:
+    if kind == GAP:
+        out_bytes, err_bytes = parse_gap(payload)
+        return {"out_bytes": out_bytes, "err_bytes": err_bytes}
+    try:
+        return {"text": payload.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(payload).decode("ascii")}
+
+
+def _state(text: str) -> State:
+    try:
+        return State[text.upper()]
+    except KeyError:
+        words = ", ".join(state.word for state in State)
+        raise usage_failure(f"{text!r} is no state", hint=f"the states are {words}") from None
+
+
+def _stop_text(was: Job | HostlerError, end: Job) -> str:
+    if end.state is not State.FINISHED:
+        left = f": {end.phase}" if end.phase else ""
+        return f"is not stopped yet{left}; look again with: hostler show {end.id}"
+    if isinstance(was, Job) and was.state is State.FINISHED:
+        return f"had ended before ({state_text(end)})"
+    if end.end is None or not end.started_at_us:
+        return f"{state_text(end)}; it had not started"
+    return f"{state_text(end)}; {receipt_text(end.end.receipt)}"
+
+
+async def _or_error(call: Any) -> Job | HostlerError:
+    try:
+        found: Job = await call
+    except HostlerError as error:
+        return error
+    return found

@@ -1,0 +1,294 @@
+"""The command ``hostler``: what can be typed, and what comes back when it goes wrong.
+
+Each command here says its options and hands over to the module that does it, imported only then: help and
+errors must be there at once. Exit codes: 0 fine, 1 a job failed, 2 usage, 3 not found, 4 unreachable,
+130 interrupted; `run` returns the job's own.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from hostler import __version__
+from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
+from hostler.cli.options import JobOptions, Place, RunOptions, expanded
+from hostler.errors import HostlerError
+
+# typer carries a copy of click since 0.20 or so and used the package before; this is the base of its errors in both.
+TyperError = cast(type[Exception], typer.BadParameter.__mro__[2])
+
+CLUSTER = "The cluster"
+JOBS = "Jobs"
+# What follows the program's name is the program's, also when it looks like an option of ours.
+JOB_COMMAND = {"allow_interspersed_args": False}
+Argv = Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The program and its arguments.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
+
+app = typer.Typer(
+    name="hostler",
+    help="Runs jobs on many machines, and never says about a job what is not so.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    code = call(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _reader_gone()
+    sys.exit(code)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; expected failures are printed."""
+    as_json = "--json" in _before_command_of_job(arguments)
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="hostler", standalone_mode=False)
+    except Failure as failure:
+        return _print(failure, as_json=as_json)
+    except HostlerError as error:
+        return _print(failure_of(error), as_json=as_json)
+    except TyperError as error:
+        return _print(_usage(error), as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    return code if isinstance(code, int) else OK
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hostler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hostler(
+    context: typer.Context,
+    data_dir: Annotated[Path | None, typer.Option(help="The cluster's data directory on this host.")] = None,
+    coordinator: Annotated[str | None, typer.Option(help="The coordinator: unix:/path or HOST:PORT.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that may also stand before the command's name."""
+    context.obj = Place(data_dir=data_dir, coordinator=coordinator, config=config, as_json=as_json)
+
+
+@app.command(rich_help_panel=CLUSTER)
+@expanded
+def up(
+    place: Place,
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the HTTP gateway listens.")] = None,
+    grpc: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The coordinator's gRPC port.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="How many workers.")] = None,
+    slots: Annotated[int | None, typer.Option(metavar="N", help="Jobs each runs at once; 0: twice the CPUs.")] = None,
+) -> int:
+    """Run a cluster on this host: coordinator, workers and HTTP gateway, until Ctrl-C."""
+    from hostler.cli.connect import settings_for
+    from hostler.cli.up import up
+
+    return up(settings_for(place, http=http, grpc=grpc, workers=workers, slots=slots), as_json=place.as_json)
+
+
+@app.command(rich_help_panel=CLUSTER)
+@expanded
+def coordinator(
+    place: Place,
+    grpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Its gRPC port; empty: unix socket only.")
+    ] = None,
+) -> int:
+    """Run a coordinator in the foreground."""
+    from hostler.cli.foreground import become
+
+    become("coordinator", place, grpc=grpc)
+
+
+@app.command(rich_help_panel=CLUSTER)
+@expanded
+def worker(
+    place: Place,
+    name: Annotated[str | None, typer.Option(help="The worker's name; default: the host's.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label, for placement. Repeatable.")] = None,
+    slots: Annotated[int | None, typer.Option(metavar="N", help="Jobs it runs at once; 0: twice the CPUs.")] = None,
+    stop_jobs: Annotated[
+        bool, typer.Option("--stop-jobs", help="Stop its jobs when it is told to end; otherwise they run on.")
+    ] = False,
+) -> int:
+    """Run a worker in the foreground."""
+    from hostler.cli.foreground import become_worker
+
+    become_worker(place, labels=label, name=name, slots=slots, stop_jobs=stop_jobs or None)
+
+
+@app.command(rich_help_panel=CLUSTER)
+@expanded
+def gateway(
+    place: Place,
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where it listens.")] = None,
+) -> int:
+    """Run an HTTP gateway in the foreground."""
+    from hostler.cli.foreground import become
+
+    become("http_gateway", place, http=http)
+
+
+@app.command(rich_help_panel=CLUSTER)
+@expanded
+def workers(place: Place) -> int:
+    """List the workers."""
+    from hostler.cli.workers import list_workers
+
+    return list_workers(place)
+
+
+@app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
+@expanded
+def run(argv: Argv, options: RunOptions, place: Place) -> int:
+    """Run a command as a job that behaves like the command itself.
+
+    Its output and its exit status come out here. Ctrl-C interrupts it, a second one stops it.
+    Without a cluster, a private one is started for it.
+    """
+    from hostler.cli.run import run
+
+    return run(place, options, argv)
+
+
+@app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
+@expanded
+def submit(
+    argv: Argv,
+    options: JobOptions,
+    place: Place,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then copy its output, until it has ended.")] = False,
+) -> int:
+    """Submit a job and print its id."""
+    from hostler.cli.jobs import submit
+
+    return submit(place, options, argv, follow=follow)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def jobs(
+    place: Place,
+    state: Annotated[
+        list[str] | None, typer.Option(help="queued, assigned, running, stopping or finished. Repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Jobs of exactly this name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> int:
+    """List jobs, the newest last."""
+    from hostler.cli.jobs import list_jobs
+
+    return list_jobs(place, states=state or (), name=name, limit=limit, every=every)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def show(job: JobId, place: Place) -> int:
+    """Show all that is known about a job."""
+    from hostler.cli.jobs import show
+
+    return show(place, job)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def logs(
+    job: JobId,
+    place: Place,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the log is complete.")] = False,
+    out: Annotated[bool, typer.Option("--stdout", help="Only its standard output.")] = False,
+    err: Annotated[bool, typer.Option("--stderr", help="Only its standard error.")] = False,
+    start: Annotated[int, typer.Option("--from", min=0, metavar="POS", help="Begin at this position.")] = 0,
+) -> int:
+    """Copy a job's output: its standard output to ours, its standard error to ours."""
+    from hostler.cli.jobs import logs
+
+    return logs(place, job, follow=follow, out=out, err=err, start=start)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def stop(
+    ids: JobIds,
+    place: Place,
+    grace: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Seconds between SIGTERM and SIGKILL; default: the job's.")
+    ] = None,
+) -> int:
+    """Stop jobs; returns when nothing of them is left, and says what was done."""
+    from hostler.cli.jobs import stop
+
+    return stop(place, ids, grace_s=grace)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def wait(
+    ids: JobIds,
+    place: Place,
+    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Wait at most S seconds; 0: for ever.")] = 0.0,
+) -> int:
+    """Wait until jobs have ended; 0 when all succeeded, 1 when not or when the time ran out."""
+    from hostler.cli.jobs import wait
+
+    return wait(place, ids, timeout_s=timeout)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def signal(
+    job: JobId,
+    name: Annotated[str, typer.Argument(metavar="SIGNAL", help="For example INT or 2.")],
+    place: Place,
+) -> int:
+    """Send a signal to the main process of a running job."""
+    from hostler.cli.jobs import signal
+
+    return signal(place, job, name)
+
+
+def _print(failure: Failure, *, as_json: bool) -> int:
+    from hostler.cli.render import print_failure
+
+    print_failure(failure, as_json=as_json)
+    return failure.exit_code
+
+
+def _usage(error: Exception) -> Failure:
+    message: str = cast(Any, error).format_message()
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "hostler"
+    return usage_failure(message[:1].lower() + message[1:].removesuffix("."), hint=f"see {command} --help")
+
+
+def _before_command_of_job(arguments: Sequence[str]) -> Sequence[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _reader_gone() -> int:
+    # Python writes out what is left of standard output when it ends; there is nobody to read it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Options that several commands share, as frozen values, and how they become parameters of a command.
+
+A command declares ``place: Place`` and `expanded` gives it the options of every field of `Place`.
+Light: typer and the standard library only, because every call of the command line imports it.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which cluster is meant, and how it is to be answered."""
+
+    data_dir: Annotated[Path | None, typer.Option(help="The cluster's data directory on this host.")] = None
+    coordinator: Annotated[str | None, typer.Option(help="The coordinator: unix:/path or HOST:PORT.")] = None
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False
+
+    def or_else(self, outer: "Place") -> "Place":
+        """This value, with what it leaves open taken from *outer* (options before the command's name)."""
+        given = {one.name: getattr(self, one.name) or getattr(outer, one.name) for one in fields(self)}
+        return replace(self, **given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What `run` and `submit` let one say about a job besides its command."""
+
+    worker: Annotated[str, typer.Option(metavar="ID", help="Run on this worker: its id, or its name.")] = ""
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="Run on a worker with this label. Repeatable.")
+    ] = None
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="Set a variable of the job's environment. Repeatable.")
+    ] = None
+    cwd: Annotated[str | None, typer.Option(metavar="DIR", help="Where the job runs; default: here.")] = None
+    timeout: Annotated[float, typer.Option(metavar="S", help="End the job after S seconds; 0: never.")] = 0.0
+    grace: Annotated[float, typer.Option(metavar="S", help="Seconds between SIGTERM and SIGKILL.")] = 10.0
+    output_max: Annotated[int, typer.Option(metavar="BYTES", help="Keep at most so much output; 0: all.")] = 0
+    name: Annotated[str, typer.Option(help="A name for lists.")] = ""
+    priority: Annotated[int, typer.Option(help="Higher runs first; -1000 to 1000.")] = 0
+    key: Annotated[str, typer.Option(help="Submitting again with the same key gives the same job.")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(JobOptions):
+    """What only `run` lets one say."""
+
+    private: Annotated[
+        bool, typer.Option("--private", help="Use a private cluster, also when another one answers.")
+    ] = False
+
+
+def expanded(command: Callable[..., int]) -> Callable[..., int]:
+    """Turn each parameter whose type is an options dataclass into one parameter per field.
+
+    typer reads a function's signature; the returned function has the long one and calls *command*
+    with the short one.
+    """
+    parameters = inspect.signature(command).parameters
+    groups = {name: one.annotation for name, one in parameters.items() if is_dataclass(one.annotation)}
+    flat = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, one in parameters.items() if name not in groups]
+    for kind in groups.values():
+        flat.extend(
+            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+            for one in fields(kind)
+        )
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    def call(*, context: typer.Context, **values: Any) -> int:
+        for name, kind in groups.items():
+            made = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+            values[name] = made.or_else(context.obj) if isinstance(made, Place) and context.obj else made
+        return command(**values)
+
+    signature = inspect.Signature([context, *flat], return_annotation=int)
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    return call
+
+
+def pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    """Read ``K=V`` texts.
+
+    Raises:
+        typer.BadParameter: one has no name or no equals sign.
+    """
+    read: dict[str, str] = {}
+    for text in values or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{text!r} is not of the form K=V", param_hint=option)
+        read[name] = value
+    return read

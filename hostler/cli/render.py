@@ -1,0 +1,226 @@
+"""How answers look: lines for people, tables in a terminal, JSON for programs.
+
+Text from jobs and users is shown with its control characters escaped, so that no name can move the
+cursor. Tables use rich; in a terminal they fit its width and ids are cut to eight characters, in a
+pipe nothing is cut.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from hostler.cli.failures import Failure
+from hostler.jobs import Job, LogStatus, Receipt
+from hostler.lifecycle import Outcome, State
+from hostler.workers import Worker, WorkerState
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHORT_ID_CHARACTERS = 8
+PROCESSES_NAMED_MAX = 8
+PIPE_WIDTH = 100_000  # wide enough that rich never cuts
+
+
+def say(message: str) -> None:
+    """Print one line of ours for people to standard error."""
+    print(f"hostler: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def print_line(text: str) -> None:
+    """Print one line of an answer for people to standard output."""
+    print(printable(text), flush=True)
+
+
+def print_json(value: Any, *, to_stderr: bool = False) -> None:
+    """Print *value* as one line of JSON, to standard output unless that is the job's."""
+    print(json.dumps(value), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+def print_failure(failure: Failure, *, as_json: bool) -> None:
+    """Print what went wrong and what to do next to standard error."""
+    if as_json:
+        said = {"code": failure.code, "message": failure.message, "hint": failure.hint or None}
+        print_json({"error": said}, to_stderr=True)
+        return
+    say(failure.message)
+    if failure.hint:
+        print(f"  next: {printable(failure.hint)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with everything that is no printable character escaped as Python writes it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def command_text(argv: Sequence[str]) -> str:
+    """An argv as one could type it."""
+    return shlex.join(argv)
+
+
+def state_text(job: Job) -> str:
+    """Where a job stands, in a few words: ``running``, ``stopping: unkillable``, ``failed: exit status 3``."""
+    if job.state is not State.FINISHED:
+        return f"{job.state.word}: {job.phase}" if job.phase else job.state.word
+    end = job.end
+    if job.outcome is Outcome.SUCCEEDED or end is None:
+        return job.outcome.word
+    if end.signal:
+        return f"{job.outcome.word}: {end.signal}"
+    if end.exit_code is not None:
+        return f"{job.outcome.word}: exit status {end.exit_code}"
+    return f"{job.outcome.word}: {end.cause.replace('_', ' ')}" if end.cause else job.outcome.word
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """A receipt as one sentence: what was signalled, what ended, what is left."""
+    sent = ", ".join(f"{one.signal} to {_count(one.processes, 'process')}" for one in receipt.signals)
+    ended = _count(len(receipt.ended), "process") + " ended"
+    if receipt.ended:
+        named = [f"{one.name or '?'} {one.pid}" for one in receipt.ended[:PROCESSES_NAMED_MAX]]
+        more = len(receipt.ended) - len(named)
+        ended += f" ({', '.join(named)}{f' and {more} more' if more else ''})"
+    left = "no survivors"
+    if receipt.survivors:
+        left = "survivors: " + ", ".join(f"{one.name or '?'} {one.pid}" for one in receipt.survivors)
+    return f"{sent or 'no signal was needed'}; {ended}; {left}"
+
+
+def print_job(job: Job) -> None:
+    """Print everything known about a job."""
+    for label, text in _job_lines(job):
+        print_line(f"{label:<10} {text}")
+
+
+def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
+    """Print a table of jobs."""
+    console, narrow = _console()
+    table = _table("id", "state", "age", "took", "name", "command")
+    table.columns[-1].no_wrap = True
+    table.columns[-2].no_wrap = True
+    for job in jobs:
+        took = ""
+        if job.started_at_us:
+            took = _span((job.finished_at_us or now_us) - job.started_at_us)
+        table.add_row(
+            job.id[:SHORT_ID_CHARACTERS] if narrow else job.id,
+            state_text(job),
+            _span(now_us - job.queued_at_us),
+            took,
+            printable(job.spec.name),
+            printable(command_text(job.spec.work.argv)),
+            style=_style(job),
+        )
+    console.print(table)
+
+
+def print_workers(workers: Iterable[Worker]) -> None:
+    """Print a table of workers; their ids are whole, because other interfaces ask for them."""
+    console, _ = _console()
+    table = _table("id", "name", "state", "running", "labels")
+    for worker in workers:
+        labels = " ".join(f"{name}={value}" for name, value in sorted(worker.labels.items()))
+        style = "" if worker.state is WorkerState.CONNECTED else "yellow"
+        running = f"{worker.running} of {worker.slots}"
+        table.add_row(worker.id, printable(worker.name), worker.state.value, running, printable(labels), style=style)
+    console.print(table)
+
+
+def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
+    spec, end = job.spec, job.end
+    yield "job", job.id
+    if spec.name:
+        yield "name", spec.name
+    yield "command", command_text(spec.work.argv)
+    if spec.work.cwd:
+        yield "directory", spec.work.cwd
+    yield "state", state_text(job)
+    if end is not None and (end.cause or end.evidence or end.error):
+        yield "cause", ": ".join(part for part in (end.cause, end.evidence or end.error) if part)
+    for reason in job.pending_reasons:
+        yield "waits", reason
+    if job.attempt:
+        yield "worker", f"{job.worker}, attempt {job.attempt}, stage {job.stage}"
+    for wanted in (_wanted(job),):
+        if wanted:
+            yield "wants", wanted
+    yield from _time_lines(job)
+    yield "log", _log_text(job)
+    usage = end.usage if end is not None else job.usage
+    if usage is not None:
+        cpu = f"cpu {usage.cpu_user_s:.2f} s user and {usage.cpu_system_s:.2f} s system"
+        memory = f"memory at most {usage.memory_bytes_max / 1e6:.1f} MB"
+        yield "usage", f"{cpu}, {memory}, {_count(usage.processes, 'process')}"
+    if end is not None:
+        verified = f" (verified by {end.receipt.verified_by})" if end.receipt.verified_by else ""
+        yield "receipt", receipt_text(end.receipt) + verified
+    yield "owner", f"{spec.owner or '-'}, family {spec.family}"
+
+
+def _wanted(job: Job) -> str:
+    spec = job.spec
+    parts = [f"worker {spec.worker}"] if spec.worker else []
+    parts += [f"{name}={value}" for name, value in sorted(spec.labels.items())]
+    if spec.priority:
+        parts.append(f"priority {spec.priority}")
+    if spec.work.timeout_s:
+        parts.append(f"timeout {spec.work.timeout_s:g} s")
+    return ", ".join(parts)
+
+
+def _time_lines(job: Job) -> Iterable[tuple[str, str]]:
+    before_us = 0
+    for label, at_us in (
+        ("queued", job.queued_at_us),
+        ("assigned", job.assigned_at_us),
+        ("started", job.started_at_us),
+        ("finished", job.finished_at_us),
+    ):
+        if at_us:
+            moment = datetime.fromtimestamp(at_us / 1e6).astimezone().isoformat(" ", "milliseconds")
+            yield label, moment + (f" (+{(at_us - before_us) / 1e6:.3f} s)" if before_us else "")
+            before_us = at_us
+
+
+def _log_text(job: Job) -> str:
+    text = f"{job.log_bytes:,} bytes, {job.log_status.word}"
+    return f"{text} ({job.log_lost_bytes:,} bytes)" if job.log_status is LogStatus.LOST else text
+
+
+def _console() -> tuple[Any, bool]:
+    from rich.console import Console
+
+    narrow = sys.stdout.isatty()
+    return Console(width=None if narrow else PIPE_WIDTH, highlight=False, markup=False, emoji=False), narrow
+
+
+def _table(*names: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        table.add_column(name.upper(), no_wrap=name in ("id", "age", "took"))
+    return table
+
+
+def _style(job: Job) -> str:
+    if job.state is State.FINISHED:
+        return "" if job.outcome is Outcome.SUCCEEDED else "red"
+    return "green" if job.state is State.RUNNING else "yellow"
+
+
+def _span(span_us: int) -> str:
+    seconds = max(0, span_us) // 1_000_000
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}es"

@@ -1,0 +1,315 @@
+"""The typed async client of the coordinator: what gateway, CLI, tests and other services use.
+
+One `Client` holds one channel and is safe for many concurrent calls of one event loop. Every call
+has a deadline; every failure is one of `hostler.errors`. Calls that change nothing, and calls that
+carry an idempotency key, may be repeated after `Unavailable`; a submission without a key may have
+taken effect.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import grpc
+import grpc.aio
+
+from hostler.errors import HostlerError
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
+from hostler.lifecycle import State
+from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
+from hostler.wire import errors as wire_errors
+from hostler.wire import jobs as wire_jobs
+from hostler.wire import workers as wire_workers
+from hostler.workers import Worker
+
+CALL_S = 30.0
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+STOP_WAIT_S = 30.0
+FOREVER_S = 30 * 86400.0
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """A piece of an attempt's ledger: whole frames, see `hostler.frames`."""
+
+    position: int  # of the first byte of `frames`
+    frames: bytes
+    end: bool  # nothing follows
+    status: LogStatus
+    lost_bytes: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the coordinator says of itself."""
+
+    version: str
+    epoch: int
+    queued: int
+    running: int
+    workers: int
+    started_at_us: int
+    data_dir: str
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call."""
+    return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+
+
+class Client:
+    """Calls one coordinator. Use it as an async context manager, or `close` it."""
+
+    def __init__(self, address: str, *, principal: str = "") -> None:
+        """Prepare a client for *address*.
+
+        Args:
+            address: ``unix:/path/to/socket`` or ``host:port``.
+            principal: asserted on every call; believed only from a connection that may assert one.
+        """
+        self.address = address
+        self._principal = principal
+        self._channel = open_channel(address)
+        self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
+        self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every call and close the channel; closing twice is legal."""
+        await self._channel.close()
+
+    async def submit(
+        self, specs: Iterable[JobSpec], *, principal: str | None = None, timeout_s: float = 60.0
+    ) -> list[str | HostlerError]:
+        """Submit jobs; each is answered in its place with its id or with what is wrong with it.
+
+        An id is durable. At most 10,000 items a call.
+        """
+        request = jobs_pb2.SubmitRequest(jobs=[wire_jobs.spec_to_proto(s) for s in specs])
+        asserted = self._principal if principal is None else principal
+        if asserted:
+            for item in request.jobs:
+                item.principal = asserted
+        try:
+            answer = await self._jobs.Submit(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return [r.id or wire_errors.error_from_proto(r.error) for r in answer.results]
+
+    async def submit_and_wait(
+        self, specs: Iterable[JobSpec], *, wait_s: float, principal: str | None = None
+    ) -> list[str | Progress | HostlerError]:
+        """Submit jobs and wait up to *wait_s* for their ends, in one call.
+
+        Each is answered in its place: `Progress` when it finished in time, else its id, or what is wrong.
+        """
+        asserted = self._principal if principal is None else principal
+        request = jobs_pb2.SubmitRequest(jobs=[wire_jobs.spec_to_proto(s) for s in specs], wait_s=wait_s)
+        if asserted:
+            for item in request.jobs:
+                item.principal = asserted
+        try:
+            answer = await self._jobs.Submit(request, timeout=wait_s + 60.0)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return [
+            wire_jobs.progress_from_proto(r.progress)
+            if r.HasField("progress")
+            else r.id or wire_errors.error_from_proto(r.error)
+            for r in answer.results
+        ]
+
+    async def submit_one(self, spec: JobSpec, *, principal: str | None = None) -> str:
+        """Submit one job and return its id, or raise what is wrong with it."""
+        (result,) = await self.submit([spec], principal=principal)
+        if isinstance(result, HostlerError):
+            raise result
+        return result
+
+    async def get(self, job: str, *, family: str = "", principal: str | None = None) -> Job:
+        """Return a job as it stands.
+
+        Raises:
+            JobNotFound: there is no such job, or not for this caller and family.
+        """
+        request = jobs_pb2.GetRequest(id=job, family=family, principal=self._as(principal))
+        try:
+            return wire_jobs.job_from_proto(await self._jobs.Get(request, timeout=CALL_S))
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def find(self, query: JobQuery, *, principal: str | None = None) -> JobPage:
+        """Return one page of jobs, oldest first."""
+        request = wire_jobs.query_to_proto(query, self._as(principal))
+        try:
+            return wire_jobs.page_from_proto(await self._jobs.List(request, timeout=CALL_S))
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def stop(
+        self,
+        job: str,
+        *,
+        grace_s: float | None = None,
+        wait_s: float = STOP_WAIT_S,
+        family: str = "",
+        principal: str | None = None,
+    ) -> Job:
+        """Stop a job and return it once nothing of its tree is left.
+
+        Args:
+            job: its id.
+            grace_s: between SIGTERM and SIGKILL; None: the job's own; 0: SIGKILL at once.
+            wait_s: patience for the proof beyond the grace; after it the job is returned ``stopping``.
+            family: when set, jobs of other families are unknown.
+            principal: who asks.
+        """
+        request = jobs_pb2.StopRequest(
+            id=job, grace_s=grace_s, wait_s=wait_s, family=family, principal=self._as(principal)
+        )
+        try:
+            # The job's own grace is not known here: the coordinator ends the call by itself.
+            timeout_s = FOREVER_S if grace_s is None else grace_s + wait_s + CALL_S
+            return wire_jobs.job_from_proto(await self._jobs.Stop(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def signal(self, job: str, signal: int, *, principal: str | None = None) -> None:
+        """Send a signal to the main process of a running job.
+
+        Raises:
+            NotRunning: the job does not run.
+        """
+        request = jobs_pb2.SignalRequest(id=job, signal=signal, principal=self._as(principal))
+        try:
+            await self._jobs.Signal(request, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def wait(
+        self,
+        jobs: Sequence[str],
+        *,
+        until: State = State.FINISHED,
+        timeout_s: float = 0.0,
+        principal: str | None = None,
+    ) -> AsyncIterator[Progress]:
+        """Yield where each job has come to, once, as soon as it is as far as *until* (RUNNING or FINISHED).
+
+        Ends after the last one, or after *timeout_s* (0: no limit) with what there is.
+        """
+        request = jobs_pb2.WaitRequest(
+            ids=jobs,
+            until=types_pb2.State.ValueType(until),
+            timeout_s=timeout_s,
+            principal=self._as(principal),
+        )
+        limit_s = timeout_s + CALL_S if timeout_s else FOREVER_S
+        try:
+            async for message in self._jobs.Wait(request, timeout=limit_s):
+                for progress in message.jobs:
+                    yield wire_jobs.progress_from_proto(progress)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def wait_one(self, job: str, *, until: State = State.FINISHED, timeout_s: float = 0.0) -> Job | None:
+        """Return the job once it has come as far as *until*; None when *timeout_s* passed first."""
+        async for _ in self.wait([job], until=until, timeout_s=timeout_s):
+            return await self.get(job)
+        return None
+
+    async def watch(
+        self, jobs: Sequence[str] = (), *, after: int = 0, principal: str | None = None
+    ) -> AsyncIterator[JobEvent]:
+        """Yield committed transitions from event number *after* on; never ends by itself."""
+        request = jobs_pb2.WatchRequest(ids=jobs, after=after, principal=self._as(principal))
+        try:
+            async for message in self._jobs.Watch(request, timeout=FOREVER_S):
+                yield wire_jobs.event_from_proto(message)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def read_log(
+        self,
+        job: str,
+        *,
+        start: int = 0,
+        follow: bool = False,
+        stage: int = 0,
+        attempt: int = 0,
+        principal: str | None = None,
+    ) -> AsyncIterator[LogChunk]:
+        """Yield the ledger of an attempt from position *start* on.
+
+        With *follow* it goes on until the log is complete or its rest is lost. Attempt 0 is the
+        current one. To resume after `Unavailable`, start at the last position plus its bytes.
+        """
+        request = jobs_pb2.ReadLogRequest(
+            id=job, stage=stage, attempt=attempt, follow=follow, principal=self._as(principal), **{"from": start}
+        )
+        try:
+            async for message in self._jobs.ReadLog(request, timeout=FOREVER_S):
+                yield LogChunk(
+                    position=message.position,
+                    frames=message.frames,
+                    end=message.end,
+                    status=LogStatus(message.status or LogStatus.ARRIVING),
+                    lost_bytes=message.lost_bytes,
+                    attempt=message.attempt,
+                )
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+
+    async def workers(self, *, principal: str | None = None) -> list[Worker]:
+        """Return every worker the coordinator knows."""
+        request = jobs_pb2.ListWorkersRequest(principal=self._as(principal))
+        try:
+            answer = await self._cluster.ListWorkers(request, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return [wire_workers.worker_from_proto(w) for w in answer.workers]
+
+    async def describe(self, *, timeout_s: float = CALL_S, wait_for_ready: bool = False) -> Cluster:
+        """Return what the coordinator says of itself; with *wait_for_ready* keep trying to connect."""
+        try:
+            answer = await self._cluster.Describe(
+                jobs_pb2.DescribeRequest(), timeout=timeout_s, wait_for_ready=wait_for_ready
+            )
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return Cluster(
+            version=answer.version,
+            epoch=answer.epoch,
+            queued=answer.queued,
+            running=answer.running,
+            workers=answer.workers,
+            started_at_us=answer.started_at_us,
+            data_dir=answer.data_dir,
+        )
+
+    def _as(self, principal: str | None) -> str:
+        return self._principal if principal is None else principal
+
+

@@ -1,0 +1,78 @@
+"""Structured logs: one line an event, stable names, to standard error.
+
+The only module that configures structlog. Event names are ``noun.past_tense`` and registered in
+`EVENTS`; a test checks that every name used in the code stands there, and ``docs/logs.md`` is
+written from it.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+EVENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "coordinator.started": "The coordinator serves; fields: where it listens, what it loaded.",
+        "coordinator.stopped": "The coordinator has ended in order.",
+        "store.commit_failed": "A commit was rolled back; its batch was refused and the live set was loaded again.",
+        "store.broken": "The outcome of a commit is unknown; the process ends and loads again.",
+        "worker.connected": "A worker's control stream is reconciled.",
+        "worker.unreachable": "A worker's stream ended without a goodbye.",
+        "worker.left": "A worker said goodbye.",
+        "worker.superseded": "A newer connection speaks for this worker.",
+        "report.ignored": "A report was not about a current attempt; the worker was told to forget it.",
+        "job.lost": "An attempt ended as lost because its worker stayed away.",
+        "log.refused": "A pushed piece of log did not follow on what is held.",
+        "request.failed": "A call ended with a fault of hostler's own.",
+        "request.refused": "A caller without the right to call was turned away.",
+        "agent.started": "The worker agent runs; what it found from an earlier run.",
+        "agent.stopped": "The worker agent has ended in order.",
+        "link.connected": "The agent's control stream is up and reconciled.",
+        "link.lost": "The agent's control stream broke; it will try again.",
+        "attempt.started": "A program was started.",
+        "attempt.ended": "A program and its whole tree ended.",
+        "attempt.refused": "The worker will not run an attempt.",
+        "attempt.unkillable": "A process of a tree cannot be ended.",
+        "shim.died": "A shim ended without being told to.",
+        "launcher.died": "The launcher ended without being told to; a new one is started.",
+        "gateway.started": "The HTTP gateway serves.",
+        "gateway.stopped": "The HTTP gateway has ended in order.",
+    }
+)
+
+
+def configure(*, level: str, form: str, program: str) -> None:
+    """Set logging up for this process.
+
+    Args:
+        level: debug, info, warning or error.
+        form: "json", "text", or "auto" (text when standard error is a terminal).
+        program: bound to every line.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(program=program)
+    # Libraries that use the standard logging speak only when something is wrong.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def get() -> structlog.typing.FilteringBoundLogger:
+    """A logger; call it where it is used, after `configure`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger

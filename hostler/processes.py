@@ -1,0 +1,36 @@
+"""How every hostler program is told to end: SIGTERM, SIGINT, or the end of its parent."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
+async def end_requested(parent_fd: int) -> AsyncIterator[asyncio.Event]:
+    """Yield an event that is set on SIGTERM, on SIGINT, and at end of file of *parent_fd* (if >= 0).
+
+    The write end of that pipe is held by the parent alone, so even a parent that was killed ends
+    its parts in order.
+    """
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+
+    def parent_spoke() -> None:
+        if not os.read(parent_fd, 1024):
+            loop.remove_reader(parent_fd)
+            ending.set()
+
+    if parent_fd >= 0:
+        os.set_inheritable(parent_fd, False)
+        loop.add_reader(parent_fd, parent_spoke)
+    try:
+        yield ending
+    finally:
+        if parent_fd >= 0:
+            loop.remove_reader(parent_fd)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

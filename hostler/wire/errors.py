@@ -1,0 +1,47 @@
+"""Errors over gRPC: a status, a sentence, and the stable code in the trailing metadata."""
+
+import grpc
+import grpc.aio
+
+from hostler.errors import TO_GRPC, DeadlineExceeded, HostlerError, InternalError, Unavailable, from_code
+from hostler.v1 import types_pb2
+
+CODE_KEY = "hostler-code"
+FIELD_KEY = "hostler-field"
+
+
+def status_of(error: HostlerError) -> grpc.StatusCode:
+    """The gRPC status of an error."""
+    status: grpc.StatusCode = grpc.StatusCode[TO_GRPC[error.code]]
+    return status
+
+
+def trailers_of(error: HostlerError) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata that carries what a status cannot."""
+    pairs = [(CODE_KEY, error.code.value)]
+    if error.field:
+        pairs.append((FIELD_KEY, error.field))
+    return tuple(pairs)
+
+
+def error_to_proto(error: HostlerError) -> types_pb2.Error:
+    """Encode the error of one item."""
+    return types_pb2.Error(code=error.code.value, message=error.message, field=error.field)
+
+
+def error_from_proto(message: types_pb2.Error) -> HostlerError:
+    """Decode the error of one item."""
+    return from_code(message.code, message.message, field=message.field)
+
+
+def error_from_call(error: grpc.aio.AioRpcError) -> HostlerError:
+    """Turn a failed call into the error that was raised on the other side, or the nearest one."""
+    trailers = {key: value for key, value in (error.trailing_metadata() or ()) if isinstance(value, str)}
+    text = error.details() or error.code().name
+    if CODE_KEY in trailers:
+        return from_code(trailers[CODE_KEY], text, field=trailers.get(FIELD_KEY, ""))
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable(f"the coordinator cannot be reached: {text}")
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded("the coordinator did not answer in time")
+    return InternalError(f"{error.code().name}: {text}")

@@ -1,0 +1,120 @@
+"""One HTTP connection: aiohttp's, with a deadline for request heads and JSON for what is no HTTP.
+
+aiohttp answers a malformed request with plain text that echoes it, logs a traceback each time, and
+waits for the rest of a request's head without a limit. All that is changed here, and only here.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+from hostler import logs
+from hostler.errors import InvalidRequest
+from http_gateway.api import Api, HttpRefused, api_of, refusal_of_status
+
+HEAD_S = 10.0  # from a head's first byte to its last
+IDLE_S = 75.0  # between requests
+LINGER_S = 5.0  # for the rest of a body that was refused
+HEAD_LINE_BYTES_MAX = 8190
+HEADERS_MAX = 100
+
+
+def check_parser() -> None:
+    """Refuse to serve with aiohttp's parser in Python, whose asserts are part of its safety.
+
+    Raises:
+        InvalidRequest: the compiled parser is not there.
+    """
+    if HttpRequestParser is HttpRequestParserPy:
+        raise InvalidRequest("aiohttp's compiled HTTP parser is missing; install aiohttp from a wheel")
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection with our deadlines and our words."""
+
+    __slots__ = ("_apis", "_busy", "_connections_max", "_head_due", "_server")
+
+    def __init__(
+        self, server: web.Server, *, loop: asyncio.AbstractEventLoop, apis: tuple[Api, ...], connections_max: int
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=IDLE_S,
+            lingering_time=LINGER_S,
+            max_line_size=HEAD_LINE_BYTES_MAX,
+            max_field_size=HEAD_LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,  # `http_gateway.bodies` refuses compressed bodies, and so bombs
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's own default in its runners
+        )
+        self._server = server
+        self._apis = apis
+        self._connections_max = connections_max
+        self._busy = False
+        self._head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or close it at once when there are too many."""
+        super().connection_made(transport)
+        if len(self._server.connections) > self._connections_max:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the deadline."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the first ones of a head start its deadline."""
+        if self._head_due is None and not self._busy:
+            self._head_due = asyncio.get_running_loop().call_later(HEAD_S, self.force_close)
+        super().data_received(data)
+
+    def request_began(self) -> None:
+        """A head is complete and its request is being handled."""
+        self._busy = True
+        self._disarm()
+
+    def request_ended(self) -> None:
+        """The request was handled; the next head may come."""
+        self._busy = False
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; aiohttp's own refusals are put into JSON on the way."""
+        if isinstance(resp, web.HTTPException):
+            resp = api_of(request.path, self._apis).refuse(refusal_of_status(resp))
+        return await super().finish_response(request, resp, start_time)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP (status 400), or a fault that reached aiohttp (500)."""
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the answer broke off")
+        refusal = HttpRefused(status, "malformed_request", "the request is not valid HTTP")
+        if status != 400:
+            logs.get().error("request.failed", exc_info=exc)
+            refusal = HttpRefused(status, "internal", "a fault of hostler's own; the gateway's log has the details")
+        answer = api_of(request.path, self._apis).refuse(refusal)
+        answer.force_close()
+        return answer
+
+    def _disarm(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+
+def connection_factory(server: web.Server, *, apis: tuple[Api, ...], connections_max: int) -> Callable[[], Connection]:
+    """Return what makes the protocol of each new connection of *server*."""
+    loop = asyncio.get_running_loop()
+    return lambda: Connection(server, loop=loop, apis=apis, connections_max=connections_max)

@@ -1,0 +1,231 @@
+"""An attempt's log as it goes to a reader: server-sent events, or plain bytes.
+
+Memory is flat: one chunk of the ledger is held at a time, and the next one is asked for when the
+reader has taken it. A restart of the coordinator in the middle is bridged by position; a reader
+resumes in the same way, with the id of the last event it saw.
+"""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import msgspec
+from aiohttp import web
+
+from hostler.client import Client, LogChunk
+from hostler.errors import InvalidRequest, Unavailable
+from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
+from hostler.jobs import Job, LogStatus
+from http_gateway.api import FIXED_HEADERS
+from http_gateway.job_json import iso_time
+
+PING_S = 15.0
+BRIDGE_S = 60.0  # how long an unreachable coordinator is waited for
+BRIDGE_PAUSE_S = 0.5
+STALLED_S = 600.0  # a reader that takes nothing for so long has gone
+POSITION_MAX = 1 << 63
+
+EVENT_NAMES = {OUT: "out", ERR: "err"}
+RAW_KINDS = {"out": frozenset({OUT}), "err": frozenset({ERR}), "both": frozenset({OUT, ERR})}
+
+
+class Place(NamedTuple):
+    """Where a reader wants to go on."""
+
+    stage: int
+    attempt: int  # 0: the current one
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRequest:
+    """What a reader asks for."""
+
+    place: Place
+    follow: bool
+
+
+def parse_place(text: str, *, stage: int, attempt: int, name: str) -> Place:
+    """Read a position, or ``STAGE.ATTEMPT.POSITION``.
+
+    Raises:
+        InvalidRequest: the text has another form, with *name* as its field.
+    """
+    parts = text.split(".")
+    if len(parts) not in (1, 3) or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
+        raise InvalidRequest(f"{name} is a position: a number, or STAGE.ATTEMPT.POSITION", field=name)
+    numbers = [int(part) for part in parts]
+    if numbers[-1] >= POSITION_MAX or max(numbers[:-1], default=0) >= 1 << 31:
+        raise InvalidRequest(f"{name} is beyond the end of every log", field=name)
+    return Place(numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else Place(stage, attempt, numbers[0])
+
+
+async def send_events(
+    request: web.Request, client: Client, job: Job, asked: LogRequest, closing: asyncio.Event
+) -> web.StreamResponse:
+    """Answer with events ``out``, ``err``, ``gap`` and, when nothing follows, ``end``.
+
+    A stream without ``end`` broke off: because the gateway ends, or the coordinator stayed away.
+    """
+    response = web.StreamResponse(
+        headers={**FIXED_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    await response.write(b"retry: 1000\n\n")
+    status, lost_bytes, sent, position = job.log_status, job.log_lost_bytes, 0, asked.place.position
+    try:
+        async with (
+            aclosing(_ledger(client, job.id, asked)) as ledger,
+            aclosing(_until_closing(ledger, closing)) as chunks,
+        ):
+            async for chunk in chunks:
+                if chunk is None:
+                    await _write(response, b": ping\n\n")
+                    continue
+                status, lost_bytes = chunk.status, chunk.lost_bytes
+                events, output = _events(chunk)
+                sent += output
+                position = max(position, chunk.position + len(chunk.frames))
+                if events:
+                    await _write(response, events)
+    except Unavailable:
+        return response
+    if not closing.is_set():
+        await _write(response, _event("end", position, _end(status, sent, lost_bytes)))
+    return response
+
+
+async def send_bytes(
+    request: web.Request, client: Client, job: Job, asked: LogRequest, closing: asyncio.Event, *, kinds: frozenset[int]
+) -> web.StreamResponse:
+    """Answer with the bytes of the streams in *kinds*, and nothing else.
+
+    What plain bytes cannot say is in the headers, as known when the answer begins. An answer whose
+    rest cannot be had breaks off, so that it is never taken for the whole.
+    """
+    response = web.StreamResponse(
+        headers={
+            **FIXED_HEADERS,
+            "Content-Type": "application/octet-stream",
+            "Hostler-Log-Status": job.log_status.word,
+            "Hostler-Dropped-Bytes": str(job.end.dropped_bytes if job.end is not None else 0),
+            "Hostler-Lost-Bytes": str(job.log_lost_bytes),
+        }
+    )
+    lost_before = job.log_lost_bytes
+    await response.prepare(request)
+    async with (
+        aclosing(_ledger(client, job.id, asked)) as ledger,
+        aclosing(_until_closing(ledger, closing)) as chunks,
+    ):
+        async for chunk in chunks:
+            if chunk is None:
+                continue
+            if output := b"".join(frame.payload for frame in iter_frames(chunk.frames) if frame.kind in kinds):
+                await _write(response, output)
+            if chunk.status is LogStatus.LOST and chunk.lost_bytes > lost_before:
+                raise Unavailable("the rest of the log was lost meanwhile")
+    if closing.is_set():
+        raise Unavailable("the gateway ends")
+    return response
+
+
+async def _ledger(client: Client, job: str, asked: LogRequest) -> AsyncGenerator[LogChunk]:
+    """Yield the ledger, going on where it broke off when the coordinator comes back."""
+    stage, attempt, position = asked.place
+    clock = asyncio.get_running_loop()
+    give_up_at = clock.time() + BRIDGE_S
+    while True:
+        try:
+            found = client.read_log(job, start=position, follow=asked.follow, stage=stage, attempt=attempt)
+            # It is a generator, whatever its type says: closing it ends the call at once.
+            async with aclosing(cast(AsyncGenerator[LogChunk], found)) as chunks:
+                async for chunk in chunks:
+                    position = max(position, chunk.position + len(chunk.frames))
+                    attempt = attempt or chunk.attempt  # positions are this attempt's, also after a retry of the job
+                    give_up_at = clock.time() + BRIDGE_S
+                    yield chunk
+                    if chunk.end:
+                        return
+            return
+        except Unavailable:
+            if clock.time() >= give_up_at:
+                raise
+            await asyncio.sleep(BRIDGE_PAUSE_S)
+
+
+async def _until_closing(chunks: AsyncIterator[LogChunk], closing: asyncio.Event) -> AsyncGenerator[LogChunk | None]:
+    """Yield chunks, None whenever `PING_S` passed without one, and end when *closing* is set."""
+    closed = asyncio.ensure_future(closing.wait())
+    step: asyncio.Task[LogChunk | None] | None = None
+    try:
+        while True:
+            step = step or asyncio.ensure_future(_next(chunks))
+            await asyncio.wait({step, closed}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
+            if closed.done():
+                return
+            if not step.done():
+                yield None
+                continue
+            chunk = step.result()
+            step = None
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        closed.cancel()
+        if step is not None:
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)
+
+
+async def _next(chunks: AsyncIterator[LogChunk]) -> LogChunk | None:
+    return await anext(chunks, None)
+
+
+async def _write(response: web.StreamResponse, piece: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALLED_S):
+            await response.write(piece)
+    except TimeoutError:
+        raise ConnectionResetError("the reader takes nothing") from None
+
+
+def _events(chunk: LogChunk) -> tuple[bytes, int]:
+    """Return the events of a chunk, and how many bytes of output they carry."""
+    events: list[bytes] = []
+    output = 0
+    for frame in iter_frames(chunk.frames):
+        position = chunk.position + frame.end
+        if name := EVENT_NAMES.get(frame.kind):
+            output += len(frame.payload)
+            events.append(_event(name, position, _output(frame)))
+        elif frame.kind == GAP:
+            out_bytes, err_bytes = parse_gap(frame.payload)
+            dropped = {
+                "at": iso_time(frame.at_us),
+                "dropped": out_bytes + err_bytes,
+                "out": out_bytes,
+                "err": err_bytes,
+            }
+            events.append(_event("gap", position, dropped))
+    return b"".join(events), output
+
+
+def _output(frame: Frame) -> dict[str, str | None]:
+    at = iso_time(frame.at_us)
+    try:
+        return {"at": at, "text": frame.payload.decode()}
+    except UnicodeDecodeError:
+        return {"at": at, "base64": b64encode(frame.payload).decode()}
+
+
+def _end(status: LogStatus, sent: int, lost_bytes: int) -> dict[str, object]:
+    return {"status": status.word, "bytes": sent, "lost_bytes": lost_bytes}
+
+
+def _event(name: str, position: int, content: object) -> bytes:
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), position, msgspec.json.encode(content))

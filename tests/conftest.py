@@ -1,0 +1,27 @@
+"""What holds for every test: nothing of the person who runs them gets in, and nothing of theirs gets out."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_surroundings() -> Iterator[None]:
+    """Hide the person's settings, and put every user directory in a temporary one, for child processes too.
+
+    The directory has a short path of its own: sockets below it may have 107 bytes.
+    """
+    place = Path(tempfile.mkdtemp(prefix="hostler-"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HOSTLER_")]:
+            patch.delenv(name)
+        for kind in ("CONFIG", "DATA", "STATE", "CACHE", "RUNTIME"):
+            folder = place / kind.lower()
+            folder.mkdir(mode=0o700)
+            patch.setenv("XDG_RUNTIME_DIR" if kind == "RUNTIME" else f"XDG_{kind}_HOME", str(folder))
+        yield
+    shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,47 @@
+"""What the runner tells its owner about attempts; `Ended` itself is in attempts.
+
+Pure values. `Started` and `Output` may be told again after a connection to a shim was lost.
+"""
+
+from typing import NamedTuple
+
+from hostler.jobs import EndedProcess
+from worker_agent.attempts import Ended
+
+
+class Started(NamedTuple):
+    """An attempt still runs some 5 ms after its start; shorter ones send only `Ended`."""
+
+    key: str
+    pid: int  # the main process
+    at_us: int
+
+
+class Output(NamedTuple):
+    """The ledger of an attempt has grown to *position* bytes (a frame border)."""
+
+    key: str
+    position: int
+
+
+class Fed(NamedTuple):
+    """The program (or the closed pipe) has taken standard input up to *offset* bytes."""
+
+    key: str
+    offset: int
+
+
+class Unkillable(NamedTuple):
+    """60 s after SIGKILL these processes still live; the shim keeps trying and has not ended the attempt."""
+
+    key: str
+    survivors: tuple[EndedProcess, ...]
+
+
+class NeverRan(NamedTuple):
+    """Only after recovery: an attempt that was unknown is now proved never to have been started."""
+
+    key: str
+
+
+Event = Started | Output | Fed | Unkillable | NeverRan | Ended

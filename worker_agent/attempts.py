@@ -1,0 +1,118 @@
+"""The values the agent and its shims exchange about one attempt.
+
+Pure: no clock, no IO. Everything here is standard library only, because the shim imports it.
+An attempt is named by its key, ``JOB.STAGE.ATTEMPT`` (see hostler.ids); times are wall clock
+microseconds since the epoch and serve display only.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from hostler.jobs import End, EndedProcess, Receipt, SentSignal, Usage
+
+
+class Cause(StrEnum):
+    """Why an attempt ended, as decided with evidence by whoever saw it."""
+
+    EXIT = "exit"  # the main process ended by itself, with an exit code
+    SIGNAL = "signal"  # a signal that was not ours ended the main process
+    STOP = "stop"  # somebody asked for the stop
+    TIMEOUT = "timeout"  # the job's own time limit
+    DRAIN = "drain"  # the worker was told to end its jobs
+    LEASE = "lease"  # the lease ran out and the policy is to stop
+    NOT_STARTED = "not_started"  # exec failed: no program, no directory, no permission
+    SUPERVISOR_DIED = "supervisor_died"  # the shim was killed; the exit status is unknown
+    HOST_RESTARTED = "host_restarted"  # the boot id changed; the exit status is unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the agent asks a shim to run. The program is started without a shell."""
+
+    key: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)  # laid over the worker's own environment
+    cwd: str = ""  # empty: the worker's working directory
+    timeout_s: float = 0.0  # 0: no limit; counted from the start
+    grace_s: float = 10.0  # between SIGTERM and SIGKILL when the timeout ends it
+    output_bytes_max: int = 0  # 0: no limit; counts stdout and stderr together
+    leftovers_wait: bool = False  # True: wait for the rest of the tree instead of ending it
+    stdin: bool = False  # True: stdin is a pipe fed by `feed`; False: /dev/null
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The end of an attempt: the payload of its exit frame and of the exit report."""
+
+    key: str
+    started_at_us: int  # 0: the program never ran
+    ended_at_us: int
+    exit_code: int | None  # None when a signal ended it, when it never ran, or when it is unknown
+    signal: str  # "SIGKILL"; empty when it exited
+    core_dumped: bool = False
+    cause: Cause
+    evidence: str = ""  # one sentence for people
+    error: str = ""  # for NOT_STARTED: the text, in the form `exec: "x": executable file not found in $PATH`
+    receipt: Receipt = field(default_factory=Receipt)
+    usage: Usage = field(default_factory=Usage)
+    out_bytes: int = 0  # bytes of stdout kept in the ledger
+    err_bytes: int = 0
+    dropped_bytes: int = 0  # cut by the cap or by a full disk; the ledger has a GAP frame too
+    segment: str = ""  # file name of the segment that holds the ledger
+    ledger_offset: int = 0  # where the ledger of the attempt begins in the segment
+    ledger_bytes: int = 0  # its length: OUT, ERR and GAP frames, nothing else
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types; `from_json` reads them back."""
+        receipt, usage = self.receipt, self.usage
+        # By hand: dataclasses.asdict copies recursively and would be a tenth of a short attempt's cost.
+        content: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        content["cause"] = self.cause.value
+        content["usage"] = {name: getattr(usage, name) for name in usage.__slots__}
+        content["receipt"] = {
+            "signals": [{"signal": s.signal, "at_us": s.at_us, "processes": s.processes} for s in receipt.signals],
+            "ended": [{"pid": p.pid, "name": p.name} for p in receipt.ended],
+            "survivors": [{"pid": p.pid, "name": p.name} for p in receipt.survivors],
+            "verified_by": receipt.verified_by,
+            "verified_at_us": receipt.verified_at_us,
+        }
+        return content
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote; unknown keys raise TypeError."""
+        receipt = value["receipt"]
+        return cls(
+            **{
+                **value,
+                "cause": Cause(value["cause"]),
+                "usage": Usage(**value["usage"]),
+                "receipt": Receipt(
+                    signals=tuple(SentSignal(**s) for s in receipt["signals"]),
+                    ended=tuple(EndedProcess(**p) for p in receipt["ended"]),
+                    survivors=tuple(EndedProcess(**p) for p in receipt["survivors"]),
+                    verified_by=receipt["verified_by"],
+                    verified_at_us=receipt["verified_at_us"],
+                ),
+            }
+        )
+
+    def end(self) -> End:
+        """Return what the coordinator is told."""
+        return End(
+            started_at_us=self.started_at_us,
+            ended_at_us=self.ended_at_us,
+            exit_code=self.exit_code,
+            signal=self.signal,
+            core_dumped=self.core_dumped,
+            cause=self.cause.value,
+            evidence=self.evidence,
+            error=self.error,
+            receipt=self.receipt,
+            usage=self.usage,
+            out_bytes=self.out_bytes,
+            err_bytes=self.err_bytes,
+            dropped_bytes=self.dropped_bytes,
+            ledger_bytes=self.ledger_bytes,
+        )

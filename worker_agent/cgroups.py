@@ -1,0 +1,165 @@
+"""A shim's own cgroup: made once, lived in, emptied when a tree must be killed.
+
+The shim itself lives in its cgroup, so what it starts is born there at no cost. To kill, it steps
+out to the parent directory, kills what is left inside, and steps back in: no process can be
+forked past `cgroup.kill` (version 2) or past a frozen version 1 freezer.
+
+Version 2 is looked for first: a pure tree at /sys/fs/cgroup or a hybrid one beside version 1. When
+neither can be written, there is no cgroup and the tree is killed through the subreaper alone.
+Limits: Linux, standard library only. It sets no resource limits.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from typing import Final, NamedTuple, Self
+
+_FREEZE_WAIT_S: Final = 0.5
+
+
+class _Home(NamedTuple):
+    """The directory of the cgroup this process is in."""
+
+    directory: str
+    freezer: bool
+
+
+def _unescape(mount: str) -> str:
+    return mount.replace("\\040", " ")
+
+
+def _homes() -> list[_Home]:
+    """Return where this process is, version 2 first; empty when nothing is mounted."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        with open("/proc/self/mountinfo") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return []
+    paths = {controllers: path for _, controllers, path in lines}
+    found: list[_Home] = []
+    for fields in mounts:
+        root, where, dash = fields[3], _unescape(fields[4]), fields.index("-")
+        kind, options = fields[dash + 1], fields[-1].split(",")
+        freezer = kind == "cgroup" and "freezer" in options
+        if kind != "cgroup2" and not freezer:
+            continue
+        path = next((p for c, p in paths.items() if (c == "" if not freezer else "freezer" in c.split(","))), None)
+        if path is None:
+            continue
+        inside = os.path.relpath(path, root) if path.startswith(root) else path.lstrip("/")
+        found.append(_Home(os.path.normpath(os.path.join(where, inside)), freezer))
+    return sorted(found, key=lambda home: home.freezer)
+
+
+def _write(path: str, content: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, content.encode())
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+class Cgroup:
+    """One directory in a cgroup tree, either version 2 or a version 1 freezer."""
+
+    def __init__(self, directory: str, *, freezer: bool) -> None:
+        self.directory = directory
+        self.freezer = freezer
+
+    @classmethod
+    def make(cls, name: str, *, freezer_only: bool = False) -> Self | None:
+        """Make a child of the cgroup this process is in; None when that is not permitted here."""
+        for home in _homes():
+            if freezer_only and not home.freezer:
+                continue
+            directory = os.path.join(home.directory, name)
+            try:
+                os.mkdir(directory, 0o755)
+            except OSError:
+                continue
+            made = cls(directory, freezer=home.freezer)
+            needed = "freezer.state" if home.freezer else "cgroup.kill"
+            if os.access(os.path.join(directory, needed), os.W_OK):
+                try:
+                    # Entering and leaving is the permission that matters; try it while nothing depends on it.
+                    made.enter()
+                    made.leave()
+                    return made
+                except OSError:
+                    pass
+            made.remove()
+        return None
+
+    def enter(self) -> None:
+        """Move this process in. Raises OSError."""
+        _write(f"{self.directory}/cgroup.procs", "0")
+
+    def leave(self) -> None:
+        """Move this process to the parent directory. Raises OSError."""
+        _write(f"{os.path.dirname(self.directory)}/cgroup.procs", "0")
+
+    def pids(self) -> list[int]:
+        """Return the processes in it and in directories below it; empty when it is gone."""
+        found: list[int] = []
+        for directory, _, _ in os.walk(self.directory):
+            with contextlib.suppress(OSError):
+                found += [int(pid) for pid in _read(f"{directory}/cgroup.procs").split()]
+        return found
+
+    def holds(self, pid: int) -> bool:
+        """Say whether a process is in it or below it now."""
+        try:
+            content = _read(f"/proc/{pid}/cgroup")
+        except OSError:
+            return False
+        name = "/" + os.path.basename(self.directory)
+        return any(line.endswith(name) or f"{name}/" in line for line in content.splitlines())
+
+    def populated(self) -> bool:
+        """Say whether a living process is in it or below it; a directory that is gone is empty."""
+        if self.freezer:
+            return bool(self.pids())
+        try:
+            return "populated 1" in _read(f"{self.directory}/cgroup.events")
+        except FileNotFoundError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL everything inside, racing forks included. The caller must have left. Never raises OSError."""
+        with contextlib.suppress(OSError):
+            if self.freezer:
+                self._kill_frozen()
+            else:
+                _write(f"{self.directory}/cgroup.kill", "1")
+
+    def _kill_frozen(self) -> None:
+        state = f"{self.directory}/freezer.state"
+        own = os.getpid()
+        _write(state, "FROZEN")
+        try:
+            until = time.monotonic() + _FREEZE_WAIT_S
+            # The state is FREEZING until each process has stopped; reading it makes the kernel look again.
+            while _read(state).strip() != "FROZEN" and time.monotonic() < until:
+                time.sleep(0.001)
+            for pid in self.pids():
+                if pid != own:
+                    # A frozen process cannot end, so its pid cannot be another's.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        finally:
+            _write(state, "THAWED")
+
+    def remove(self) -> bool:
+        """Remove the directory and those below it; False when something is still inside."""
+        for directory, _, _ in os.walk(self.directory, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        return not os.path.isdir(self.directory)

@@ -1,0 +1,116 @@
+"""The launcher: forks shims on request of one agent, and ends with it.
+
+Run as `python -m worker_agent.launcher --fd N --segments DIR --sockets DIR --cgroup PREFIX`, where N is one
+end of a socket pair. It is small and single-threaded on purpose: forking next to threads or to
+gRPC kills children at random, and forking a fat process is slow. It has no state: shims survive
+it, and the next agent starts its own.
+
+This process copies its environment once: it is the base environment of every job. The settings of
+the worker itself (names with HOSTLER_) are not for jobs and are left out.
+Limits: standard library only, never grpc.
+"""
+
+import argparse
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from worker_agent.process_tree import become_subreaper, read_stat
+from worker_agent.shim import shim_main
+from worker_agent.shim_protocol import SOCKET_PATH_BYTES_MAX, Decoder, ProtocolError, encode
+
+
+class Launcher:
+    """The loop of the launcher process."""
+
+    def __init__(self, control: socket.socket, *, segments: Path, sockets: Path, cgroup_prefix: str) -> None:
+        self._control = control
+        self._segments = segments
+        self._sockets = sockets
+        self._cgroup_prefix = cgroup_prefix
+        self._base_env = {k: v for k, v in os.environb.items() if not k.startswith(b"HOSTLER_")}
+
+    def run(self) -> None:
+        """Serve until the agent closes its end."""
+        decoder = Decoder()
+        while True:
+            try:
+                content = self._control.recv(65536)
+                messages = decoder.feed(content)
+            except (OSError, ProtocolError):
+                return
+            if not content:
+                return
+            for message in messages:
+                try:
+                    self._control.sendall(encode(self._fork(message)))
+                except OSError:
+                    return
+
+    def _fork(self, message: dict[str, Any]) -> dict[str, Any]:
+        shim = int(message["shim"])
+        path = self._sockets / f"shim-{shim}.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+                raise OSError(f"socket path too long: {path}")
+            # Bound before the fork, so that an agent that has our answer can connect at once,
+            # and an agent that comes later finds every shim that could have an order.
+            listener.bind(os.fspath(path))
+            listener.listen(16)
+            pid = os.fork()
+        except OSError as error:
+            listener.close()
+            return {"type": "not_forked", "shim": shim, "error": str(error)}
+        if pid == 0:
+            self._be_shim(shim, str(message["nonce"]), listener)
+        listener.close()
+        stat = read_stat(pid)
+        return {"type": "forked", "shim": shim, "pid": pid, "start_ticks": stat.start_ticks if stat else 0}
+
+    def _be_shim(self, shim: int, nonce: str, listener: socket.socket) -> None:
+        code = 1
+        try:
+            self._control.close()
+            shim_main(
+                shim=shim,
+                nonce=nonce,
+                listener=listener,
+                segments=self._segments,
+                cgroup_name=f"{self._cgroup_prefix}-{shim}",
+                base_env=self._base_env,
+            )
+            code = 0
+        except BaseException:
+            # The owner of the process: whatever went wrong is told here, and nothing of the launcher may run on.
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def main() -> None:
+    """Read the arguments and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--segments", type=Path, required=True)
+    parser.add_argument("--sockets", type=Path, required=True)
+    parser.add_argument("--cgroup", required=True)
+    arguments = parser.parse_args()
+    # Dead shims leave no zombie, and orphans of a killed shim are adopted and reaped here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    become_subreaper("hostler-launch")
+    gc.collect()
+    gc.freeze()
+    os.set_inheritable(arguments.fd, False)
+    control = socket.socket(fileno=arguments.fd)
+    Launcher(control, segments=arguments.segments, sockets=arguments.sockets, cgroup_prefix=arguments.cgroup).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What a killed shim leaves behind, and how it is ended without it.
+
+Role: agent side. The processes of the attempt are no longer below anybody we own, so the shim's
+cgroup and the mark HOSTLER_ATTEMPT in their environment find them. A process that has both left
+the cgroup and cleared its environment can escape here; with the shim alive it could not.
+
+`end_orphans` blocks for a bounded time; `end_of_dead` calls it in a thread. Limits: Linux, standard library only.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from hostler.jobs import EndedProcess, Receipt, SentSignal
+from worker_agent.attempts import Cause, Ended
+from worker_agent.cgroups import Cgroup
+from worker_agent.ledger import AttemptRecord, SegmentIdentity, scan_segment, segments_of
+from worker_agent.process_tree import NAMED_MAX, process_name, read_stat, send
+
+WITHIN_S: Final = 60.0  # until survivors are called unkillable
+_EMPTY_PASSES: Final = 3
+_PAUSE_S: Final = 0.005
+
+
+def marked(keys: Collection[str]) -> list[int]:
+    """Return the living processes with one of *keys* as HOSTLER_ATTEMPT in their environment."""
+    wanted = {b"HOSTLER_ATTEMPT=" + os.fsencode(key) for key in keys}
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and _is_marked(int(name), wanted)]
+
+
+def _is_marked(pid: int, wanted: Collection[bytes]) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            content = file.read()
+    except OSError:
+        return False
+    if not any(entry in wanted for entry in content.split(b"\0")):
+        return False
+    stat = read_stat(pid)
+    return stat is not None and stat.state not in ("Z", "X")
+
+
+def end_orphans(identity: SegmentIdentity | None, keys: Collection[str], within_s: float) -> Receipt:
+    """SIGKILL what is left of a dead shim's attempts; `survivors` names what still lives after *within_s* seconds.
+
+    Proof: three passes in a row that find nobody, by cgroup and by environment.
+    """
+    cgroup = Cgroup(identity.cgroup, freezer=identity.freezer) if identity and identity.cgroup else None
+    wanted = {b"HOSTLER_ATTEMPT=" + os.fsencode(key) for key in keys}
+    until = time.monotonic() + within_s
+    names: dict[int, str] = {}
+    at_us = 0
+    empty = 0
+    found: list[int] = []
+    while empty < _EMPTY_PASSES:
+        found = list(dict.fromkeys([*marked(keys), *(cgroup.pids() if cgroup else ())]))
+        empty = 0 if found else empty + 1
+        if not found:
+            continue
+        at_us = at_us or time.time_ns() // 1000
+        for pid in found:
+            if len(names) < NAMED_MAX:
+                names.setdefault(pid, process_name(pid))
+        if cgroup is not None:
+            cgroup.kill()
+        for pid in found:
+            send(pid, signal.SIGKILL, lambda each: _is_marked(each, wanted))
+        if time.monotonic() > until:
+            break
+        time.sleep(_PAUSE_S)
+    if cgroup is not None and empty:
+        cgroup.remove()
+    survivors = () if empty else tuple(EndedProcess(pid=pid, name=names.get(pid, "")) for pid in found)
+    left = {each.pid for each in survivors}
+    return Receipt(
+        signals=(SentSignal(signal="SIGKILL", at_us=at_us, processes=len(names)),) if names else (),
+        ended=tuple(EndedProcess(pid=pid, name=name) for pid, name in names.items() if pid not in left),
+        survivors=survivors,
+        verified_by="search+cgroup" if cgroup is not None else "search",
+        verified_at_us=time.time_ns() // 1000,
+    )
+
+
+def supervisor_died(record: AttemptRecord, segment: str, receipt: Receipt) -> Ended:
+    """Return the end of an attempt whose shim was killed: its exit status is lost, its output so far is not."""
+    return Ended(
+        key=record.key,
+        started_at_us=record.started_at_us,
+        ended_at_us=receipt.verified_at_us,
+        exit_code=None,
+        signal="",
+        cause=Cause.SUPERVISOR_DIED,
+        evidence=f"the process that watched over the program was killed; {len(receipt.ended)} processes were ended",
+        receipt=receipt,
+        segment=segment,
+        ledger_offset=record.ledger_offset,
+        ledger_bytes=record.ledger_bytes,
+    )
+
+
+async def end_of_dead(
+    directory: Path, shim: int, key: str | None, unkillable: Callable[[str, tuple[EndedProcess, ...]], None]
+) -> Ended | None:
+    """End what a dead shim left and say how its attempt *key* ended; None: that was never started, or there is none.
+
+    The caller has proved the shim dead. Does not return while a process of the attempt lives: *unkillable* is
+    told of survivors once a minute.
+    """
+    ended: Ended | None = None
+    found: tuple[AttemptRecord, str] | None = None
+    identity: SegmentIdentity | None = None
+    for path in segments_of(directory, shim):
+        segment = await asyncio.to_thread(scan_segment, path, {key} if key else ())
+        identity = segment.identity or identity
+        for record in segment.attempts:
+            if record.key == key:
+                ended, found = record.ended, (record, path.name)
+    while True:
+        receipt = await asyncio.to_thread(end_orphans, identity, {key} if key else (), WITHIN_S)
+        if not receipt.survivors:
+            break
+        if key is not None:
+            unkillable(key, receipt.survivors)
+    if ended is None and found is not None:
+        ended = supervisor_died(*found, receipt)
+    return ended

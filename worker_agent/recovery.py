@@ -1,0 +1,231 @@
+"""What became of the attempts of an earlier agent: asked at start, before anything new is run.
+
+For each open attempt of the journal the answer is one of: it runs (and is adopted), it ended, it
+never ran, or it may have run. "Never ran" needs proof: no segment has a `started` frame of it, and
+every shim that could have its order is fenced by our generation or proved dead. A shim that is
+alive and silent leaves attempts unknown; it is asked again until it answers or is dead, and what
+is found then comes as the runner's events.
+
+What nobody asks for is cleaned away: stale sockets, cgroups and segments of dead shims, and
+attempts the journal does not know, which are killed.
+"""
+
+import asyncio
+import contextlib
+import enum
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from worker_agent.attempts import Ended
+from worker_agent.ledger import Segment, SegmentIdentity, parse_segment_name, scan_segment
+from worker_agent.orphans import end_of_dead
+from worker_agent.process_tree import is_alive
+from worker_agent.runner import NeverRan, Runner
+from worker_agent.shim_link import LinkLost, Message, ShimLink
+
+ANSWER_S: Final = 2.0  # for a shim to answer a hello, and to write its first frame
+RETRY_S: Final = 0.5
+
+
+class Fate(enum.Enum):
+    """What is known of an attempt after recovery."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    NEVER_RAN = "never_ran"
+    UNKNOWN = "unknown"  # it may have run; the runner's events will tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """One open attempt; *ended* is there exactly when the fate is ENDED."""
+
+    key: str
+    fate: Fate
+    ended: Ended | None = None
+
+
+class Recovery:
+    """The one recovery of one runner, before its first `start`."""
+
+    def __init__(self, runner: Runner, open_keys: Collection[str]) -> None:
+        self._runner = runner
+        self._open = set(open_keys)
+        self._silent: set[int] = set()  # shims that may live and have not answered
+        self._dead: set[int] = set()
+        self._fates: dict[str, Recovered] = {}
+
+    async def run(self) -> dict[str, Recovered]:
+        """Return the fate of every open attempt; unknown ones are followed up in the runner's background."""
+        segments = await self._scan()
+        shims = {shim for shim, _ in self._names()} | self._sockets()
+        identities = _identities(segments)
+        await asyncio.gather(*(self._ask(shim, identities.get(shim)) for shim in shims))
+        # Again, because fenced shims may have written until they were fenced.
+        segments = await self._scan()
+        await self._judge(segments)
+        for key in self._open - self._fates.keys():
+            fate = Fate.UNKNOWN if self._silent else Fate.NEVER_RAN
+            self._fates[key] = Recovered(key=key, fate=fate)
+        await self._clean(segments)
+        if self._silent:
+            self._runner.own(self._follow_up())
+        return self._fates
+
+    # -- what is there
+
+    def _names(self) -> list[tuple[int, int]]:
+        parsed = (parse_segment_name(name) for name in os.listdir(self._runner.segments_dir))
+        return [each for each in parsed if each is not None]
+
+    def _sockets(self) -> set[int]:
+        found = set()
+        for name in os.listdir(self._runner.sockets_dir):
+            middle = name.removeprefix("shim-").removesuffix(".sock")
+            if middle.isdecimal() and name == f"shim-{middle}.sock":
+                found.add(int(middle))
+        return found
+
+    async def _scan(self) -> list[Segment]:
+        directory = self._runner.segments_dir
+        found = []
+        for name in sorted(path.name for path in directory.iterdir() if parse_segment_name(path.name)):
+            # A shim may end and remove nothing; only we remove segments, so none vanishes here.
+            found.append(await asyncio.to_thread(scan_segment, directory / name, self._open))
+        return found
+
+    def _is_dead(self, identity: SegmentIdentity) -> bool:
+        return identity.boot_id != self._runner.boot_id or not is_alive(identity.pid, identity.start_ticks)
+
+    # -- asking shims
+
+    async def _ask(self, shim: int, identity: SegmentIdentity | None) -> None:
+        """Fence one shim and take it in, or find it dead, or leave it among the silent."""
+        path = self._runner.sockets_dir / f"shim-{shim}.sock"
+        if identity is None:
+            identity = await self._wait_for_identity(shim, path)
+        if identity is None:
+            # Nobody listens and nobody wrote: no shim of this number can have an order.
+            self._dead.add(shim)
+            return
+        if self._is_dead(identity):
+            self._dead.add(shim)
+            return
+        link = ShimLink(shim=shim, pid=identity.pid, start_ticks=identity.start_ticks, nonce=identity.nonce, path=path)
+        try:
+            state = await link.hello(self._runner.generation, ANSWER_S)
+        except LinkLost:
+            (self._dead if self._is_dead(identity) else self._silent).add(shim)
+            return
+        self._silent.discard(shim)
+        self._take_in(link, state)
+
+    async def _wait_for_identity(self, shim: int, path: Path) -> SegmentIdentity | None:
+        """A shim that was just forked listens already, but may not have written its first frame yet."""
+        first = self._runner.segments_dir / f"shim-{shim}.1.segment"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                while await _somebody_listens(path):
+                    with contextlib.suppress(FileNotFoundError):
+                        segment = await asyncio.to_thread(scan_segment, first, ())
+                        if segment.identity is not None:
+                            return segment.identity
+                    await asyncio.sleep(0.02)
+                return None
+        self._silent.add(shim)
+        return None
+
+    def _take_in(self, link: ShimLink, state: Message) -> None:
+        last = state["ended"]
+        if last is not None and last["key"] in self._open:
+            self._fates[last["key"]] = Recovered(key=last["key"], fate=Fate.ENDED, ended=Ended.from_json(last))
+        key = state["key"]
+        if key in self._open:
+            self._fates[key] = Recovered(key=key, fate=Fate.RUNNING)
+        self._runner.admit(link, state)
+        if key is not None and key not in self._open:
+            self._runner.discard(key)
+
+    # -- judging
+
+    async def _judge(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            parsed = parse_segment_name(segment.path.name)
+            assert parsed is not None
+            shim = parsed[0]
+            if shim in self._silent:
+                continue
+            for record in segment.attempts:
+                if record.key in self._fates:
+                    continue
+                if record.ended is not None:
+                    self._fates[record.key] = Recovered(key=record.key, fate=Fate.ENDED, ended=record.ended)
+                elif not record.exited and shim in self._dead:
+                    await self._end_unfinished(shim, record.key)
+
+    async def _end_unfinished(self, shim: int, key: str) -> None:
+        ended = await end_of_dead(self._runner.segments_dir, shim, key, self._runner.unkillable)
+        if key in self._open:
+            assert ended is not None
+            self._fates[key] = Recovered(key=key, fate=Fate.ENDED, ended=ended)
+
+    # -- cleaning
+
+    async def _clean(self, segments: list[Segment]) -> None:
+        ledgers = self._runner.ledgers
+        for segment in segments:
+            for record in segment.attempts:
+                if record.key in self._open:
+                    ledgers.place(record.key, segment.path.name, record.ledger_offset)
+            ledgers.writes_to(segment.path.name)
+        for shim in sorted(self._dead):
+            await end_of_dead(self._runner.segments_dir, shim, None, self._runner.unkillable)
+            ledgers.shim_gone(shim)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._runner.sockets_dir / f"shim-{shim}.sock")
+        self._dead.clear()
+
+    # -- the silent
+
+    async def _follow_up(self) -> None:
+        unknown = {key for key, each in self._fates.items() if each.fate is Fate.UNKNOWN}
+        while self._silent:
+            await asyncio.sleep(RETRY_S)
+            identities = _identities(await self._scan())
+            for shim in sorted(self._silent):
+                self._silent.discard(shim)
+                await self._ask(shim, identities.get(shim))
+        for key in unknown:
+            del self._fates[key]
+            if key in self._runner.running():
+                self._fates[key] = Recovered(key=key, fate=Fate.RUNNING)
+        segments = await self._scan()
+        await self._judge(segments)
+        await self._clean(segments)
+        for key in unknown:
+            found = self._fates.get(key)
+            if found is None:
+                self._runner.tell(NeverRan(key))
+            elif found.ended is not None:
+                self._runner.tell(found.ended)
+
+
+def _identities(segments: list[Segment]) -> dict[int, SegmentIdentity]:
+    return {each.identity.shim: each.identity for each in segments if each.identity is not None}
+
+
+async def _somebody_listens(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(os.fspath(path))
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def recover(runner: Runner, open_keys: Collection[str]) -> dict[str, Recovered]:
+    """Return the fate of every attempt in *open_keys*; call it once, before the first `runner.start`."""
+    return await Recovery(runner, open_keys).run()

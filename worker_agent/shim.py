@@ -1,0 +1,384 @@
+"""The shim: a small process that owns one attempt at a time and outlives the agent.
+
+Role: a session of its own, child subreaper, in a cgroup of its own. It takes orders from one agent
+over a unix socket, runs them one after another (see supervision), and keeps what it knows in its
+segment. With no agent it goes on: it reads the pipes and enforces time limits and caps.
+
+Fencing: a hello with a higher generation closes every older connection unread, and lower
+generations are refused from then on. So once a new agent has its answer, no older order can run.
+
+It ends when it is retired, or 60 s after it became idle with no agent connected.
+Limits: standard library only, single-threaded, one loop over epoll, no timers but the loop's.
+"""
+
+import base64
+import contextlib
+import gc
+import json
+import math
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from worker_agent.attempts import Cause
+from worker_agent.cgroups import Cgroup
+from worker_agent.ledger import SegmentIdentity, SegmentWriter
+from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
+from worker_agent.shim_protocol import Decoder, ProtocolError, encode, order_from_json
+from worker_agent.supervision import Phase, Supervision
+
+ORPHAN_S: Final = 60.0  # how long an idle shim waits for an agent
+HELLO_S: Final = 5.0  # how long a connection may stay without a hello
+STRANGERS_MAX: Final = 16  # connections without a hello
+UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+_PEER: Final = struct.Struct("iII")
+_RECEIVE_BYTES: Final = 64 * 1024  # larger ones are mapped anew by malloc each time
+
+
+class _Connection:
+    """One accepted socket and what is half received and half sent on it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.decoder = Decoder()
+        self.unsent = b""
+        self.until = time.monotonic() + HELLO_S
+
+
+class Shim:
+    """The loop of one shim process."""
+
+    def __init__(
+        self,
+        *,
+        identity: SegmentIdentity,
+        segment: SegmentWriter,
+        tree: Tree,
+        listener: socket.socket,
+        base_env: dict[bytes, bytes],
+    ) -> None:
+        self._identity = identity
+        self._segment = segment
+        self._tree = tree
+        self._listener = listener
+        self._listen_fd = listener.fileno()
+        self._base_env = base_env
+        self._generation = 0
+        self._agent: _Connection | None = None
+        self._strangers: dict[int, _Connection] = {}
+        self._current: Supervision | None = None
+        self._last_ended = b""  # JSON of the last end: told again in `state`, in case it never arrived
+        self._retired = False
+        self._poll = select.epoll()
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._orphan_until = time.monotonic() + ORPHAN_S
+        self._woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # The signal's number arrives as a byte in a pipe, so the loop has one place to wait.
+        # Handlers, not SIG_IGN: that would be inherited by the programs. A stray SIGTERM must not orphan a tree.
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        listener.setblocking(False)
+        self._poll.register(self._listen_fd, select.EPOLLIN)
+        self._poll.register(self._woken, select.EPOLLIN)
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Serve until retired or orphaned."""
+        poll, monotonic = self._poll.poll, time.monotonic
+        while True:
+            due = self._next_due()
+            # epoll counts in milliseconds and rounds up, so a deadline is never met too early.
+            timeout = -1 if due == math.inf else max(0.0, due - monotonic())
+            for fd, _ in poll(timeout):
+                self._on_event(fd)
+            if self._next_due() <= monotonic():
+                self._tick(monotonic())
+            if self._current is None and (self._retired or self._orphaned(monotonic())):
+                return
+
+    def _orphaned(self, now: float) -> bool:
+        return self._agent is None and now >= self._orphan_until
+
+    def _next_due(self) -> float:
+        current = self._current
+        due = math.inf if self._agent is not None else self._orphan_until
+        if current is not None:
+            due = current.next_due()
+        for stranger in self._strangers.values():
+            due = min(due, stranger.until)
+        return due
+
+    def _tick(self, now: float) -> None:
+        if self._current is not None:
+            self._current.tick(now)
+            self._check_over()
+        for stranger in [each for each in self._strangers.values() if now >= each.until]:
+            self._drop(stranger)
+
+    def _on_event(self, fd: int) -> None:
+        agent, current = self._agent, self._current
+        if agent is not None and fd == agent.fd:
+            self._on_agent(agent)
+        elif fd == self._woken:
+            os.read(fd, 4096)
+            if current is not None:
+                current.reap()
+                self._check_over()
+        elif fd == self._listen_fd:
+            self._accept()
+        elif fd in self._strangers:
+            self._on_stranger(self._strangers[fd])
+        elif current is not None and current.reads(fd):
+            current.on_readable(fd)
+        elif current is not None and current.stdin is not None and fd == current.stdin.fd:
+            current.stdin.flush()
+            self._tell_fed(current)
+
+    def _check_over(self) -> None:
+        current = self._current
+        if current is None or current.phase is not Phase.OVER:
+            return
+        self._current = None
+        self._orphan_until = time.monotonic() + ORPHAN_S
+        self._last_ended = current.ended_json
+        self._tell(current.ended_message())
+
+    # -- messages to the agent
+
+    def _tell(self, message: bytes) -> bool:
+        """Send to the agent; False when there is none, or when it has not taken what it was sent before."""
+        agent = self._agent
+        if agent is None or agent.unsent:
+            return self._tell_later(agent, message)
+        try:
+            sent = agent.sock.send(message)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(agent)
+            return False
+        if sent < len(message):
+            agent.unsent = message[sent:]
+            self._poll.modify(agent.fd, select.EPOLLIN | select.EPOLLOUT)
+        return True
+
+    def _tell_later(self, agent: _Connection | None, message: bytes) -> bool:
+        if agent is None:
+            return False
+        if len(agent.unsent) + len(message) > UNSENT_BYTES_MAX:
+            # An agent that does not read: it learns everything from `state` when it comes back.
+            self._drop(agent)
+            return False
+        agent.unsent += message
+        return True
+
+    def _tell_progress(self, message: bytes) -> bool:
+        """As `_tell`, for messages that may be left out while the agent is slow."""
+        if self._agent is None or self._agent.unsent:
+            return False
+        return self._tell(message)
+
+    def _tell_fed(self, current: Supervision) -> None:
+        if current.stdin is not None:
+            self._tell(encode({"type": "fed", "key": current.key, "offset": current.stdin.consumed}))
+
+    def _state(self) -> bytes:
+        content: dict[str, Any] = {
+            "type": "state",
+            "pid": self._identity.pid,
+            "start_ticks": self._identity.start_ticks,
+            "generation": self._generation,
+            "key": None,
+            "ended": json.loads(self._last_ended) if self._last_ended else None,
+        }
+        current = self._current
+        if current is not None:
+            content |= current.where() | {"main_pid": current.pid, "started_at_us": current.started_at_us}
+        return encode(content)
+
+    # -- connections
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        _, uid, _ = _PEER.unpack(peer)
+        if uid not in (0, os.geteuid()) or len(self._strangers) >= STRANGERS_MAX:
+            sock.close()
+            return
+        sock.setblocking(False)
+        stranger = _Connection(sock)
+        self._strangers[stranger.fd] = stranger
+        self._poll.register(stranger.fd, select.EPOLLIN)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._strangers.pop(connection.fd, None)
+        if self._agent is connection:
+            self._agent = None
+            self._orphan_until = time.monotonic() + ORPHAN_S
+        connection.sock.close()
+
+    def _receive(self, connection: _Connection) -> list[dict[str, Any]] | None:
+        """Return the messages that have come; None when the connection ended and was dropped."""
+        try:
+            content = connection.sock.recv(_RECEIVE_BYTES)
+            if content:
+                return connection.decoder.feed(content)
+        except BlockingIOError:
+            return []
+        except (OSError, ProtocolError):
+            pass
+        self._drop(connection)
+        return None
+
+    def _on_stranger(self, stranger: _Connection) -> None:
+        messages = self._receive(stranger)
+        if not messages:
+            return
+        hello, *rest = messages
+        generation = hello.get("generation")
+        if (
+            hello["type"] != "hello"
+            or hello.get("nonce") != self._identity.nonce
+            or not isinstance(generation, int)
+            or generation < self._generation
+        ):
+            self._drop(stranger)
+            return
+        # From here on the older agent is not heard any more, whatever it has already sent.
+        if self._agent is not None:
+            self._drop(self._agent)
+        del self._strangers[stranger.fd]
+        self._generation = generation
+        self._agent = stranger
+        self._tell(self._state())
+        for message in rest:
+            if self._agent is stranger:
+                self._on_message(stranger, message)
+
+    def _on_agent(self, agent: _Connection) -> None:
+        if agent.unsent and not self._flush(agent):
+            return
+        for message in self._receive(agent) or ():
+            if self._agent is not agent:
+                return
+            self._on_message(agent, message)
+
+    def _flush(self, agent: _Connection) -> bool:
+        """Send what the agent has not taken yet; False when the connection is lost."""
+        try:
+            agent.unsent = agent.unsent[agent.sock.send(agent.unsent) :]
+        except BlockingIOError:
+            return True
+        except OSError:
+            self._drop(agent)
+            return False
+        if not agent.unsent:
+            self._poll.modify(agent.fd, select.EPOLLIN)
+        return True
+
+    def _on_message(self, agent: _Connection, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "run":
+            self._begin(agent, message)
+        elif kind == "retire":
+            self._retired = True
+        elif self._current is not None and message.get("key") == self._current.key:
+            self._on_control(agent, self._current, kind, message)
+        # Anything else crossed the end of its attempt; the agent has `ended` by now.
+
+    def _on_control(self, agent: _Connection, current: Supervision, kind: str, message: dict[str, Any]) -> None:
+        try:
+            if kind == "stop":
+                cause, grace_s = Cause(message["cause"]), float(message["grace_s"])
+            elif kind == "signal":
+                number = int(message["signal"])
+            elif kind == "feed":
+                offset, content = int(message["offset"]), base64.b64decode(message["content"])
+        except (KeyError, TypeError, ValueError):
+            # Not our agent's language: nothing it says can be relied on, and the attempt must not suffer.
+            self._drop(agent)
+            return
+        if kind == "stop":
+            current.stop(cause, grace_s)
+        elif kind == "signal":
+            current.signal(number)
+        elif kind == "feed" and current.stdin is not None:
+            current.stdin.feed(offset, content, eof=bool(message.get("eof")))
+            self._tell_fed(current)
+        self._check_over()
+
+    def _begin(self, agent: _Connection, message: dict[str, Any]) -> None:
+        try:
+            order = order_from_json(message["order"])
+        except (KeyError, TypeError):
+            order = None
+        if order is None or self._current is not None or self._retired:
+            # An agent hands out one order at a time. A broken connection makes it look at our state again.
+            self._drop(agent)
+            return
+        self._last_ended = b""
+        self._current = Supervision(
+            order, tree=self._tree, segment=self._segment, poll=self._poll, tell=self._tell_progress
+        )
+        self._current.begin(self._base_env, self._null, self._home)
+        self._check_over()
+
+    def close(self) -> None:
+        """Give everything back: socket, segment, cgroup."""
+        for connection in [*self._strangers.values(), *([self._agent] if self._agent else [])]:
+            self._drop(connection)
+        self._listener.close()
+        self._segment.close()
+        self._tree.close()
+
+
+def shim_main(
+    *,
+    shim: int,
+    nonce: str,
+    listener: socket.socket,
+    segments: Path,
+    cgroup_name: str,
+    base_env: dict[bytes, bytes],
+) -> None:
+    """Be a shim; called in the forked child of the launcher, returns when the shim's time is over."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    become_subreaper(f"shim-{shim}")
+    gc.freeze()
+    cgroup = Cgroup.make(cgroup_name)
+    if cgroup is not None:
+        cgroup.enter()
+    stat = read_stat(os.getpid())
+    identity = SegmentIdentity(
+        shim=shim,
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        start_ticks=stat.start_ticks if stat else 0,
+        nonce=nonce,
+        cgroup=cgroup.directory if cgroup else "",
+        freezer=cgroup.freezer if cgroup else False,
+    )
+    path = listener.getsockname()
+    tree = Tree(cgroup)
+    try:
+        segment = SegmentWriter(segments, identity)
+        served = Shim(identity=identity, segment=segment, tree=tree, listener=listener, base_env=base_env)
+        served.run()
+        served.close()
+    finally:
+        tree.close()
+        with contextlib.suppress(OSError):
+            os.unlink(path)

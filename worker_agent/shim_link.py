@@ -1,0 +1,233 @@
+"""The agent's ends of the sockets to its launcher and to its shims.
+
+Role: bytes to messages and back, nothing else; what messages mean is the runner's and recovery's.
+Limits: asyncio, one event loop.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from worker_agent.shim_protocol import Decoder, ProtocolError, encode
+
+FORK_S: Final = 10.0  # for the launcher to fork and answer
+Message = dict[str, Any]
+
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from worker_agent.launcher import main; main()"
+
+
+class LinkLost(Exception):
+    """The other side is gone or does not answer."""
+
+
+class _MessageProtocol(asyncio.Protocol):
+    """Cuts what arrives into messages and hands them to the link that owns it."""
+
+    def __init__(self, on_message: Callable[[Message], None], on_lost: Callable[[], None]) -> None:
+        self._decoder = Decoder()
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, content: bytes) -> None:
+        try:
+            messages = self._decoder.feed(content)
+        except ProtocolError:
+            self.abort()
+            return
+        for message in messages:
+            self._on_message(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._on_lost()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class ShimLink:
+    """One connection to one shim: `hello` first, then `attach`; what comes between is kept."""
+
+    def __init__(self, *, shim: int, pid: int, start_ticks: int, nonce: str, path: Path) -> None:
+        self.shim, self.pid, self.start_ticks = shim, pid, start_ticks
+        self.nonce = nonce
+        self.path = path
+        self.key: str | None = None  # the attempt it runs, as far as the agent knows
+        self.idle_since = 0.0
+        self.retired = False
+        self._on_message: Callable[[ShimLink, Message], None] | None = None
+        self._on_lost: Callable[[ShimLink], None] | None = None
+        self._early: list[Message] = []  # a shim has one attempt, so these are few
+        self._protocol: _MessageProtocol | None = None
+        self._state: asyncio.Future[Message] | None = None
+
+    async def hello(self, generation: int, within_s: float) -> Message:
+        """Connect, fence older agents out, and return the shim's `state`.
+
+        Raises:
+            LinkLost: nobody listens, the shim refused, or it stayed silent.
+        """
+        loop = asyncio.get_running_loop()
+        self._on_message = self._on_lost = None
+        self._early.clear()
+        self._state = loop.create_future()
+        try:
+            async with asyncio.timeout(within_s):
+                _, protocol = await loop.create_unix_connection(self._make_protocol, os.fspath(self.path))
+                self._protocol = protocol
+                self.send({"type": "hello", "generation": generation, "nonce": self.nonce})
+                return await self._state
+        except (OSError, TimeoutError) as error:
+            self.close()
+            raise LinkLost(f"shim {self.shim}: {error or 'no answer'}") from error
+        finally:
+            self._state = None
+
+    def _make_protocol(self) -> _MessageProtocol:
+        return _MessageProtocol(self._receive, self._lost)
+
+    def attach(self, on_message: Callable[["ShimLink", Message], None], on_lost: Callable[["ShimLink"], None]) -> None:
+        """Say who hears messages and the loss of the connection; what happened since `hello` is told at once."""
+        self._on_message, self._on_lost = on_message, on_lost
+        early, self._early = self._early, []
+        for message in early:
+            on_message(self, message)
+        if self._protocol is None:
+            on_lost(self)
+
+    def _receive(self, message: Message) -> None:
+        state = self._state
+        if state is not None and not state.done() and message["type"] == "state":
+            state.set_result(message)
+        elif self._on_message is not None:
+            self._on_message(self, message)
+        else:
+            self._early.append(message)
+
+    def _lost(self) -> None:
+        self._protocol = None
+        if self._state is not None and not self._state.done():
+            self._state.set_exception(LinkLost(f"shim {self.shim} closed the connection"))
+        elif self._on_lost is not None:
+            self._on_lost(self)
+
+    def send(self, message: Message) -> None:
+        """Send; what a lost connection swallows is found again by `state` or in the segment."""
+        self.send_raw(encode(message))
+
+    def send_raw(self, content: bytes) -> None:
+        """Send a message that is encoded already."""
+        if self._protocol is not None and self._protocol.transport is not None:
+            self._protocol.transport.write(content)
+
+    def close(self) -> None:
+        """Close the connection; nobody is told of it."""
+        self._on_message = self._on_lost = None
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.abort()
+
+
+class LauncherLink:
+    """The launcher process of this agent; started on the first fork and again after it died."""
+
+    def __init__(self, *, segments: Path, sockets: Path, log: Path) -> None:
+        self._segments, self._sockets, self._log = segments, sockets, log
+        self._cgroup_prefix = f"hostler-{secrets.token_hex(4)}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._protocol: _MessageProtocol | None = None
+        self._asked: dict[int, asyncio.Future[Message]] = {}
+        self._starting = asyncio.Lock()
+
+    async def fork(self, shim: int, nonce: str) -> tuple[int, int]:
+        """Fork a shim and return its (pid, start ticks). Raises LinkLost with the reason when it cannot."""
+        async with self._starting:
+            if self._protocol is None:
+                await self._start()
+        if self._protocol is None or self._protocol.transport is None:
+            raise LinkLost("the launcher is gone")
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._asked[shim] = answer
+        try:
+            self._protocol.transport.write(encode({"type": "fork", "shim": shim, "nonce": nonce}))
+            async with asyncio.timeout(FORK_S):
+                message = await answer
+        except TimeoutError as error:
+            raise LinkLost("the launcher does not answer") from error
+        finally:
+            self._asked.pop(shim, None)
+        if message["type"] != "forked":
+            raise LinkLost(str(message["error"]))
+        return int(message["pid"]), int(message["start_ticks"])
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        arguments = ["--fd", str(theirs.fileno()), "--segments", str(self._segments)]
+        arguments += ["--sockets", str(self._sockets), "--cgroup", self._cgroup_prefix]
+        try:
+            # Isolated and without site-packages: small, and nothing in the working directory can be imported.
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - a vfork of a millisecond, once per agent
+                [sys.executable, "-I", "-S", "-c", _START, root, *arguments],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise LinkLost(f"the launcher cannot be started: {error}") from error
+        finally:
+            theirs.close()
+            os.close(log)
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, self._protocol = await loop.create_unix_connection(self._make_protocol, sock=ours)
+
+    def _make_protocol(self) -> _MessageProtocol:
+        return _MessageProtocol(self._receive, self._lost)
+
+    def _receive(self, message: Message) -> None:
+        answer = self._asked.get(int(message["shim"]))
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def _lost(self) -> None:
+        self._protocol = None
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(LinkLost("the launcher died"))
+        if self._process is not None:
+            # It closed its socket, so it is ending; a poll now and one at the next start leave no zombie.
+            self._process.poll()
+
+    async def close(self) -> None:
+        """Let the launcher end, and wait for it a moment."""
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.abort()
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(_wait_or_kill, process)
+
+
+def _wait_or_kill(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(2.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

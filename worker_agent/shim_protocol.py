@@ -1,0 +1,87 @@
+"""The messages between agent, launcher and shims: a length of 4 bytes (little endian), then JSON.
+
+Limits: standard library only. A message is at most 4 MiB; who sends a longer one is cut off.
+
+    agent -> launcher   fork {shim, nonce}
+    launcher -> agent   forked {shim, pid, start_ticks} | not_forked {shim, error}
+    agent -> shim       hello {generation, nonce} first, then run {order}, stop {key, grace_s, cause},
+                        signal {key, signal}, feed {key, offset, content (base64), eof}, retire {}
+    shim -> agent       state {...} as the answer to hello, started, output, fed, unkillable, ended {ended}
+"""
+
+import json
+import struct
+from typing import Any, Final
+
+from worker_agent.attempts import Order
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of a unix socket, without its final zero
+_LENGTH: Final = struct.Struct("<I")
+
+_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+class ProtocolError(ValueError):
+    """The other side sent what is not a message."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Return *message* (with its `type`) as bytes to send. Raises ProtocolError when it is too long."""
+    return encode_raw(_dumps(message).encode())
+
+
+def encode_raw(content: bytes) -> bytes:
+    """Return JSON that is already encoded as bytes to send."""
+    if len(content) > MESSAGE_BYTES_MAX:
+        raise ProtocolError(f"message of {len(content)} bytes")
+    return _LENGTH.pack(len(content)) + content
+
+
+def encode_ended(ended_json: bytes) -> bytes:
+    """Return an `ended` message around JSON made once for the exit frame."""
+    return encode_raw(b'{"type":"ended","ended":' + ended_json + b"}")
+
+
+class Decoder:
+    """Cuts a stream of bytes into messages; keeps at most one incomplete message."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, content: bytes) -> list[dict[str, Any]]:
+        """Return the messages that *content* completes. Raises ProtocolError; the connection is then of no use."""
+        buffer = self._rest + content if self._rest else content
+        messages: list[dict[str, Any]] = []
+        offset, size = 0, len(buffer)
+        while size - offset >= 4:
+            (length,) = _LENGTH.unpack_from(buffer, offset)
+            if length > MESSAGE_BYTES_MAX:
+                raise ProtocolError(f"message of {length} bytes")
+            end = offset + 4 + length
+            if end > size:
+                break
+            try:
+                message = json.loads(buffer[offset + 4 : end])
+            except ValueError as error:
+                raise ProtocolError("not JSON") from error
+            if not isinstance(message, dict) or "type" not in message:
+                raise ProtocolError("a message without a type")
+            messages.append(message)
+            offset = end
+        self._rest = buffer[offset:]
+        return messages
+
+
+def order_to_json(order: Order) -> dict[str, Any]:
+    """Return an order as plain JSON types; default values are left out."""
+    content: dict[str, Any] = {"key": order.key, "argv": order.argv, "grace_s": order.grace_s}
+    for name in ("env", "cwd", "timeout_s", "output_bytes_max", "leftovers_wait", "stdin"):
+        if value := getattr(order, name):
+            content[name] = value
+    return content
+
+
+def order_from_json(content: dict[str, Any]) -> Order:
+    """Read what `order_to_json` made. Raises TypeError or KeyError for anything else."""
+    return Order(**{**content, "argv": tuple(content["argv"])})

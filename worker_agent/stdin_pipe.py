@@ -1,0 +1,76 @@
+"""The standard input of an attempt: a bounded buffer before a pipe that never blocks the shim.
+
+Limits: standard library only. At most 1 MiB is kept; bytes beyond it, and bytes that leave a hole,
+are not taken, and the offset in the answer tells the agent from where to send again.
+"""
+
+import contextlib
+import os
+import select
+from typing import Final
+
+BUFFER_BYTES_MAX: Final = 1024 * 1024
+
+
+class StdinPipe:
+    """The write end of a program's standard input."""
+
+    def __init__(self, fd: int, poll: "select.epoll") -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.consumed = 0  # bytes handed to the pipe, or given up because nobody reads any more
+        self._poll = poll
+        self._waiting = bytearray()
+        self._eof = False
+        self._armed = False
+        self._broken = False
+
+    def feed(self, offset: int, content: bytes, *, eof: bool) -> None:
+        """Take bytes that begin at *offset*; what is known already is skipped."""
+        received = self.consumed + len(self._waiting)
+        if self._eof or offset > received:
+            return
+        fresh = content[received - offset :]
+        room = BUFFER_BYTES_MAX - len(self._waiting)
+        self._waiting += fresh[:room]
+        if eof and len(fresh) <= room:
+            self._eof = True
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand to the pipe what it takes now; wait for the program to read when it is full."""
+        while self._waiting and not self._broken:
+            try:
+                taken = os.write(self.fd, self._waiting)
+            except BlockingIOError:
+                break
+            except OSError:
+                # Nobody reads any more, as with `yes | head`: the rest is given up, and says so by its offset.
+                self._broken = True
+                break
+            del self._waiting[:taken]
+            self.consumed += taken
+        if self._broken:
+            self.consumed += len(self._waiting)
+            self._waiting.clear()
+        if self._eof and not self._waiting:
+            self.close()
+            return
+        self._arm(bool(self._waiting))
+
+    def _arm(self, wanted: bool) -> None:
+        if self.fd < 0 or wanted == self._armed:
+            return
+        if wanted:
+            self._poll.register(self.fd, select.EPOLLOUT)
+        else:
+            self._poll.unregister(self.fd)
+        self._armed = wanted
+
+    def close(self) -> None:
+        """Close the pipe; the program sees the end of its input. Legal more than once."""
+        if self.fd >= 0:
+            with contextlib.suppress(OSError):
+                self._arm(False)
+            os.close(self.fd)
+            self.fd = -1
