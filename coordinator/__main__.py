@@ -18,14 +18,13 @@ EXIT_BROKEN = 70
 
 async def run(settings: Settings) -> int:
     """Serve until told to end, or until the engine fails."""
-    async with end_requested(settings.parent_fd) as ending:
-        async with Coordinator(settings) as coordinator:
-            failed = asyncio.create_task(coordinator.failed())
-            asked = asyncio.create_task(ending.wait())
-            await asyncio.wait((failed, asked), return_when=asyncio.FIRST_COMPLETED)
-            broken = failed.done()
-            failed.cancel()
-            asked.cancel()
+    async with end_requested(settings.parent_fd) as ending, Coordinator(settings) as coordinator:
+        failed = asyncio.create_task(coordinator.failed())
+        asked = asyncio.create_task(ending.wait())
+        await asyncio.wait((failed, asked), return_when=asyncio.FIRST_COMPLETED)
+        broken = failed.done()
+        failed.cancel()
+        asked.cancel()
     return EXIT_BROKEN if broken else 0
 
 

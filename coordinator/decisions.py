@@ -232,7 +232,7 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
             sequence,
             hello.session,
             now.wall_us,
-        )  # fmt: skip
+        )
     )
     amnesia = known is not None and (known.boot_id, known.journal_id) != (hello.boot_id, hello.journal_id)
     verdicts, resend = _reconcile(live, known, hello, amnesia, changes, now)
@@ -243,9 +243,9 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
 
 def _reconcile(
     live: Live, known: Worker | None, hello: Hello, amnesia: bool, changes: list[Change], now: Instant
-) -> tuple[list[tuple[AttemptKey, str]], list[Effect]]:
+) -> tuple[list[tuple[AttemptKey, str, int]], list[Effect]]:
     held = dict(hello.inventory)
-    verdicts: list[tuple[AttemptKey, str]] = []
+    verdicts: list[tuple[AttemptKey, str, int]] = []
     effects: list[Effect] = []
     for key, number in known.held.items() if known else ():
         job = live.jobs[number]
@@ -253,7 +253,7 @@ def _reconcile(
             evidence = f"host {hello.host} was restarted, or its journal replaced; how the program ended is unknown"
             changes.append(_ended_here(job, Outcome.LOST, "host_restarted", evidence, now))
         elif key in held:
-            verdicts.append((key, "keep"))
+            verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
                 effects.append(SendStop(job.worker, job.sequence, key, job.stop_grace_s))
         elif job.sequence > hello.mark and job.stop_grace_s is None:
@@ -263,7 +263,7 @@ def _reconcile(
             changes.append(_came_back(job, "it never arrived at its worker", now))
     for key, state in held.items():
         if known is None or key not in known.held or amnesia:
-            verdicts.append((key, "forget" if state == "ended" else "kill"))
+            verdicts.append((key, "forget" if state == "ended" else "kill", 0))
     return verdicts, effects
 
 
@@ -314,10 +314,21 @@ def _ended(job: Job, report: Report, now: Instant) -> Ended:
     end = report.end
     assert end is not None
     return Ended(
-        job.number, report.key, outcome_of(end.cause, end.exit_code), report.end_bytes, end.exit_code, end.signal,
-        end.cause, end.error, end.started_at_us, end.ended_at_us, end.ledger_bytes, end.output_bytes, report.ledger,
+        job.number,
+        report.key,
+        outcome_of(end.cause, end.exit_code),
+        report.end_bytes,
+        end.exit_code,
+        end.signal,
+        end.cause,
+        end.error,
+        end.started_at_us,
+        end.ended_at_us,
+        end.ledger_bytes,
+        end.output_bytes,
+        report.ledger,
         now.wall_us,
-    )  # fmt: skip
+    )
 
 
 def _ended_here(job: Job, outcome: Outcome, cause: str, evidence: str, now: Instant) -> Ended:
@@ -327,9 +338,21 @@ def _ended_here(job: Job, outcome: Outcome, cause: str, evidence: str, now: Inst
     ledger_bytes = LEDGER_UNKNOWN if outcome is Outcome.LOST else 0
     end = End(started_at_us=started, ended_at_us=now.wall_us, cause=cause, evidence=evidence)
     return Ended(
-        job.number, job.attempt_key, outcome, end_to_bytes(end), None, "", cause, "", started, now.wall_us,
-        ledger_bytes, 0, b"", now.wall_us,
-    )  # fmt: skip
+        job.number,
+        job.attempt_key,
+        outcome,
+        end_to_bytes(end),
+        None,
+        "",
+        cause,
+        "",
+        started,
+        now.wall_us,
+        ledger_bytes,
+        0,
+        b"",
+        now.wall_us,
+    )
 
 
 def on_tick(live: Live, now: Instant, *, lost_after_s: float) -> Decision:
@@ -364,9 +387,9 @@ def assignment(job: Job, worker: Worker, now: Instant) -> tuple[Assigned, SendSt
     sequence = worker.sequence + 1
     return (
         Assigned(job.number, key, worker.id, sequence, now.wall_us),
-        SendStart(worker.id, job.number, sequence, key, job.placement.key.slots == 0, job.work),
+        SendStart(worker.id, job.number, sequence, key, job.placement.key.slots, job.work),
     )
 
 
 def _start(job: Job, key: AttemptKey) -> SendStart:
-    return SendStart(job.worker, job.number, job.sequence, key, job.placement.key.slots == 0, job.work)
+    return SendStart(job.worker, job.number, job.sequence, key, job.placement.key.slots, job.work)

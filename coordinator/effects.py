@@ -40,7 +40,7 @@ class SendStart(NamedTuple):
     number: int
     sequence: int
     key: AttemptKey
-    slotless: bool
+    slots: int
     work: bytes | None
 
 
@@ -74,7 +74,7 @@ class AttachSession(NamedTuple):
     worker: str
     session: Any
     mark: int
-    verdicts: list[tuple[AttemptKey, str]]  # keep, kill or forget
+    verdicts: list[tuple[AttemptKey, str, int]]  # with keep, kill or forget, and the slots of what is kept
 
 
 class DropSession(NamedTuple):

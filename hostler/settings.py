@@ -164,6 +164,11 @@ def make_private_dir(path: Path) -> Path:
     return path
 
 
+def set_for_children(name: str, value: str) -> None:
+    """Set an environment variable for this process and what it starts."""
+    os.environ[name] = value
+
+
 def base_environment() -> dict[str, str]:
     """A copy of this process's environment, for the programs that start others."""
     return dict(os.environ)

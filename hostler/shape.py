@@ -7,15 +7,15 @@ ISO 8601 in UTC with microseconds. ``docs/cli.md`` describes each key.
 from datetime import UTC, datetime
 from typing import Any
 
-from hostler.errors import HostlerError
 from hostler.jobs import End, EndedProcess, Job, Receipt, Usage
+from hostler.lifecycle import State
 from hostler.workers import Worker
 
 
 def job_shape(job: Job) -> dict[str, Any]:
     """A job as it stands."""
     spec, end = job.spec, job.end
-    usage = end.usage if end is not None else job.usage
+    usage = job.usage or (end.usage if end is not None else None)
     return {
         "id": job.id,
         "name": spec.name,
@@ -25,11 +25,16 @@ def job_shape(job: Job) -> dict[str, Any]:
         "exit_code": end.exit_code if end is not None else None,
         "signal": (end.signal or None) if end is not None else None,
         "worker": job.worker or None,
-        "attempt": job.attempt,
         "stage": job.stage,
-        "cause": None if end is None else _cause(end),
-        "receipt": None if end is None else receipt_shape(end.receipt),
-        "log": {"bytes": job.log_bytes, "status": job.log_status.word, "lost_bytes": job.log_lost_bytes},
+        "attempt": job.attempt,
+        "cause": None if end is None or not end.cause else _cause(end),
+        "receipt": None if end is None else _receipt(end.receipt),
+        "log": {
+            "bytes": job.log_bytes,
+            "status": job.log_status.word,
+            "dropped_bytes": 0 if end is None else end.dropped_bytes,
+            "lost_bytes": job.log_lost_bytes,
+        },
         "usage": None if usage is None else _usage(usage),
         "times": {
             "queued": time_shape(job.queued_at_us),
@@ -43,7 +48,7 @@ def job_shape(job: Job) -> dict[str, Any]:
         "priority": spec.priority,
         "argv": list(spec.work.argv),
         "cwd": spec.work.cwd,
-        "pending": list(job.pending_reasons),
+        "pending": list(job.pending_reasons) if job.state is State.QUEUED else [],
     }
 
 
@@ -62,25 +67,6 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
     }
 
 
-def receipt_shape(receipt: Receipt) -> dict[str, Any]:
-    """The proof of an end: what was signalled, what ended, what is left."""
-    return {
-        "signals": [
-            {"signal": sent.signal, "at": time_shape(sent.at_us), "processes": sent.processes}
-            for sent in receipt.signals
-        ],
-        "ended": [_process(process) for process in receipt.ended],
-        "survivors": [_process(process) for process in receipt.survivors],
-        "verified_by": receipt.verified_by or None,
-        "verified": time_shape(receipt.verified_at_us),
-    }
-
-
-def error_shape(error: HostlerError) -> dict[str, Any]:
-    """An error of one item or of a whole request."""
-    return {"code": error.code.value, "message": error.message, "field": error.field or None}
-
-
 def time_shape(at_us: int) -> str | None:
     """Microseconds since the epoch as ``2026-01-31T23:59:59.000001Z``; null when not set."""
     if not at_us:
@@ -90,7 +76,20 @@ def time_shape(at_us: int) -> str | None:
 
 
 def _cause(end: End) -> dict[str, Any]:
-    return {"label": end.cause, "evidence": end.evidence or end.error}
+    return {"label": end.cause, "evidence": end.error or end.evidence}
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "signals": [
+            {"signal": sent.signal, "at": time_shape(sent.at_us), "processes": sent.processes}
+            for sent in receipt.signals
+        ],
+        "ended": [_process(process) for process in receipt.ended],
+        "survivors": [_process(process) for process in receipt.survivors],
+        "verified_by": receipt.verified_by or None,
+        "verified_at": time_shape(receipt.verified_at_us),
+    }
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

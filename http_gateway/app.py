@@ -49,8 +49,10 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
     app[APIS] = apis
     for api in apis:
         for prefix in api.prefixes:
-            for route in api.routes:
-                app.router.add_route(route.method, prefix + route.path, guard(api, route.handler), **route.kwargs)
+            app.add_routes(
+                web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
+                for route in api.routes
+            )
 
     async def submitting(_: web.Application) -> AsyncIterator[None]:
         async with submitter:

@@ -57,7 +57,7 @@ def end_orphans(identity: SegmentIdentity | None, keys: Collection[str], within_
     empty = 0
     found: list[int] = []
     while empty < _EMPTY_PASSES:
-        found = list(dict.fromkeys([*marked(keys), *(cgroup.pids() if cgroup else ())]))
+        found = list(dict.fromkeys([*(marked(keys) if keys else ()), *(cgroup.pids() if cgroup else ())]))
         empty = 0 if found else empty + 1
         if not found:
             continue

@@ -14,14 +14,16 @@ import asyncio
 import contextlib
 import enum
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hostler.jobs import Receipt
 from worker_agent.attempts import Ended
-from worker_agent.ledger import Segment, SegmentIdentity, parse_segment_name, scan_segment
-from worker_agent.orphans import end_of_dead
+from worker_agent.ledger import Segment, SegmentIdentity, parse_segment_name, scan_segment, segment_name
+from worker_agent.orphans import end_of_dead, supervisor_died
 from worker_agent.process_tree import is_alive
 from worker_agent.runner import NeverRan, Runner
 from worker_agent.shim_link import LinkLost, Message, ShimLink
@@ -92,9 +94,10 @@ class Recovery:
     async def _scan(self) -> list[Segment]:
         directory = self._runner.segments_dir
         found = []
-        for name in sorted(path.name for path in directory.iterdir() if parse_segment_name(path.name)):
-            # A shim may end and remove nothing; only we remove segments, so none vanishes here.
-            found.append(await asyncio.to_thread(scan_segment, directory / name, self._open))
+        # In the order of writing; a shim removes no segment, only we do, so none vanishes here.
+        for shim, number in sorted(self._names()):
+            path = directory / segment_name(shim, number)
+            found.append(await asyncio.to_thread(scan_segment, path, self._open))
         return found
 
     def _is_dead(self, identity: SegmentIdentity) -> bool:
@@ -161,10 +164,15 @@ class Recovery:
             for record in segment.attempts:
                 if record.key in self._fates:
                     continue
-                if record.ended is not None:
+                if record.ended is not None and record.key in self._open:
                     self._fates[record.key] = Recovered(key=record.key, fate=Fate.ENDED, ended=record.ended)
                 elif not record.exited and shim in self._dead:
                     await self._end_unfinished(shim, record.key)
+                elif not record.exited and record.key in self._open:
+                    # Its shim is fenced and runs something else: the tree was proved empty, the frame did not fit.
+                    receipt = Receipt(verified_by="wait", verified_at_us=time.time_ns() // 1000)
+                    ended = supervisor_died(record, segment.path.name, receipt)
+                    self._fates[record.key] = Recovered(key=record.key, fate=Fate.ENDED, ended=ended)
 
     async def _end_unfinished(self, shim: int, key: str) -> None:
         ended = await end_of_dead(self._runner.segments_dir, shim, key, self._runner.unkillable)

@@ -30,7 +30,6 @@ from worker_agent.sampling import sample_trees
 from worker_agent.shim_link import LauncherLink, LinkLost, Message, ShimLink
 from worker_agent.shim_protocol import encode, order_to_json
 
-
 __all__ = ["Event", "Fed", "NeverRan", "Output", "ProcessCapReached", "Runner", "Started", "Unkillable"]
 
 SHIMS_PER_GENERATION: Final = 1_000_000  # shim numbers are unique in a data directory
@@ -102,6 +101,10 @@ class Runner:
         """Make the directories (0700) and begin housekeeping; processes are started when needed."""
         for directory in (self.segments_dir, self.sockets_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in directory.glob("shim-*"):
+                # Should a lost journal have taken the generation back, numbers must still not meet.
+                number = path.name[5:].partition(".")[0]
+                self._last_shim = max(self._last_shim, int(number) if number.isdecimal() else 0)
         self.own(self._keep_house())
         return self
 
@@ -312,6 +315,10 @@ class Runner:
         elif kind == "unkillable":
             survivors = tuple(EndedProcess(**each) for each in message["survivors"])
             self._tell(attempt, Unkillable(key, survivors))
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to the owner: for recovery, when it finds out late."""
+        self._on_event(event)
 
     def _tell(self, attempt: _Attempt, event: Event) -> None:
         if not attempt.discarded:

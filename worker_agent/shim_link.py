@@ -19,6 +19,7 @@ from worker_agent.shim_protocol import Decoder, ProtocolError, encode
 FORK_S: Final = 10.0  # for the launcher to fork and answer
 Message = dict[str, Any]
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from worker_agent.launcher import main; main()"
 
 
@@ -175,13 +176,12 @@ class LauncherLink:
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         arguments = ["--fd", str(theirs.fileno()), "--segments", str(self._segments)]
         arguments += ["--sockets", str(self._sockets), "--cgroup", self._cgroup_prefix]
         try:
             # Isolated and without site-packages: small, and nothing in the working directory can be imported.
             self._process = subprocess.Popen(  # noqa: ASYNC220 - a vfork of a millisecond, once per agent
-                [sys.executable, "-I", "-S", "-c", _START, root, *arguments],
+                [sys.executable, "-I", "-S", "-c", _START, _ROOT, *arguments],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

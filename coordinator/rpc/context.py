@@ -88,7 +88,9 @@ async def fail(context: Context, error: HostlerError) -> None:
     await context.abort(status_of(error), error.message)
 
 
-def unary(gate: Gatekeeper, handler: Callable[[bytes, Caller], Awaitable[Message]]) -> "grpc.RpcMethodHandler[Any, Any]":
+def unary(
+    gate: Gatekeeper, handler: Callable[[bytes, Caller], Awaitable[Message]]
+) -> "grpc.RpcMethodHandler[Any, Any]":
     """Wrap a handler of one request and one answer."""
 
     @functools.wraps(handler)
@@ -131,7 +133,9 @@ def streaming(
     return grpc.unary_stream_rpc_method_handler(call)
 
 
-def duplex(gate: Gatekeeper, handler: Callable[[Context, Caller], Awaitable[None]]) -> "grpc.RpcMethodHandler[Any, Any]":
+def duplex(
+    gate: Gatekeeper, handler: Callable[[Context, Caller], Awaitable[None]]
+) -> "grpc.RpcMethodHandler[Any, Any]":
     """Wrap a handler that reads from and writes to the context by itself."""
 
     @functools.wraps(handler)

@@ -117,7 +117,7 @@ class WorkersService:
             starts = outbox.starts
             message = workers_pb2.CoordinatorMessage(heard_ns=session.heard_ns, session=session.id)
             for effect, work in starts[:STARTS_PER_MESSAGE]:
-                _add_start(message, effect.sequence, effect.key, work, effect.slotless)
+                _add_start(message, effect.sequence, effect.key, work, effect.slots)
             for stop in outbox.stops:
                 message.stops.add(sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s)
             for signal in outbox.signals:
@@ -128,7 +128,7 @@ class WorkersService:
             for first in range(STARTS_PER_MESSAGE, len(starts), STARTS_PER_MESSAGE):
                 message = workers_pb2.CoordinatorMessage(session=session.id)
                 for effect, work in starts[first : first + STARTS_PER_MESSAGE]:
-                    _add_start(message, effect.sequence, effect.key, work, effect.slotless)
+                    _add_start(message, effect.sequence, effect.key, work, effect.slots)
                 await context.write(message.SerializeToString())
 
     def _welcome(self, session: Session, attached: AttachSession) -> workers_pb2.CoordinatorMessage:
@@ -145,7 +145,8 @@ class WorkersService:
                 lease_s=self._heartbeat_s * SILENT_BEATS,
                 mark=attached.mark,
                 verdicts=[
-                    workers_pb2.Verdict(key=key_to_proto(key), kind=kinds[kind]) for key, kind in attached.verdicts
+                    workers_pb2.Verdict(key=key_to_proto(key), kind=kinds[kind], slots=slots)
+                    for key, kind, slots in attached.verdicts
                 ],
             ),
         )
@@ -268,9 +269,9 @@ def _report_item(worker: str, report: Report) -> Item:
 
 
 def _add_start(
-    message: workers_pb2.CoordinatorMessage, sequence: int, key: AttemptKey, work: bytes, slotless: bool
+    message: workers_pb2.CoordinatorMessage, sequence: int, key: AttemptKey, work: bytes, slots: int
 ) -> None:
-    start = message.starts.add(sequence=sequence, work=work, slotless=slotless)
+    start = message.starts.add(sequence=sequence, work=work, slots=slots)
     start.key.job, start.key.stage, start.key.attempt = key
 
 

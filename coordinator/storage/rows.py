@@ -118,9 +118,25 @@ def statements(changes: Iterable[Change]) -> list[Statement]:
 def _queued(out: _Statements, c: JobQueued) -> None:
     labels = json.dumps(c.labels) if c.labels else ""
     row: list[Any] = [
-        c.number, c.id, c.owner, c.family, c.name, c.key or None, c.digest or None, c.pin, labels, c.priority,
-        c.slots, c.work, c.at_us, 1, 0, "", 0, 0,
-    ]  # fmt: skip
+        c.number,
+        c.id,
+        c.owner,
+        c.family,
+        c.name,
+        c.key or None,
+        c.digest or None,
+        c.pin,
+        labels,
+        c.priority,
+        c.slots,
+        c.work,
+        c.at_us,
+        1,
+        0,
+        "",
+        0,
+        0,
+    ]
     out.inserted[c.number] = row
     out.add(INSERT_JOB, row)
     out.record(c.number, "queued", c.at_us, 0, 0, "", "")
@@ -164,9 +180,22 @@ def _ended(out: _Statements, c: Ended) -> None:
     status = LogStatus.COMPLETE if unknown or held >= c.ledger_bytes else LogStatus.ARRIVING
     out.add(
         END,
-        (c.outcome, c.end, c.exit_code, c.signal, c.cause, c.error, c.started_at_us, c.ended_at_us, c.ledger_bytes,
-         c.output_bytes if held else 0, held, status, c.number),
-    )  # fmt: skip
+        (
+            c.outcome,
+            c.end,
+            c.exit_code,
+            c.signal,
+            c.cause,
+            c.error,
+            c.started_at_us,
+            c.ended_at_us,
+            c.ledger_bytes,
+            c.output_bytes if held else 0,
+            held,
+            status,
+            c.number,
+        ),
+    )
     if unknown:
         out.add(END_LOG_UNKNOWN, (c.number,))
     elif status is LogStatus.ARRIVING:

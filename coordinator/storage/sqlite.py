@@ -279,7 +279,7 @@ def _load(reader: sqlite3.Connection) -> list[Change]:
                 row["sequence"],
                 "",
                 row["seen_at"],
-            )  # fmt: skip
+            )
         )
     for row in reader.execute(LOAD_JOBS):
         changes.extend(_job_changes(row))
@@ -306,7 +306,7 @@ def _job_changes(row: sqlite3.Row) -> list[Change]:
             row["work"],
             row["queued_at"],
             row["attempt"],
-        )  # fmt: skip
+        )
     ]
     if state is State.QUEUED:
         return changes
@@ -334,6 +334,6 @@ def _job_changes(row: sqlite3.Row) -> list[Change]:
                 0,
                 b"",
                 row["finished_at"],
-            )  # fmt: skip
+            )
         )
     return changes

@@ -10,7 +10,7 @@ import signal as signals
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_jobs
@@ -30,7 +30,7 @@ from hostler.cli.submission import place_on_worker, spec_of
 from hostler.client import Client
 from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
 from hostler.frames import ERR, GAP, OUT, iter_frames, parse_gap
-from hostler.jobs import Job, JobQuery, LogStatus
+from hostler.jobs import Job, JobQuery, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, time_shape
 
@@ -147,7 +147,7 @@ def wait(place: Place, texts: Sequence[str], *, timeout_s: float) -> int:
     """Wait until jobs have ended and print each as it does; 0 only when all succeeded."""
 
     async def act() -> int:
-        ended: dict[str, Job] = {}
+        ended: dict[str, Progress] = {}
         async with cluster(place) as client:
             ids = list(dict.fromkeys(await resolve_jobs(client, texts)))
             deadline = time.monotonic() + timeout_s if timeout_s else None
@@ -155,8 +155,8 @@ def wait(place: Place, texts: Sequence[str], *, timeout_s: float) -> int:
                 ended[job.id] = job
                 if not place.as_json:
                     print_line(f"{job.id} {state_text(job)}")
-        if place.as_json:
-            print_json({"jobs": [job_shape(ended[job]) for job in ids if job in ended]})
+            if place.as_json:
+                print_json({"jobs": [job_shape(await client.get(job)) for job in ids if job in ended]})
         if len(ended) < len(ids):
             say(f"{len(ids) - len(ended)} of {len(ids)} jobs had not ended after {timeout_s:g} s")
             return JOB_FAILED
@@ -194,8 +194,9 @@ def signal_number(text: str) -> int:
         raise usage_failure(f"{text!r} is no signal", hint="give a name or a number, for example INT or 2") from None
 
 
-async def _ends(client: Client, ids: Sequence[str], *, deadline: float | None) -> Any:
-    left, away_since = list(ids), None
+async def _ends(client: Client, ids: Sequence[str], *, deadline: float | None) -> AsyncIterator[Progress]:
+    left = list(ids)
+    away_since: float | None = None
     while left:
         left_s = 0.0 if deadline is None else deadline - time.monotonic()
         if deadline is not None and left_s <= 0:
@@ -257,9 +258,8 @@ def _stop_text(was: Job | HostlerError, end: Job) -> str:
     return f"{state_text(end)}; {receipt_text(end.end.receipt)}"
 
 
-async def _or_error(call: Any) -> Job | HostlerError:
+async def _or_error(call: Awaitable[Job]) -> Job | HostlerError:
     try:
-        found: Job = await call
+        return await call
     except HostlerError as error:
         return error
-    return found

@@ -25,7 +25,7 @@ CLUSTER = "The cluster"
 JOBS = "Jobs"
 # What follows the program's name is the program's, also when it looks like an option of ours.
 JOB_COMMAND = {"allow_interspersed_args": False}
-Argv = Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The program and its arguments.")]
+Argv = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The program and its arguments.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
 

@@ -64,7 +64,7 @@ def expanded(command: Callable[..., int]) -> Callable[..., int]:
     with the short one.
     """
     parameters = inspect.signature(command).parameters
-    groups = {name: one.annotation for name, one in parameters.items() if is_dataclass(one.annotation)}
+    groups: dict[str, Any] = {name: one.annotation for name, one in parameters.items() if is_dataclass(one.annotation)}
     flat = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, one in parameters.items() if name not in groups]
     for kind in groups.values():
         flat.extend(

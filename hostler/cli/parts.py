@@ -207,7 +207,7 @@ class Parts:
             return
         if status == CONFIGURATION_ERROR and not self._ready:
             sentence = (self.tail(run.part.name, run.log_offset) or [f"{run.part.name} cannot start"])[-1]
-            self._give_up(Failure(sentence.removeprefix("hostler: "), exit_code=USAGE, code="invalid_request"))
+            self._give_up(Failure(re.sub(r"^hostler[ \w]*: ", "", sentence), exit_code=USAGE, code="invalid_request"))
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
         self._again(run.part, how, ran_s=time.monotonic() - run.started_at, log_offset=run.log_offset)

@@ -56,7 +56,8 @@ async def supervise(plan: Plan) -> None:
         loop.add_reader(plan.lifeline_fd, end)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, end)
-        await asyncio.wait({over, parts.gave_up}, return_when=asyncio.FIRST_COMPLETED)
+        awaited: set[asyncio.Future[Any]] = {over, parts.gave_up}
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         if parts.gave_up.done():
             failure = parts.gave_up.result()
             os.write(plan.status_fd, json.dumps({"message": failure.message, "hint": failure.hint}).encode())

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hostler.cli.failures import Failure
-from hostler.jobs import Job, LogStatus, Receipt
+from hostler.jobs import Job, LogStatus, Progress, Receipt
 from hostler.lifecycle import Outcome, State
 from hostler.workers import Worker, WorkerState
 
@@ -63,11 +63,12 @@ def command_text(argv: Sequence[str]) -> str:
     return shlex.join(argv)
 
 
-def state_text(job: Job) -> str:
+def state_text(job: Job | Progress) -> str:
     """Where a job stands, in a few words: ``running``, ``stopping: unkillable``, ``failed: exit status 3``."""
     if job.state is not State.FINISHED:
-        return f"{job.state.word}: {job.phase}" if job.phase else job.state.word
-    end = job.end
+        phase = job.phase if isinstance(job, Job) else ""
+        return f"{job.state.word}: {phase}" if phase else job.state.word
+    end = job.end if isinstance(job, Job) else job
     if job.outcome is Outcome.SUCCEEDED or end is None:
         return job.outcome.word
     if end.signal:

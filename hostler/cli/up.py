@@ -10,7 +10,8 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from hostler.cli.beside import beside
@@ -31,6 +32,7 @@ POLL_S = 0.05
 CALL_S = 5.0
 REPORTED_JOBS_MAX = 20
 ASKED_JOBS_MAX = 1000
+COMMAND_CHARACTERS_MAX = 60
 COORDINATOR = "coordinator"
 GATEWAY = "gateway"
 
@@ -98,11 +100,12 @@ class _Up:
         if os.getuid() == 0 and self._settings.workers:
             say("jobs run as root, the user who started this")
         async with beside(self._told.wait()) as told, beside(self._until_ready(parts, client)) as ready:
-            await asyncio.wait({told, ready, parts.gave_up}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+            awaited: set[asyncio.Future[Any]] = {told, parts.gave_up}
+            await asyncio.wait({*awaited, ready}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and not parts.gave_up.done():
                 parts.ready()
                 self._print_ready(ready.result())
-                await asyncio.wait({told, parts.gave_up}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if told.done():
                 return None
             if parts.gave_up.done():
@@ -111,26 +114,26 @@ class _Up:
         return Failure(f"the cluster was not ready within {READY_S:g} s", hint=hint, exit_code=JOB_FAILED)
 
     async def _until_ready(self, parts: Parts, client: Client) -> str:
-        data_dir = self._settings.data_dir
         parts.start(self._part(COORDINATOR, COORDINATOR, Stage.COORDINATOR))
         # Only once our own coordinator holds the data directory: with another one on it, our workers would join
         # that one, take its jobs and stop them on the way out.
-        while (published := read_endpoint(data_dir)) is None or published.pid != parts.pid(COORDINATOR):
-            await asyncio.sleep(POLL_S)
+        await until(lambda: self._is_ours(parts.pid(COORDINATOR)))
         for name in self._worker_names:
             given = {"name": name, "stop_jobs": True, "coordinator": self._address}
             parts.start(self._part(f"worker {name}", "worker_agent", Stage.WORKERS, given))
         parts.start(self._part(GATEWAY, "http_gateway", Stage.GATEWAY, {"coordinator": self._address}))
         await client.describe(wait_for_ready=True, timeout_s=READY_S)
-        while not await self._workers_connected(client):
-            await asyncio.sleep(POLL_S)
-        while not (url := gateway_url(self._settings, parts.pid(GATEWAY))) or not await is_healthy(url):
-            await asyncio.sleep(POLL_S)
-        return url
+        await until(lambda: self._workers_connected(client))
+        await until(lambda: is_healthy(gateway_url(self._settings, parts.pid(GATEWAY))))
+        return gateway_url(self._settings, parts.pid(GATEWAY))
 
     def _part(self, name: str, program: str, stage: Stage, given: dict[str, object] | None = None) -> Part:
         settings = self._settings.model_dump(mode="json") | (given or {})
         return Part(name=name, program=program, settings=settings, stage=stage)
+
+    async def _is_ours(self, pid: int) -> bool:
+        published = read_endpoint(self._settings.data_dir)
+        return published is not None and published.pid == pid
 
     async def _workers_connected(self, client: Client) -> bool:
         try:
@@ -185,19 +188,22 @@ class _Up:
             return ()
 
     async def _report(self, client: Client, jobs: Sequence[Job]) -> None:
-        ended: list[Job] = []
+        ended: list[str] = []
         try:
-            async for job in client.wait([job.id for job in jobs], timeout_s=CALL_S):
-                ended.append(job)
+            async for progress in client.wait([job.id for job in jobs], timeout_s=CALL_S):
+                ended.append(progress.id)
+                if len(ended) <= REPORTED_JOBS_MAX:
+                    self._report_one(await client.get(progress.id))
         except HostlerError as error:
             say(error.message)
-        for job in ended[:REPORTED_JOBS_MAX]:
-            receipt = f"; {receipt_text(job.end.receipt)}" if job.end is not None else ""
-            say(f"{state_text(job)}: {job.id} {command_text(job.spec.work.argv)[:60]}{receipt}")
         if len(ended) > REPORTED_JOBS_MAX:
             say(f"and {len(ended) - REPORTED_JOBS_MAX} more")
         if len(ended) < len(jobs):
             say(f"the end of {len(jobs) - len(ended)} jobs is not known yet; it will be when the worker is back")
+
+    def _report_one(self, job: Job) -> None:
+        receipt = f"; {receipt_text(job.end.receipt)}" if job.end is not None else ""
+        say(f"{state_text(job)}: {job.id} {command_text(job.spec.work.argv)[:COMMAND_CHARACTERS_MAX]}{receipt}")
 
 
 def worker_names(host: str, count: int) -> list[str]:
@@ -215,8 +221,18 @@ def gateway_url(settings: Settings, pid: int) -> str:
     return str(published["http"]) if published["pid"] == pid else ""
 
 
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Return once *holds* says yes; the caller bounds the wait."""
+    while True:
+        if await holds():
+            return
+        await asyncio.sleep(POLL_S)
+
+
 async def is_healthy(url: str) -> bool:
-    """Say whether ``GET /health`` answers 200."""
+    """Say whether ``GET /health`` answers 200; an empty *url* does not."""
+    if not url:
+        return False
     place = urlsplit(url)
     try:
         async with asyncio.timeout(CALL_S):

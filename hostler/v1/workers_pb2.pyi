@@ -433,7 +433,10 @@ class Verdict(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     kind: Global___VerdictKind.ValueType
+    slots: _builtins.int
+    """of a kept attempt"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -441,10 +444,11 @@ class Verdict(_message.Message):
         *,
         key: _types_pb2.AttemptKey | None = ...,
         kind: Global___VerdictKind.ValueType = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "kind", b"kind", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,12 +461,13 @@ class Start(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
-    SLOTLESS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """per worker; the worker accepts only what is above its mark"""
     work: _builtins.bytes
     """a serialized Work"""
-    slotless: _builtins.bool
+    slots: _builtins.int
+    """of the worker's; 0: starts at once"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -471,11 +476,11 @@ class Start(_message.Message):
         sequence: _builtins.int = ...,
         key: _types_pb2.AttemptKey | None = ...,
         work: _builtins.bytes = ...,
-        slotless: _builtins.bool = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "sequence", b"sequence", "slotless", b"slotless", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "sequence", b"sequence", "slots", b"slots", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,301 @@
+"""A coordinator for gateway tests: the real contract over a real socket, with jobs that a test moves by hand.
+
+It runs nothing. A test sets `on_submit` to say what becomes of a new job, changes jobs with `move`,
+and fills logs with `write`. What a real coordinator decides (placement, stops) is reduced to the
+few rules the gateway can see.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from hostler.errors import HostlerError, JobNotFound, NotRunning, Unavailable, WorkerNotFound
+from hostler.frames import encode, iter_frames
+from hostler.ids import new_uuid
+from hostler.jobs import End, Job, LogStatus, Progress, Receipt, SentSignal, check_spec
+from hostler.lifecycle import Outcome, State
+from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
+from hostler.wire import jobs as wire
+from hostler.wire.errors import error_to_proto, status_of, trailers_of
+from hostler.wire.workers import worker_to_proto
+from hostler.workers import Worker, WorkerState
+
+NOW_US = 1_790_000_000_000_000
+WORKER = "d5feef60-3029-11e9-b210-d663bd873d93"  # the document's
+CHUNK_BYTES = 256 * 1024
+
+Context = Any
+
+
+def a_worker(**changes: Any) -> Worker:
+    """A connected worker with the id of the document."""
+    worker = Worker(
+        id=WORKER, name="here", state=WorkerState.CONNECTED, slots=4, labels={"zone": "a"}, version="0.1.0", host="h"
+    )
+    return replace(worker, **changes)
+
+
+def an_end(**changes: Any) -> End:
+    """The end of a program that exited well, with its proof."""
+    end = End(
+        started_at_us=NOW_US,
+        ended_at_us=NOW_US + 1_000_000,
+        exit_code=0,
+        cause="exit",
+        evidence="it exited by itself",
+        receipt=Receipt(verified_by="wait", verified_at_us=NOW_US + 1_000_000),
+    )
+    return replace(end, **changes)
+
+
+def running(job: Job) -> Job:
+    """What becomes of a job whose program starts."""
+    return replace(job, state=State.RUNNING, attempt=1, worker=job.spec.worker or WORKER, started_at_us=NOW_US + 5)
+
+
+def finished(job: Job, outcome: Outcome = Outcome.SUCCEEDED, **changes: Any) -> Job:
+    """What becomes of a job whose program ends."""
+    return replace(
+        running(job),
+        state=State.FINISHED,
+        outcome=outcome,
+        end=an_end(**changes),
+        finished_at_us=NOW_US + 1_000_000,
+        log_status=LogStatus.COMPLETE,
+    )
+
+
+def not_started(job: Job) -> Job:
+    """What becomes of a job whose program is not there."""
+    text = f'exec: "{job.spec.work.argv[0]}": executable file not found in $PATH'
+    return finished(job, Outcome.FAILED, exit_code=None, cause="not_started", error=text)
+
+
+def killed(job: Job, name: str = "SIGKILL", outcome: Outcome = Outcome.STOPPED) -> Job:
+    """What becomes of a job that is stopped."""
+    receipt = Receipt(
+        signals=(SentSignal(signal=name, at_us=NOW_US + 6, processes=2),), verified_by="wait", verified_at_us=NOW_US + 9
+    )
+    return finished(job, outcome, exit_code=None, signal=name, cause="stop", receipt=receipt)
+
+
+class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
+    """The servicers. `start` and `stop` may be called again and again: what it knows is kept."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.jobs: dict[str, Job] = {}
+        self.workers = [a_worker()]
+        self.on_submit: Callable[[Job], Job] = running
+        self.on_stop: Callable[[Job], Job] = killed
+        self.refuse: HostlerError | None = None  # what every call answers
+        self.submit_sizes: list[int] = []  # how many jobs came in each call
+        self.principals: set[str] = set()
+        self.graces: list[float | None] = []
+        self.signals: list[int] = []
+        self.hold = asyncio.Event()  # cleared: submissions wait for it
+        self.hold.set()
+        self.readers = 0  # log streams that are open now
+        self._logs: dict[str, bytes] = {}
+        self._changed = asyncio.Condition()
+        self._server: grpc.aio.Server | None = None
+        self._count = 0
+        self.accepted: asyncio.Queue[str] = asyncio.Queue()  # every job's id, in order
+
+    async def start(self) -> None:
+        """Serve."""
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        jobs_pb2_grpc.add_JobsServicer_to_server(self, self._server)
+        jobs_pb2_grpc.add_ClusterServicer_to_server(self, self._server)
+        self._server.add_insecure_port(self.address)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """End every call at once and serve no more."""
+        if self._server is not None:
+            await self._server.stop(0)
+            self._server = None
+
+    async def move(self, job: str, change: Callable[[Job], Job]) -> None:
+        """Change a job and wake whoever waits for it."""
+        self.jobs[job] = change(self.jobs[job])
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def write(self, job: str, *frames: tuple[int, bytes]) -> None:
+        """Append frames to a job's ledger and wake its readers."""
+        self._logs[job] = self._logs.get(job, b"") + b"".join(encode(k, p, NOW_US) for k, p in frames)
+        await self.move(job, lambda j: replace(j, log_position=len(self._logs[job])))
+
+    async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.SubmitResponse:
+        """Accept jobs."""
+        await self._check(context)
+        await self.hold.wait()
+        self.submit_sizes.append(len(request.jobs))
+        answer = jobs_pb2.SubmitResponse()
+        for message in request.jobs:
+            spec = wire.spec_from_proto(message)
+            self.principals.add(spec.principal)
+            error = check_spec(spec)
+            if spec.worker and spec.worker not in [w.id for w in self.workers]:
+                error = error or WorkerNotFound("no such worker", field="worker")
+            if error is not None:
+                answer.results.add(error=error_to_proto(error))
+                continue
+            self._count += 1
+            job = Job(
+                id=new_uuid(self._count.to_bytes(16)), spec=spec, state=State.QUEUED, queued_at_us=NOW_US + self._count
+            )
+            self.jobs[job.id] = self.on_submit(job)
+            self.accepted.put_nowait(job.id)
+            answer.results.add(id=job.id)
+        return answer
+
+    async def Get(self, request: jobs_pb2.GetRequest, context: Context) -> Any:
+        """Show a job."""
+        await self._check(context)
+        job = self.jobs.get(request.id)
+        if job is None or (request.family and job.spec.family != request.family):
+            return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
+        return wire.job_to_proto(job)
+
+    async def List(self, request: jobs_pb2.ListRequest, context: Context) -> jobs_pb2.ListResponse:
+        """List jobs."""
+        await self._check(context)
+        query = wire.query_from_proto(request)
+        found = [
+            job
+            for job in list(self.jobs.values())[int(query.after or 0) :]
+            if (not query.states or job.state in query.states) and query.name in ("", job.spec.name)
+        ]
+        page = found[: query.limit]
+        following = str(int(query.after or 0) + len(page)) if len(found) > len(page) else ""
+        return jobs_pb2.ListResponse(jobs=[wire.job_to_proto(job) for job in page], next=following)
+
+    async def Stop(self, request: jobs_pb2.StopRequest, context: Context) -> Any:
+        """Stop a job."""
+        await self._check(context)
+        self.graces.append(request.grace_s if request.HasField("grace_s") else None)
+        if request.id not in self.jobs:
+            return await _fail(context, JobNotFound("not found"))
+        if self.jobs[request.id].state is not State.FINISHED:
+            await self.move(request.id, self.on_stop)
+        return wire.job_to_proto(self.jobs[request.id])
+
+    async def Signal(self, request: jobs_pb2.SignalRequest, context: Context) -> Any:
+        """Note a signal."""
+        await self._check(context)
+        if self.jobs[request.id].state is not State.RUNNING:
+            return await _fail(context, NotRunning("the job does not run"))
+        self.signals.append(request.signal)
+        return jobs_pb2.SignalResponse()
+
+    async def Wait(self, request: jobs_pb2.WaitRequest, context: Context) -> AsyncIterator[jobs_pb2.WaitResponse]:
+        """Tell each job once."""
+        await self._check(context)
+        left = list(request.ids)
+        until = State(request.until)
+        try:
+            async with asyncio.timeout(request.timeout_s or None), self._changed:
+                while left:
+                    for job_id in [i for i in left if self.jobs[i].state >= until]:
+                        left.remove(job_id)
+                        yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(_progress(self.jobs[job_id]))])
+                    if left:
+                        await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def Feed(self, request_iterator: Any, context: Context) -> AsyncIterator[jobs_pb2.FeedResponse]:
+        """Not used by a gateway."""
+        await _fail(context, NotRunning("nothing reads"))
+        yield jobs_pb2.FeedResponse()
+
+    async def Watch(self, request: jobs_pb2.WatchRequest, context: Context) -> AsyncIterator[jobs_pb2.JobEvent]:
+        """Not used by a gateway."""
+        await _fail(context, NotRunning("nothing is told"))
+        yield jobs_pb2.JobEvent()
+
+    async def ReadLog(self, request: jobs_pb2.ReadLogRequest, context: Context) -> AsyncIterator[jobs_pb2.LogChunk]:
+        """Stream a ledger."""
+        await self._check(context)
+        position = int(getattr(request, "from"))
+        self.readers += 1
+        try:
+            while True:
+                job = self.jobs[request.id]
+                for piece in _pieces(self._logs.get(request.id, b"")[position:]):
+                    yield _chunk(job, position, piece)
+                    position += len(piece)
+                if position < len(self._logs.get(request.id, b"")):
+                    continue
+                if not request.follow or self.jobs[request.id].log_status is not LogStatus.ARRIVING:
+                    yield _chunk(self.jobs[request.id], position, b"", end=True)
+                    return
+                async with self._changed:
+                    await self._changed.wait()
+        finally:
+            self.readers -= 1
+
+    async def ListWorkers(self, request: jobs_pb2.ListWorkersRequest, context: Context) -> jobs_pb2.ListWorkersResponse:
+        """List workers."""
+        await self._check(context)
+        return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(w) for w in self.workers])
+
+    async def Describe(self, request: jobs_pb2.DescribeRequest, context: Context) -> jobs_pb2.DescribeResponse:
+        """Say how it fares."""
+        await self._check(context)
+        states = [job.state for job in self.jobs.values()]
+        return jobs_pb2.DescribeResponse(
+            version="0.1.0",
+            epoch=1,
+            queued=states.count(State.QUEUED),
+            running=states.count(State.RUNNING),
+            workers=len(self.workers),
+            started_at_us=NOW_US,
+            data_dir="/there",
+        )
+
+    async def _check(self, context: Context) -> None:
+        if self.refuse is not None:
+            await _fail(context, self.refuse)
+
+
+async def _fail(context: Context, error: HostlerError) -> None:
+    context.set_trailing_metadata(trailers_of(error))
+    await context.abort(status_of(error), error.message)
+
+
+def _progress(job: Job) -> Progress:
+    end = job.end or End()
+    return Progress(job.id, job.state, job.outcome, end.exit_code, end.signal, end.cause, end.error)
+
+
+def _pieces(ledger: bytes) -> Iterator[bytes]:
+    """Cut a ledger into pieces of whole frames."""
+    start = end = 0
+    for frame in iter_frames(ledger):
+        end = frame.end
+        if end - start >= CHUNK_BYTES:
+            yield ledger[start:end]
+            start = end
+    if end > start:
+        yield ledger[start:end]
+
+
+def _chunk(job: Job, position: int, frames: bytes, *, end: bool = False) -> jobs_pb2.LogChunk:
+    return jobs_pb2.LogChunk(
+        position=position,
+        frames=frames,
+        end=end,
+        status=types_pb2.LogStatus.ValueType(job.log_status),
+        lost_bytes=job.log_lost_bytes,
+        attempt=job.attempt,
+    )
+
+
+NOT_NOW = Unavailable("the coordinator's disk is full", retry_after_s=7.0)

@@ -1,0 +1,520 @@
+"""``/v1`` as docs/http-api.md describes it, in its order; the log has a file of its own."""
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hostler.errors import KeyConflict, Unavailable
+from hostler.jobs import EndedProcess, Job, LogStatus, Receipt, SentSignal, Usage
+from hostler.lifecycle import Outcome, State
+from tests.gateway.conftest import Caller
+from tests.gateway.fake_coordinator import (
+    NOT_NOW,
+    NOW_US,
+    WORKER,
+    FakeCoordinator,
+    an_end,
+    finished,
+    killed,
+    not_started,
+    running,
+)
+
+UNKNOWN = "4c5ced1c-5ea9-40f8-90ce-63d09cea26f6"
+
+
+async def submitted(gateway: Caller, **item: Any) -> str:
+    """Submit one job and return its id."""
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["true"], **item}]})
+    assert answer.status == 200, answer.text
+    job: str = answer.json["jobs"][0]["id"]
+    return job
+
+
+# POST /v1/jobs
+
+
+async def test_every_field_of_an_item_reaches_the_coordinator(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Those of the reference, with their defaults."""
+    full = {
+        "argv": ["sh", "-c", "exit 3"],
+        "env": {"A": "ä"},
+        "cwd": "/tmp",
+        "worker": WORKER,
+        "labels": {"zone": "a"},
+        "priority": -5,
+        "timeout": 1.5,
+        "grace": 0,
+        "key": "k",
+        "name": "n",
+        "owner": "o",
+        "slots": 2,
+        "output_bytes_max": 1000,
+        "leftovers": "wait",
+    }
+
+    spec = coordinator.jobs[await submitted(gateway, **full)].spec
+    plain = coordinator.jobs[await submitted(gateway)].spec
+
+    assert (spec.work.argv, spec.work.env, spec.work.cwd) == (("sh", "-c", "exit 3"), {"A": "ä"}, "/tmp")
+    assert (spec.worker, spec.labels, spec.priority, spec.slots) == (WORKER, {"zone": "a"}, -5, 2)
+    assert (spec.work.timeout_s, spec.work.grace_s, spec.work.output_bytes_max) == (1.5, 0.0, 1000)
+    assert (spec.key, spec.name, spec.owner, spec.work.leftovers_wait) == ("k", "n", "o", True)
+    assert (plain.slots, plain.work.grace_s, plain.work.leftovers_wait, plain.family) == (1, 10.0, False, "native")
+
+
+@pytest.mark.parametrize(
+    ("item", "field"),
+    [
+        ({}, "argv"),
+        ({"argv": []}, "argv"),
+        ({"argv": "true"}, "argv"),
+        ({"argv": ["a", 1]}, "argv.1"),
+        ({"argv": ["a\x00"]}, "argv"),
+        ({"argv": ["true"], "timeout": "1"}, "timeout"),
+        ({"argv": ["true"], "timeout": -1}, "timeout"),
+        ({"argv": ["true"], "priority": 1001}, "priority"),
+        ({"argv": ["true"], "priority": True}, "priority"),
+        ({"argv": ["true"], "slots": 2000}, "slots"),
+        ({"argv": ["true"], "output_bytes_max": 10**30}, "output_bytes_max"),
+        ({"argv": ["true"], "leftovers": "keep"}, "leftovers"),
+        ({"argv": ["true"], "env": {"A": 1}}, "env.A"),
+        ({"argv": ["true"], "comand": "x"}, "comand"),
+        ({"argv": ["true"], "worker": UNKNOWN}, "worker"),
+        ([], None),
+        (None, None),
+        (5, None),
+    ],
+)
+async def test_a_bad_item_is_an_error_in_its_place_and_the_rest_run(gateway: Caller, item: Any, field: Any) -> None:
+    """The error names the field; the order is that of the request."""
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["a"]}, item, {"argv": ["b"]}]})
+
+    first, bad, last = answer.json["jobs"]
+    assert answer.status == 200
+    assert list(first) == list(last) == ["id"]
+    assert list(bad) == ["error"]
+    assert set(bad["error"]) == {"code", "message", "field"}
+    assert bad["error"]["field"] == field
+
+
+async def test_an_item_that_names_an_unknown_worker_has_the_coordinators_code(gateway: Caller) -> None:
+    """Codes are the stable words of hostler.errors."""
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["a"], "worker": UNKNOWN}]})
+
+    assert answer.json["jobs"][0]["error"]["code"] == "worker_not_found"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", None),
+        (b"nope", None),
+        (b"[]", None),
+        (b"null", None),
+        (b"{}", "jobs"),
+        (b'{"jobs": {}}', "jobs"),
+        (b'{"jobs": [], "job": 1}', "job"),
+        (b'{"jobs": [{"argv": ["\\ud800"]}]}', None),
+        (b'{"jobs": [{"argv": ["a"], "timeout": NaN}]}', None),
+        (b'{"jobs": [{"argv": ["a"], "argv": ["b"]}]}', None),
+        (b'{"jobs": %s}' % (b"[" * 70 + b"]" * 70), None),
+    ],
+)
+async def test_a_body_of_another_form_is_400_and_nothing_is_done(
+    gateway: Caller, coordinator: FakeCoordinator, body: bytes, field: str | None
+) -> None:
+    """The error has the form of the family."""
+    answer = await gateway.call("POST", "/v1/jobs", data=body)
+
+    assert answer.status == 400
+    assert answer.json["error"]["code"] == "invalid_request"
+    assert answer.json["error"]["field"] == field
+    assert answer.json["error"]["message"]
+    assert not coordinator.jobs
+
+
+async def test_ten_thousand_jobs_in_one_call_have_an_id_each(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """The coordinator gets them in calls of at most 500."""
+    items = [{"argv": ["true", str(n)]} for n in range(10_000)]
+
+    answer = await gateway.post("/v1/jobs", {"jobs": items})
+
+    ids = [item["id"] for item in answer.json["jobs"]]
+    assert len(set(ids)) == 10_000
+    assert [coordinator.jobs[i].spec.work.argv[1] for i in ids] == [str(n) for n in range(10_000)]
+    assert max(coordinator.submit_sizes) <= 500
+    too_many = await gateway.post("/v1/jobs", {"jobs": [*items, items[0]]})
+    assert (too_many.status, too_many.json["error"]["code"]) == (413, "too_large")
+
+
+async def test_a_submission_may_have_16_mib_and_other_bodies_one(gateway: Caller) -> None:
+    """Above that the answer is 413, before the body is read to its end."""
+    word = "x" * 100_000
+    fits = await gateway.post("/v1/jobs", {"jobs": [{"argv": [word]} for _ in range(160)]})
+    over = await gateway.post("/v1/jobs", {"jobs": [{"argv": [word]} for _ in range(170)]})
+    other = await gateway.post("/v1/jobs/wait", {"ids": [word] * 11})
+
+    assert (fits.status, len(fits.json["jobs"])) == (200, 160)
+    assert (over.status, other.status) == (413, 413)
+    assert over.json["error"]["code"] == "too_large"
+
+
+async def test_the_header_idempotency_key_is_the_key_of_a_single_job(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """With several jobs, or another key in the item, it is an error."""
+    header = {"Idempotency-Key": "abc"}
+    one = {"jobs": [{"argv": ["true"]}]}
+
+    answer = await gateway.post("/v1/jobs", one, headers=header)
+    differs = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["true"], "key": "x"}]}, headers=header)
+    several = await gateway.post("/v1/jobs", {"jobs": one["jobs"] * 2}, headers=header)
+
+    assert coordinator.jobs[answer.json["jobs"][0]["id"]].spec.key == "abc"
+    assert differs.json["jobs"][0]["error"]["field"] == "key"
+    assert (several.status, several.json["error"]["field"]) == (400, "key")
+
+
+async def test_when_nothing_can_be_accepted_now_the_whole_answer_is_503(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """With Retry-After, so that a client repeats the call."""
+    coordinator.refuse = NOT_NOW
+
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["true"]}] * 3})
+
+    assert (answer.status, answer.json["error"]["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_no_jobs_are_no_error(gateway: Caller) -> None:
+    """An empty list has an empty answer."""
+    assert (await gateway.post("/v1/jobs", {"jobs": []})).json == {"jobs": []}
+
+
+# GET /v1/jobs
+
+
+async def test_the_list_is_filtered_and_comes_in_pages(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Oldest first; ``next`` is what ``after`` takes, and null at the end; empty parameters do not filter."""
+    ids = [await submitted(gateway, name="n") for _ in range(5)]
+    await coordinator.move(ids[0], finished)
+
+    first = await gateway.get("/v1/jobs?state=running,stopping&name=n&limit=3&after=&owner=")
+    second = await gateway.get("/v1/jobs", params={"state": "running", "limit": "3", "after": first.json["next"]})
+
+    assert [job["id"] for job in first.json["jobs"]] == ids[1:4]
+    assert first.json["next"]
+    assert second.json["next"] is None
+    assert (await gateway.get("/v1/jobs?name=other")).json == {"jobs": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("state=done", "state"), ("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("stat=1", "stat")],
+)
+async def test_a_list_parameter_that_means_nothing_is_400(gateway: Caller, query: str, field: str) -> None:
+    """A misspelt filter that shows everything would be worse."""
+    answer = await gateway.get(f"/v1/jobs?{query}")
+
+    assert (answer.status, answer.json["error"]["field"]) == (400, field)
+
+
+# GET /v1/jobs/{id}
+
+
+async def test_a_waiting_job_says_why_it_waits_and_has_nulls_for_what_is_not_there(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """Every key is always there."""
+    coordinator.on_submit = lambda job: replace(job, pending_reasons=("1 worker lacks the label gpu=yes",))
+    job = await submitted(gateway, name="n", labels={"gpu": "yes"}, cwd="/tmp", priority=3)
+
+    answer = await gateway.get(f"/v1/jobs/{job}")
+
+    assert answer.json == {
+        "id": job,
+        "name": "n",
+        "state": "queued",
+        "outcome": None,
+        "phase": None,
+        "exit_code": None,
+        "signal": None,
+        "worker": None,
+        "stage": 0,
+        "attempt": 0,
+        "cause": None,
+        "receipt": None,
+        "log": {"bytes": 0, "status": "arriving", "dropped_bytes": 0, "lost_bytes": 0},
+        "usage": None,
+        "times": {"queued": "2026-09-21T14:13:20.000001Z", "assigned": None, "started": None, "finished": None},
+        "owner": "",
+        "family": "native",
+        "labels": {"gpu": "yes"},
+        "priority": 3,
+        "argv": ["true"],
+        "cwd": "/tmp",
+        "pending": ["1 worker lacks the label gpu=yes"],
+    }
+
+
+async def test_a_job_that_is_over_shows_how_it_ended_with_cause_and_receipt(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """The receipt names signals, what ended, and what is left: nothing."""
+    receipt = Receipt(
+        signals=(SentSignal(signal="SIGTERM", at_us=NOW_US, processes=3),),
+        ended=(EndedProcess(pid=7, name="sh"),),
+        verified_by="wait+cgroup",
+        verified_at_us=NOW_US + 1,
+    )
+    usage = Usage(cpu_user_s=0.5, cpu_system_s=0.25, memory_bytes_max=1 << 20, processes=3)
+    job = await submitted(gateway)
+    await coordinator.move(
+        job,
+        lambda j: replace(
+            finished(
+                j,
+                Outcome.STOPPED,
+                exit_code=None,
+                signal="SIGTERM",
+                cause="stop",
+                receipt=receipt,
+                usage=usage,
+                evidence="somebody asked for it",
+                dropped_bytes=9,
+            ),
+            log_bytes=12,
+        ),
+    )
+
+    answer = (await gateway.get(f"/v1/jobs/{job}")).json
+
+    assert (answer["state"], answer["outcome"], answer["exit_code"]) == ("finished", "stopped", None)
+    assert (answer["signal"], answer["worker"], answer["attempt"]) == ("SIGTERM", WORKER, 1)
+    assert answer["cause"] == {"label": "stop", "evidence": "somebody asked for it"}
+    assert answer["receipt"] == {
+        "signals": [{"signal": "SIGTERM", "at": "2026-09-21T14:13:20.000000Z", "processes": 3}],
+        "ended": [{"pid": 7, "name": "sh"}],
+        "survivors": [],
+        "verified_by": "wait+cgroup",
+        "verified_at": "2026-09-21T14:13:20.000001Z",
+    }
+    assert answer["log"] == {"bytes": 12, "status": "complete", "dropped_bytes": 9, "lost_bytes": 0}
+    assert answer["usage"] == {
+        "cpu_user_s": 0.5, "cpu_system_s": 0.25, "memory_bytes_max": 1 << 20, "processes": 3,
+    }  # fmt: skip
+    assert answer["pending"] == []
+
+
+async def test_a_program_that_could_not_be_started_says_so_in_its_cause(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """The evidence is the text of the failure."""
+    coordinator.on_submit = not_started
+
+    answer = (await gateway.get(f"/v1/jobs/{await submitted(gateway)}")).json
+
+    assert answer["cause"]["label"] == "not_started"
+    assert "executable file not found" in answer["cause"]["evidence"]
+
+
+async def test_an_unknown_job_is_404_on_every_route_that_names_one(gateway: Caller) -> None:
+    """Whether it is a uuid or not."""
+    for name in (UNKNOWN, "x", "%ff", "wait", UNKNOWN.upper()):
+        for method, rest in (("GET", ""), ("GET", "/log"), ("POST", "/stop"), ("POST", "/signal")):
+            body = {"json": {"signal": 2}} if rest == "/signal" else {}
+            answer = await gateway.call(method, f"/v1/jobs/{name}{rest}", **body)
+            if answer.status == 500 and rest == "/signal":
+                raise AssertionError(answer.text)
+            assert (answer.status, answer.json["error"]["code"]) == (404, "job_not_found"), (method, name, rest)
+
+
+async def test_wait_answers_as_soon_as_the_job_is_over(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """And after the time, with the job as it stands."""
+    job = await submitted(gateway)
+
+    early = await gateway.get(f"/v1/jobs/{job}?wait=0.05")
+    call = asyncio.create_task(gateway.get(f"/v1/jobs/{job}?wait=60"))
+    await asyncio.sleep(0)
+    await coordinator.move(job, finished)
+
+    assert early.json["state"] == "running"
+    assert (await call).json["state"] == "finished"
+    assert (await gateway.get(f"/v1/jobs/{job}?wait=60")).json["state"] == "finished"
+    for wait in ("x", "-1", "nan"):
+        assert (await gateway.get(f"/v1/jobs/{job}?wait={wait}")).status == 400
+
+
+# POST /v1/jobs/wait
+
+
+async def test_many_jobs_are_waited_for_in_one_call(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Those that are over come with their end, the others are pending."""
+    ids = [await submitted(gateway) for _ in range(3)]
+    await coordinator.move(ids[0], lambda job: finished(job, Outcome.FAILED, exit_code=3))
+    await coordinator.move(ids[1], killed)
+
+    answer = await gateway.post("/v1/jobs/wait", {"ids": [*ids, ids[0]], "timeout": 0.1})
+
+    assert answer.json == {
+        "jobs": [
+            {"id": ids[0], "state": "finished", "outcome": "failed", "exit_code": 3, "signal": None},
+            {"id": ids[1], "state": "finished", "outcome": "stopped", "exit_code": None, "signal": "SIGKILL"},
+        ],
+        "pending": [ids[2]],
+    }
+    assert (await gateway.post("/v1/jobs/wait", {"ids": []})).json == {"jobs": [], "pending": []}
+    assert (await gateway.post("/v1/jobs/wait", {"ids": ids, "timeout": 0})).json["pending"] == [ids[2]]
+    assert (await gateway.post("/v1/jobs/wait", {"ids": ["x"]})).status == 404
+    assert (await gateway.post("/v1/jobs/wait", {"id": ids})).status == 400
+
+
+# POST /v1/jobs/{id}/stop
+
+
+async def test_a_stop_answers_with_the_receipt_once_it_is_verified(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """The grace is the job's own unless the body says otherwise; the body may be empty."""
+    ids = [await submitted(gateway) for _ in range(4)]
+
+    answer = await gateway.post(f"/v1/jobs/{ids[0]}/stop", {"grace": 1.5})
+    await gateway.call("POST", f"/v1/jobs/{ids[1]}/stop")
+    await gateway.post(f"/v1/jobs/{ids[2]}/stop", {})
+    await gateway.post(f"/v1/jobs/{ids[3]}/stop", {"grace": 0})
+
+    assert (answer.status, answer.json["outcome"]) == (200, "stopped")
+    assert answer.json["receipt"]["verified_by"] == "wait"
+    assert coordinator.graces == [1.5, None, None, 0.0]
+    for body in ({"grace": -1}, {"grace": "1"}, {"gracee": 1}, []):
+        assert (await gateway.post(f"/v1/jobs/{ids[0]}/stop", body)).status == 400
+
+
+async def test_a_stop_that_is_not_verified_in_time_is_202_and_says_who_lives(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """200 would say that nothing is left."""
+    receipt = Receipt(survivors=(EndedProcess(pid=17, name="d"),))
+    coordinator.on_stop = lambda job: replace(
+        job, state=State.STOPPING, phase="unkillable", end=an_end(exit_code=None, receipt=receipt)
+    )
+
+    answer = await gateway.post(f"/v1/jobs/{await submitted(gateway)}/stop")
+
+    assert (answer.status, answer.json["state"], answer.json["phase"]) == (202, "stopping", "unkillable")
+    assert answer.json["receipt"]["survivors"] == [{"pid": 17, "name": "d"}]
+
+
+# POST /v1/jobs/{id}/signal
+
+
+async def test_a_signal_is_a_name_or_a_number(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Of a job that does not run it is 409."""
+    job = await submitted(gateway)
+
+    for asked in ("SIGINT", "int", 15):
+        assert (await gateway.post(f"/v1/jobs/{job}/signal", {"signal": asked})).json["id"] == job
+    for asked in ("SIGNOPE", 0, 65, -1, 1.5, True, None):
+        answer = await gateway.post(f"/v1/jobs/{job}/signal", {"signal": asked})
+        assert answer.status == 400, asked
+    await coordinator.move(job, finished)
+    over = await gateway.post(f"/v1/jobs/{job}/signal", {"signal": 2})
+
+    assert coordinator.signals == [2, 2, 15]
+    assert (over.status, over.json["error"]["code"]) == (409, "not_running")
+
+
+# GET /v1/workers, /v1/cluster, /health
+
+
+async def test_workers_are_listed(gateway: Caller) -> None:
+    """With the fields of the reference."""
+    (worker,) = (await gateway.get("/v1/workers")).json["workers"]
+
+    assert worker["id"] == WORKER
+    assert {name: worker[name] for name in ("name", "state", "slots", "labels", "version")} == {
+        "name": "here", "state": "connected", "slots": 4, "labels": {"zone": "a"}, "version": "0.1.0",
+    }  # fmt: skip
+
+
+async def test_the_cluster_says_how_it_fares(gateway: Caller) -> None:
+    """From the coordinator's memory."""
+    await submitted(gateway)
+
+    answer = (await gateway.get("/v1/cluster")).json
+
+    assert (answer["version"], answer["workers"], answer["queued"], answer["running"]) == ("0.1.0", 1, 0, 1)
+
+
+async def test_health_is_ok_while_the_coordinator_answers_and_503_while_it_does_not(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """And ok again when it is back: the gateway survives its restart."""
+    before = await gateway.get("/health")
+    await coordinator.stop()
+    async with asyncio.timeout(10):
+        while (gone := await gateway.get("/health")).status == 200:
+            await asyncio.sleep(0.05)
+    refused = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["true"]}]})
+    await coordinator.start()
+    async with asyncio.timeout(15):
+        while (back := await gateway.get("/health")).status != 200:
+            await asyncio.sleep(0.05)
+
+    assert before.json == {"status": "ok", "workers": 1, "queued": 0, "running": 0, "version": "0.1.0"}
+    assert (gone.status, gone.json["status"]) == (503, "unavailable")
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    assert back.json == before.json
+    assert await submitted(gateway)
+
+
+async def test_an_error_of_the_coordinator_keeps_its_code(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """The table to HTTP is that of hostler.errors."""
+    coordinator.refuse = KeyConflict("the key was used before", field="key")
+    conflict = await gateway.get(f"/v1/jobs/{UNKNOWN}")
+    coordinator.refuse = Unavailable("stopping")
+    gone = await gateway.get("/v1/workers")
+
+    assert (conflict.status, conflict.json["error"]) == (
+        409,
+        {"code": "key_conflict", "message": "the key was used before", "field": "key"},
+    )
+    assert gone.status == 503
+
+
+async def test_jobs_of_every_family_are_seen(gateway: Caller) -> None:
+    """The native API is the one that sees all."""
+    started = await gateway.post("/start", {"worker_id": WORKER, "command": "true"})
+
+    answer = await gateway.get(f"/v1/jobs/{started.json['job_id']}")
+
+    assert answer.json["family"] == "scheduler"
+
+
+async def test_texts_of_any_kind_come_back_as_they_went(gateway: Caller) -> None:
+    """Quotes, line ends, controls and the whole of Unicode."""
+    name = "\"\\\n\t\x01\u2028é\U0001f40e'</script>"
+
+    job = await submitted(gateway, name=name)
+
+    assert (await gateway.get(f"/v1/jobs/{job}")).json["name"] == name
+    assert json.loads((await gateway.get("/v1/jobs", params={"name": name})).text)["jobs"][0]["id"] == job
+
+
+async def test_a_job_shows_the_log_it_lost(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Loss is never silent."""
+
+    def lost(job: Job) -> Job:
+        return replace(running(job), log_status=LogStatus.LOST, log_lost_bytes=10)
+
+    job = await submitted(gateway)
+    await coordinator.move(job, lost)
+
+    assert (await gateway.get(f"/v1/jobs/{job}")).json["log"] == {
+        "bytes": 0, "status": "lost", "dropped_bytes": 0, "lost_bytes": 10,
+    }  # fmt: skip

@@ -1,0 +1,226 @@
+"""The agent's centre: commands of the coordinator on one side, events of the runner on the other.
+
+It journals what it accepts before it acts, starts what has room, and keeps what is to be said. It
+knows no protobuf and no stream; `link` and `log_push` carry its words.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from hostler import logs
+from hostler.jobs import Usage
+from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Started, Unkillable
+from worker_agent.attempts import Cause, Ended
+from worker_agent.journal import Accepted, Journal, JournalFull
+from worker_agent.recovery import Fate, recover
+from worker_agent.reports import Assignments, HeldState, StartCommand
+from worker_agent.runner import ProcessCapReached, Runner
+
+SAMPLE_S = 5.0
+STOP_GRACE_S = 10.0  # for jobs that end with the worker
+LEAVE_S = 25.0  # for everything that is to be ended and acknowledged before a goodbye
+RETURN_S = 2.0  # for giving back what was not started
+
+
+class Agent:
+    """Owns the journal and the assignments; the runner tells it what happens to programs."""
+
+    def __init__(self, journal: Journal, slots: int) -> None:
+        self.journal = journal
+        self.assignments = Assignments(slots)
+        self.news = asyncio.Event()  # something is to be said on the control stream
+        self.log_news = asyncio.Event()  # a log has grown or may go on
+        self.draining = False
+        self.samples: dict[str, Usage] = {}  # the latest, not yet said
+        self.fed: dict[str, int] = {}  # stdin taken, not yet said
+        self._memory_max: dict[str, int] = {}
+        self._emptied = asyncio.Event()
+        self._runner: Runner
+
+    async def recover(self, runner: Runner) -> None:
+        """Take over what an earlier agent left; must be called before anything else."""
+        self._runner = runner
+        fates = await recover(runner, self.journal.open_attempts.keys())
+        for found in fates.values():
+            running = found.fate in (Fate.RUNNING, Fate.UNKNOWN)
+            self.assignments.adopt(found.key, running=running, ended=found.ended)
+        for key in self.journal.tombstones:
+            self.assignments.prove_never_ran(key)
+        logs.get().info(
+            "agent.started",
+            generation=self.journal.generation,
+            running=sum(f.fate is Fate.RUNNING for f in fates.values()),
+            ended=sum(f.fate is Fate.ENDED for f in fates.values()),
+            never_ran=sum(f.fate is Fate.NEVER_RAN for f in fates.values()),
+            unknown=sum(f.fate is Fate.UNKNOWN for f in fates.values()),
+        )
+
+    # Commands of the coordinator
+
+    def on_starts(self, commands: Iterable[StartCommand]) -> None:
+        """Accept what is new, durably, and start what has room."""
+        accepted, too_late = self.assignments.receive(commands, self.journal.mark)
+        if self.draining:
+            too_late, accepted = too_late + accepted, []
+        try:
+            self.journal.accept([Accepted(c.order.key, c.sequence, c.digest.hex()) for c in accepted])
+        except JournalFull as error:
+            # Nothing was promised. Another worker may have room; this one takes nothing more for now.
+            logs.get().error("attempt.refused", reason=f"the journal cannot be written: {error}")
+            self.draining = True
+            too_late, accepted = too_late + accepted, []
+        for command in accepted:
+            self.assignments.accept(command)
+        for command in too_late:
+            self.assignments.prove_never_ran(command.order.key)
+        self._fill()
+
+    def on_stop(self, key: str, sequence: int, grace_s: float) -> None:
+        """End an attempt, or make sure that it never begins."""
+        state = self.assignments.stop(key)
+        if state is HeldState.RUNNING:
+            self._runner.stop(key, grace_s=grace_s, cause=Cause.STOP)
+        elif state is None:
+            if sequence > self.journal.mark:
+                self.journal.tombstone(key, sequence)
+            self.assignments.prove_never_ran(key)
+        self._fill()
+
+    def on_signal(self, key: str, number: int) -> None:
+        """Signal the main process of an attempt; one that does not run is passed over."""
+        self._runner.signal(key, number)
+
+    def on_feed(self, key: str, offset: int, content: bytes, *, eof: bool) -> None:
+        """Give standard input to an attempt; what cannot be taken is told by `fed` and sent again."""
+        if not self._runner.feed(key, offset, content, eof=eof):
+            self.fed.setdefault(key, offset if key in self.assignments.held else -1)
+            self.news.set()
+
+    def on_acknowledged(self, keys: Iterable[str]) -> None:
+        """The coordinator has these ends."""
+        self._let_go([key for key in keys if self.assignments.acknowledge(key)])
+
+    def on_verdict(self, key: str, kind: str, slots: int) -> None:
+        """Reconcile one attempt of the inventory: keep, kill or forget."""
+        if kind == "keep":
+            self.assignments.keep(key, slots)
+        elif kind == "forget":
+            self._let_go([key] if self.assignments.forget(key) else [])
+        else:
+            self.on_stop(key, 0, 0.0)
+
+    def on_connected(self, mark: int) -> None:
+        """A stream is up and reconciled."""
+        self.journal.raise_mark(mark)
+        self.assignments.connected()
+        self._fill()
+        self.news.set()
+
+    def on_log_mark(self, key: str, received: int, stored: int, *, forget: bool) -> None:
+        """The coordinator says how much of a log it has."""
+        held = self.assignments.held.get(key)
+        if held is None:
+            return
+        if received < held.pushed:
+            held.pushed = max(received, held.stored)  # it missed something: go on from there
+        done = self.assignments.log_unwanted(key) if forget else self.assignments.log_stored(key, stored)
+        held.pushed = max(held.pushed, received, held.stored)
+        if done:
+            self._let_go([key])
+        self.log_news.set()
+
+    def read_log(self, key: str, position: int, max_bytes: int) -> bytes:
+        """Whole frames of a log; empty when there are none, or the attempt has gone."""
+        try:
+            return self._runner.read(key, position, max_bytes)
+        except KeyError:
+            return b""
+
+    # Events of the runner
+
+    def on_event(self, event: Event) -> None:
+        """Take the runner's word; never blocks and never raises."""
+        if isinstance(event, Ended):
+            self._on_ended(event)
+        elif isinstance(event, Started):
+            self.assignments.started(event.key, event.pid, event.at_us)
+        elif isinstance(event, Output):
+            self.assignments.grew(event.key, event.position)
+            self.log_news.set()
+            return
+        elif isinstance(event, Fed):
+            self.fed[event.key] = event.offset
+        elif isinstance(event, Unkillable):
+            logs.get().error("attempt.unkillable", attempt=event.key, pids=[p.pid for p in event.survivors])
+            self.assignments.unkillable(event.key, event.survivors)
+        elif isinstance(event, NeverRan):
+            self.assignments.prove_never_ran(event.key)
+        self.news.set()
+
+    def _on_ended(self, ended: Ended) -> None:
+        seen = self._memory_max.pop(ended.key, 0)
+        if seen > ended.usage.memory_bytes_max:
+            ended = replace(ended, usage=replace(ended.usage, memory_bytes_max=seen))
+        self.assignments.end(ended)
+        self._fill()
+        if not self.assignments.active:
+            self._emptied.set()
+        held = self.assignments.held.get(ended.key)
+        if held is not None and not held.inline:
+            self.log_news.set()
+
+    def _fill(self) -> None:
+        while (order := self.assignments.start_next()) is not None:
+            try:
+                self._runner.start(order)
+            except ProcessCapReached as error:
+                self.assignments.refuse(order.key, str(error))
+        if self.assignments.has_news:
+            self.news.set()
+
+    def _let_go(self, keys: Collection[str]) -> None:
+        if keys:
+            self.journal.acknowledge(keys)
+            self._runner.forget(keys)
+            self._emptied.set()
+
+    # Samples
+
+    async def keep_sampling(self) -> None:
+        """Look at what the running trees use, every 5 s, until cancelled."""
+        while True:
+            await asyncio.sleep(SAMPLE_S)
+            if not self.assignments.active:
+                continue
+            for key, usage in self._runner.sample().items():
+                self._memory_max[key] = max(self._memory_max.get(key, 0), usage.memory_bytes_max)
+                self.samples[key] = usage
+            if self.samples:
+                self.news.set()
+
+    # Leaving
+
+    async def leave(self, *, stop_jobs: bool) -> list[str]:
+        """Take nothing more, give back what was not started, with *stop_jobs* end what runs.
+
+        Returns the attempts that were ended. Bounded: after 25 s it leaves with what there is.
+        """
+        self.draining = True
+        for key in self.assignments.waiting():
+            self.assignments.prove_never_ran(key)
+        stopped = list(self._runner.running()) if stop_jobs else []
+        for key in stopped:
+            self._runner.stop(key, grace_s=STOP_GRACE_S, cause=Cause.DRAIN)
+        self.news.set()
+        try:
+            async with asyncio.timeout(LEAVE_S if stop_jobs else RETURN_S):
+                while self.assignments.held if stop_jobs else self._unsaid_ends():
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        except TimeoutError:
+            pass  # the journal and the segments keep what could not be told
+        return stopped
+
+    def _unsaid_ends(self) -> bool:
+        return any(h.state is HeldState.ENDED for h in self.assignments.held.values())

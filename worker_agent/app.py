@@ -1,0 +1,111 @@
+"""The composition root of the worker: builds its parts, starts and stops them in order."""
+
+import asyncio
+import json
+import os
+import re
+from pathlib import Path
+
+from hostler import logs
+from hostler.clock import SystemClock
+from hostler.endpoint import coordinator_address
+from hostler.errors import InvalidRequest
+from hostler.settings import Settings, make_private_dir, runtime_dir
+from worker_agent.agent import Agent
+from worker_agent.capacity import boot_id, default_slots, host_name
+from worker_agent.journal import DataDirectoryInUse, Journal
+from worker_agent.link import Identity, Link, Superseded
+from worker_agent.runner import Runner
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+IDENTITY_FILE = "worker.json"
+
+
+async def run(settings: Settings, ending: asyncio.Event) -> int:
+    """Work until *ending* is set.
+
+    Returns the exit code: 0 ended in order, 3 another agent speaks for this worker.
+
+    Raises:
+        InvalidRequest: the worker cannot run as configured.
+    """
+    name = settings.name or host_name()
+    if NAME.fullmatch(name) is None:
+        raise InvalidRequest(
+            f"a worker cannot be called {name!r}: letters, digits, dot, hyphen and underscore; give one with --name"
+        )
+    make_private_dir(settings.data_dir)
+    directory = make_private_dir(settings.data_dir / "workers" / name)
+    slots = settings.slots or default_slots()
+    boot = boot_id()
+    try:
+        journal = Journal.open(directory, boot)
+    except DataDirectoryInUse as error:
+        raise InvalidRequest(
+            f"another worker runs on {directory}; stop it, or choose another --name or --data-dir"
+        ) from error
+    agent = Agent(journal, slots)
+    try:
+        runner = Runner(
+            data_dir=directory,
+            runtime_dir=make_private_dir(runtime_dir(directory)),
+            generation=journal.generation,
+            boot_id=boot,
+            slots=slots,
+            on_event=agent.on_event,
+        )
+        async with runner:
+            await agent.recover(runner)
+            link = Link(
+                address=coordinator_address(settings),
+                agent=agent,
+                identity=Identity(name=name, host=host_name(), slots=slots, labels=settings.labels),
+                worker=_read_identity(directory),
+                remember=lambda worker: _write_identity(directory, worker),
+                clock=SystemClock(),
+            )
+            return await _work(settings, agent, runner, link, ending)
+    finally:
+        journal.close()
+
+
+async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: asyncio.Event) -> int:
+    linked = asyncio.create_task(link.run())
+    sampling = asyncio.create_task(agent.keep_sampling())
+    asked = asyncio.create_task(ending.wait())
+    try:
+        await asyncio.wait((linked, sampling, asked), return_when=asyncio.FIRST_COMPLETED)
+        if linked.done() and isinstance(linked.exception(), Superseded):
+            logs.get().error("agent.stopped", reason="another agent speaks for this worker")
+            return 3
+        if linked.done():
+            linked.result()
+        if sampling.done():
+            sampling.result()
+        stopped = await agent.leave(stop_jobs=settings.stop_jobs)
+        await link.say_goodbye()
+        if settings.stop_jobs:
+            await runner.close(stop_jobs=True)
+        logs.get().info("agent.stopped", stopped=stopped, left_running=sorted(runner.running()))
+        return 0
+    finally:
+        linked.cancel()
+        sampling.cancel()
+        asked.cancel()
+        await asyncio.gather(linked, sampling, asked, return_exceptions=True)
+
+
+def _read_identity(directory: Path) -> str:
+    try:
+        return str(json.loads((directory / IDENTITY_FILE).read_text())["id"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _write_identity(directory: Path, worker: str) -> None:
+    aside = directory / f"{IDENTITY_FILE}.new"
+    with aside.open("w") as file:
+        file.write(json.dumps({"id": worker}))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(directory / IDENTITY_FILE)

@@ -1,0 +1,277 @@
+"""The control stream to the coordinator: connect, reconcile, talk, and begin again when it breaks.
+
+The only module of the agent, with `log_push`, that knows protobuf. What is said twice is harmless:
+the coordinator moves only forward, and what it has acknowledged is not said again.
+"""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+
+from hostler import __version__, logs
+from hostler.client import open_channel
+from hostler.clock import Clock
+from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
+from hostler.wire.jobs import end_to_proto, usage_to_proto
+from worker_agent.agent import Agent
+from worker_agent.attempts import Order
+from worker_agent.log_push import LogPush
+from worker_agent.reports import Held, HeldState, StartCommand
+
+GATHER_S = 0.01  # how long results gather while more work is running
+REPORTS_PER_MESSAGE = 200  # with 8 KiB of log each, about 1.6 MiB
+RECONNECT_FIRST_S = 0.1
+RECONNECT_MAX_S = 2.0
+WELCOME_S = 30.0
+GOODBYE_S = 2.0
+
+HELD_STATES = {
+    HeldState.WAITING: workers_pb2.HELD_STATE_WAITING,
+    HeldState.RUNNING: workers_pb2.HELD_STATE_RUNNING,
+    HeldState.ENDED: workers_pb2.HELD_STATE_ENDED,
+}
+VERDICTS = {
+    workers_pb2.VERDICT_KIND_KEEP: "keep",
+    workers_pb2.VERDICT_KIND_KILL: "kill",
+    workers_pb2.VERDICT_KIND_FORGET: "forget",
+}
+
+
+class Superseded(Exception):
+    """Another agent speaks for this worker: this one must not go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """How the agent introduces itself."""
+
+    name: str
+    host: str
+    slots: int
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Link:
+    """One worker's connection; `run` keeps it up until cancelled."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        agent: Agent,
+        identity: Identity,
+        worker: str,
+        remember: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        """*worker* is the id of an earlier welcome ("" for none); *remember* keeps a new one, durably."""
+        self._address = address
+        self._agent = agent
+        self._identity = identity
+        self._worker = worker
+        self._remember = remember
+        self._clock = clock
+        self._heartbeat_s = 2.0
+        self._leaving = asyncio.Event()
+        self._left = asyncio.Event()
+        self.connected = False
+
+    async def run(self) -> None:
+        """Connect again and again.
+
+        Raises:
+            Superseded: another agent speaks for this worker.
+        """
+        delay_s = RECONNECT_FIRST_S
+        while True:
+            began = time.monotonic()
+            async with open_channel(self._address) as channel:
+                try:
+                    await self._session(channel)
+                    reason = "the stream ended"
+                except grpc.aio.AioRpcError as error:
+                    reason = error.details() or error.code().name
+                except TimeoutError:
+                    reason = "no welcome came in time"
+                finally:
+                    was_connected, self.connected = self.connected, False
+            if self._left.is_set():
+                return
+            if was_connected or delay_s >= RECONNECT_MAX_S:
+                logs.get().warning("link.lost", reason=reason)
+            if time.monotonic() - began > RECONNECT_MAX_S:
+                delay_s = RECONNECT_FIRST_S
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
+            delay_s = min(2 * delay_s, RECONNECT_MAX_S)
+
+    async def say_goodbye(self) -> None:
+        """Tell the coordinator that this worker leaves by its own will (at most 2 s)."""
+        self._leaving.set()
+        self._agent.news.set()
+        if self.connected:
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._left.wait()
+            except TimeoutError:
+                pass  # the coordinator will see the stream end instead
+
+    async def _session(self, channel: grpc.aio.Channel) -> None:
+        stub = workers_pb2_grpc.WorkersStub(channel)
+        call = stub.Connect(wait_for_ready=False)
+        await call.write(workers_pb2.WorkerMessage(hello=self._hello()))
+        async with asyncio.timeout(WELCOME_S):
+            first = await _next(call)
+        if first is None or not first.HasField("welcome"):
+            if first is not None and first.superseded:
+                raise Superseded
+            return
+        self._welcomed(first.welcome)
+        push = LogPush(stub, self._agent, first.session)
+        parts = [
+            asyncio.create_task(self._listen(call)),
+            asyncio.create_task(self._speak(call)),
+            asyncio.create_task(push.run()),
+        ]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            call.cancel()
+
+    def _hello(self) -> workers_pb2.Hello:
+        journal, identity = self._agent.journal, self._identity
+        return workers_pb2.Hello(
+            worker=self._worker,
+            name=identity.name,
+            labels=identity.labels,
+            slots=identity.slots,
+            version=__version__,
+            host=identity.host,
+            boot_id=journal.boot_id,
+            journal_id=journal.journal_id,
+            generation=journal.generation,
+            mark=journal.mark,
+            inventory=[
+                workers_pb2.Held(key=_key(held.key), state=HELD_STATES[held.state])
+                for held in self._agent.assignments.held.values()
+            ],
+        )
+
+    def _welcomed(self, welcome: workers_pb2.Welcome) -> None:
+        if welcome.worker != self._worker:
+            self._remember(welcome.worker)
+            self._worker = welcome.worker
+        self._heartbeat_s = welcome.heartbeat_s
+        for verdict in welcome.verdicts:
+            self._agent.on_verdict(_text(verdict.key), VERDICTS.get(verdict.kind, "keep"), verdict.slots)
+        self._agent.on_connected(welcome.mark)
+        self.connected = True
+        logs.get().info("link.connected", worker=self._worker, verdicts=len(welcome.verdicts))
+
+    async def _listen(self, call: Any) -> None:
+        agent = self._agent
+        while (message := await _next(call)) is not None:
+            if message.superseded:
+                raise Superseded
+            if message.acknowledged:
+                agent.on_acknowledged([_text(key) for key in message.acknowledged])
+            if message.starts:
+                agent.on_starts([_start(start) for start in message.starts])
+            for stop in message.stops:
+                agent.on_stop(_text(stop.key), stop.sequence, stop.grace_s)
+            for signal in message.signals:
+                agent.on_signal(_text(signal.key), signal.signal)
+            for feed in message.feeds:
+                agent.on_feed(_text(feed.key), feed.offset, feed.bytes, eof=feed.eof)
+
+    async def _speak(self, call: Any) -> None:
+        agent = self._agent
+        said = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat_s):
+                    await agent.news.wait()
+            except TimeoutError:
+                pass  # silence for so long: a heartbeat
+            if agent.assignments.active and time.monotonic() - said < GATHER_S:
+                await asyncio.sleep(GATHER_S)
+            agent.news.clear()
+            leaving = self._leaving.is_set()
+            message = self._news()
+            if leaving:
+                message.goodbye.reason = "the worker was told to end"
+            await call.write(message)
+            said = time.monotonic()
+            if agent.assignments.has_news:
+                agent.news.set()
+            elif leaving:
+                await call.done_writing()
+                self._left.set()
+                return
+
+    def _news(self) -> workers_pb2.WorkerMessage:
+        agent = self._agent
+        message = workers_pb2.WorkerMessage(sent_at_ns=self._clock.boot_ns(), draining=agent.draining)
+        for held in agent.assignments.unsaid(REPORTS_PER_MESSAGE):
+            message.reports.append(self._report(held))
+        for key, usage in agent.samples.items():
+            message.samples.add(key=_key(key), usage=usage_to_proto(usage))
+        agent.samples.clear()
+        for key, taken in agent.fed.items():
+            message.fed.add(key=_key(key), taken=max(taken, 0), closed=taken < 0)
+        agent.fed.clear()
+        return message
+
+    def _report(self, held: Held) -> workers_pb2.Report:
+        report = workers_pb2.Report(key=_key(held.key), started_at_us=held.started_at_us, pid=held.pid)
+        if held.never_ran:
+            report.never_ran = True
+            report.refusal = held.refusal
+        elif held.ended is not None:
+            report.end.CopyFrom(end_to_proto(held.ended.end()))
+            if held.inline and held.ledger_bytes:
+                report.ledger = self._agent.read_log(held.key, 0, held.ledger_bytes)
+        for process in held.survivors:
+            report.survivors.add(pid=process.pid, name=process.name)
+        return report
+
+
+async def _next(call: Any) -> workers_pb2.CoordinatorMessage | None:
+    """The coordinator's next message; None at the end of the stream."""
+    message: workers_pb2.CoordinatorMessage = await call.read()
+    return None if message is grpc.aio.EOF else message  # type: ignore[comparison-overlap]
+
+
+def _key(text: str) -> types_pb2.AttemptKey:
+    job, stage, attempt = text.split(".")
+    return types_pb2.AttemptKey(job=job, stage=int(stage), attempt=int(attempt))
+
+
+def _text(key: types_pb2.AttemptKey) -> str:
+    return f"{key.job}.{key.stage}.{key.attempt}"
+
+
+def _start(start: workers_pb2.Start) -> StartCommand:
+    work = types_pb2.Work.FromString(start.work)
+    order = Order(
+        key=_text(start.key),
+        argv=tuple(work.argv),
+        env=dict(work.env),
+        cwd=work.cwd,
+        timeout_s=work.timeout_s,
+        grace_s=work.grace_s,
+        output_bytes_max=work.output_bytes_max,
+        leftovers_wait=work.leftovers_wait,
+        stdin=work.stdin,
+    )
+    return StartCommand(start.sequence, order, start.slots, hashlib.sha256(start.work).digest()[:16])

@@ -1,0 +1,272 @@
+"""What the agent holds for the coordinator: accepted attempts, and what is still to be said of them.
+
+Pure. The rules: an attempt is accepted only above the mark; what was said is said again until it is
+acknowledged; an attempt is forgotten when its end is acknowledged and its log is stored.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from hostler.jobs import EndedProcess
+from worker_agent.attempts import Ended, Order
+
+INLINE_LEDGER_BYTES_MAX = 8 * 1024  # a log up to this long travels in the report
+
+
+class HeldState(StrEnum):
+    """Where an attempt is, on this worker."""
+
+    WAITING = "waiting"  # accepted, its program not started
+    RUNNING = "running"  # handed to a shim
+    ENDED = "ended"  # nothing is left of it, or it is proved that it never ran
+
+
+class StartCommand(NamedTuple):
+    """The coordinator's word to run an attempt."""
+
+    sequence: int
+    order: Order
+    slots: int  # of the worker's; 0: starts at once
+    digest: bytes  # of the work, for the journal
+
+
+@dataclass(slots=True)
+class Held:
+    """One attempt that the coordinator has not let go."""
+
+    key: str
+    slots: int = 0  # that it takes while it runs
+    order: Order | None = None  # None: found after a restart of the agent
+    state: HeldState = HeldState.WAITING
+    started_at_us: int = 0
+    pid: int = 0
+    ended: Ended | None = None
+    never_ran: bool = False
+    refusal: str = ""
+    survivors: tuple[EndedProcess, ...] = ()
+    stopping: bool = False
+    acknowledged: bool = False  # the coordinator has the end
+    inline: bool = False  # the log travels in the report
+    ledger_bytes: int = 0  # of the log, as far as it is known
+    pushed: int = 0  # of the log, sent on the stream that is up
+    stored: int = 0  # of the log, durable at the coordinator
+
+    @property
+    def log_done(self) -> bool:
+        """Whether the coordinator needs nothing more of the log."""
+        return self.inline or self.never_ran or self.stored >= self.ledger_bytes
+
+
+class Assignments:
+    """Every attempt this agent holds, in the order of their starts."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self.slots_used = 0
+        self.held: dict[str, Held] = {}
+        self.active = 0  # waiting or running
+        self._waiting: deque[Held] = deque()  # for a slot; some may have left
+        self._waiting_slotless: deque[Held] = deque()
+        self._unsaid: dict[str, None] = {}  # keys with news, in order
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    # Commands
+
+    def receive(self, commands: Iterable[StartCommand], mark: int) -> tuple[list[StartCommand], list[StartCommand]]:
+        """Split commands into those to accept, and those that came too late and never ran.
+
+        A command for an attempt that is held already is a repetition: its news is said again.
+        """
+        accepted: list[StartCommand] = []
+        too_late: list[StartCommand] = []
+        for command in commands:
+            held = self.held.get(command.order.key)
+            if held is not None:
+                self._unsaid[held.key] = None
+            elif command.sequence > mark:
+                mark = command.sequence
+                accepted.append(command)
+            else:
+                too_late.append(command)
+        return accepted, too_late
+
+    def accept(self, command: StartCommand) -> None:
+        """Hold an attempt; the journal has it already."""
+        order = command.order
+        held = self.held[order.key] = Held(order.key, command.slots, order)
+        self.active += 1
+        (self._waiting if command.slots else self._waiting_slotless).append(held)
+
+    def adopt(self, key: str, *, running: bool, ended: Ended | None) -> None:
+        """Hold an attempt of an earlier run of the agent; its slots are told with the verdict."""
+        held = self.held[key] = Held(key)
+        self.active += 1
+        held.state = HeldState.RUNNING
+        if ended is not None:
+            self.end(ended)
+        elif not running:
+            self.prove_never_ran(key)
+
+    def keep(self, key: str, slots: int) -> None:
+        """The coordinator confirms an attempt that it takes *slots*."""
+        held = self.held.get(key)
+        if held is not None and held.state is HeldState.RUNNING:
+            self.slots_used += slots - held.slots
+            held.slots = slots
+
+    def start_next(self) -> Order | None:
+        """Take the next attempt that has room; it counts as running from now on."""
+        held = self._next_waiting(self._waiting_slotless) or self._next_waiting(self._waiting)
+        if held is None or (self.slots_used + held.slots > self._slots and held.slots):
+            return None
+        (self._waiting if held.slots else self._waiting_slotless).popleft()
+        held.state = HeldState.RUNNING
+        self.slots_used += held.slots
+        order, held.order = held.order, None
+        return order
+
+    @staticmethod
+    def _next_waiting(queue: deque[Held]) -> Held | None:
+        while queue and queue[0].state is not HeldState.WAITING:
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def refuse(self, key: str, reason: str) -> None:
+        """The worker will not run this attempt."""
+        self.prove_never_ran(key)
+        self.held[key].refusal = reason
+
+    def stop(self, key: str) -> HeldState | None:
+        """Note a stop. What waited never runs; None: the attempt is not held."""
+        held = self.held.get(key)
+        if held is None:
+            return None
+        if held.state is HeldState.WAITING:
+            self.prove_never_ran(key)
+            return HeldState.WAITING
+        held.stopping = True
+        return held.state
+
+    def waiting(self) -> list[str]:
+        """The attempts that were accepted and not started."""
+        return [key for key, held in self.held.items() if held.state is HeldState.WAITING]
+
+    # News
+
+    def started(self, key: str, pid: int, at_us: int) -> None:
+        """The program runs."""
+        held = self.held.get(key)
+        if held is not None and held.state is HeldState.RUNNING:
+            held.pid, held.started_at_us = pid, at_us
+            self._unsaid[key] = None
+
+    def grew(self, key: str, position: int) -> None:
+        """The log is this long now."""
+        held = self.held.get(key)
+        if held is not None:
+            held.ledger_bytes = max(held.ledger_bytes, position)
+
+    def unkillable(self, key: str, survivors: tuple[EndedProcess, ...]) -> None:
+        """Some processes cannot be ended."""
+        held = self.held.get(key)
+        if held is not None:
+            held.survivors = survivors
+            self._unsaid[key] = None
+
+    def end(self, ended: Ended) -> None:
+        """Nothing of the attempt's tree is left."""
+        held = self.held.get(ended.key)
+        if held is None:
+            return
+        self._leave(held)
+        held.ended = ended
+        held.started_at_us = ended.started_at_us
+        held.ledger_bytes = ended.ledger_bytes
+        held.inline = held.pushed == 0 and held.stored == 0 and ended.ledger_bytes <= INLINE_LEDGER_BYTES_MAX
+        self._unsaid[ended.key] = None
+
+    def prove_never_ran(self, key: str) -> None:
+        """The program was not and will not be started."""
+        held = self.held.get(key)
+        if held is None:
+            held = self.held[key] = Held(key, state=HeldState.ENDED)
+        self._leave(held)
+        held.never_ran = True
+        held.order = None
+        self._unsaid[key] = None
+
+    def _leave(self, held: Held) -> None:
+        if held.state is HeldState.RUNNING:
+            self.slots_used -= held.slots
+        if held.state is not HeldState.ENDED:
+            self.active -= 1
+        held.state = HeldState.ENDED
+
+    def unsaid(self, limit: int) -> list[Held]:
+        """Take at most *limit* attempts with news; they count as said on the stream that is up."""
+        found: list[Held] = []
+        while self._unsaid and len(found) < limit:
+            key = next(iter(self._unsaid))
+            del self._unsaid[key]
+            held = self.held.get(key)
+            if held is not None:
+                found.append(held)
+        return found
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is to be said."""
+        return bool(self._unsaid)
+
+    def connected(self) -> None:
+        """A new stream is up: everything not acknowledged is said again, and every log goes on where it is stored."""
+        for held in self.held.values():
+            held.pushed = held.stored
+            if (held.state is HeldState.ENDED and not held.acknowledged) or held.started_at_us or held.survivors:
+                self._unsaid[held.key] = None
+
+    # Letting go
+
+    def acknowledge(self, key: str) -> bool:
+        """The coordinator has the end; True: the attempt can be forgotten now."""
+        held = self.held.get(key)
+        if held is None or held.state is not HeldState.ENDED:
+            return False
+        held.acknowledged = True
+        return self._let_go(held)
+
+    def log_stored(self, key: str, position: int) -> bool:
+        """The coordinator has the log up to *position*; True: the attempt can be forgotten now."""
+        held = self.held.get(key)
+        if held is None:
+            return False
+        held.stored = max(held.stored, position)
+        return self._let_go(held)
+
+    def log_unwanted(self, key: str) -> bool:
+        """The coordinator does not want this log; True: the attempt can be forgotten now."""
+        held = self.held.get(key)
+        if held is None:
+            return False
+        held.stored = held.pushed = max(held.ledger_bytes, held.stored)
+        return self._let_go(held)
+
+    def forget(self, key: str) -> bool:
+        """The coordinator does not know this attempt: nothing more is to be said. True: it can go now."""
+        held = self.held.get(key)
+        if held is None or held.state is not HeldState.ENDED:
+            return False
+        held.acknowledged = held.inline = True
+        return self._let_go(held)
+
+    def _let_go(self, held: Held) -> bool:
+        if not (held.acknowledged and held.log_done and held.state is HeldState.ENDED):
+            return False
+        del self.held[held.key]
+        self._unsaid.pop(held.key, None)
+        return True
