@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from coordinator.engine import Engine
+from coordinator.feeds import Feeds
 from coordinator.log_store import LogStore, StoredPiece
 from coordinator.rpc.cluster_service import ClusterService
+from coordinator.rpc.feed_service import FeedService
 from coordinator.rpc.jobs_service import DiskReserve, JobsService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.server import RpcServer
@@ -102,13 +104,15 @@ class Coordinator:
         log_store = LogStore(directory / "logs", on_stored)
         log_store.open()
         stack.push_async_callback(log_store.close)
-        workers = WorkersService(engine, log_store, heartbeat_s=settings.heartbeat_s)
+        feeds = Feeds(sessions)
+        workers = WorkersService(engine, log_store, feeds, heartbeat_s=settings.heartbeat_s)
         disk = DiskReserve(directory, settings.disk_reserve_bytes)
-        jobs = JobsService(engine, store, watchers, disk, clock)
+        jobs = JobsService(engine, store, sessions, watchers, disk, clock)
         cluster = ClusterService(engine, store, clock, settings.data_dir)
         self._engine_task = asyncio.create_task(engine.run())
         stack.push_async_callback(self._end_engine, engine, sessions)
-        server = RpcServer(jobs, LogService(store, log_store, watchers), cluster, workers)
+        feed = FeedService(engine, store, watchers, feeds)
+        server = RpcServer(jobs, LogService(store, log_store, watchers), feed, cluster, workers)
         stack.push_async_callback(server.stop)
         socket = coordinator_socket(settings.data_dir)
         self.grpc_address = await server.start(socket, tcp)

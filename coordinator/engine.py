@@ -83,6 +83,7 @@ class Engine:
         self._pending = Batch()
         self._in_flight: Batch | None = None
         self._stopping = False
+        self._quiet = asyncio.Event()  # nothing is to be decided or committed
         self.live = Live()
 
     # For the edges
@@ -131,8 +132,10 @@ class Engine:
         """Build the live set from the store; every worker counts as gone from now on, not longer."""
         live = Live()
         now = self._now()
-        for change in await self._store.load():
+        loaded = await self._store.load()
+        for change in loaded.changes:
             live.apply(change)
+        live.next_number = max(live.next_number, loaded.next_number)
         for worker in live.workers.values():
             live.apply(WorkerLeft(worker.id, False, worker.seen_at_us, now.monotonic_s))
         self.live = live
@@ -173,8 +176,11 @@ class Engine:
                         self._act(self._in_flight, {})
                         continue
                 if not (self._inbox and len(self._pending.changes) < BATCH_CHANGES_MAX):
+                    if commit is None and not self._pending and not self._inbox:
+                        self._quiet.set()
                     await self._wake.wait()
                     self._wake.clear()
+                    self._quiet.clear()
         finally:
             if commit is not None:
                 await asyncio.gather(commit, return_exceptions=True)
@@ -183,8 +189,7 @@ class Engine:
         """Refuse new requests and wait until everything decided is durable and answered (at most 10 s)."""
         self._stopping = True
         async with asyncio.timeout(10):
-            while self._inbox or self._pending or self._in_flight:
-                await asyncio.sleep(0.005)
+            await self._quiet.wait()
 
     def _now(self) -> Instant:
         return Instant(self._clock.wall_us(), self._clock.monotonic())

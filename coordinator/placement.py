@@ -55,13 +55,18 @@ def reasons(live: Live, wanted: ClassKey) -> tuple[str, ...]:
     )
 
 
+def _wants_more(worker: Worker, wanted: ClassKey) -> bool:
+    """Whether it pays to send work: refilled one for one, a prefetch would cost a message for each job."""
+    return wanted.slots == 0 or worker.slots_used <= worker.slots + worker.prefetch.get(wanted, 0) // 2
+
+
 class _Candidates:
     """The workers that take a class, the least loaded on top."""
 
     def __init__(self, live: Live, wanted: ClassKey) -> None:
         self._wanted = wanted
         pool = [live.workers[wanted.pin]] if wanted.pin in live.workers else list(live.workers.values())
-        self._heap = [(self._load(w), w.id, w) for w in pool if not obstacle(w, wanted)]
+        self._heap = [(self._load(w), w.id, w) for w in pool if _wants_more(w, wanted) and not obstacle(w, wanted)]
         heapq.heapify(self._heap)
 
     def _load(self, worker: Worker) -> float:

@@ -6,10 +6,21 @@ by its attempts, acknowledgements by its reports.
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from coordinator.effects import AttachSession, SendSignal, SendStart, SendStop
 from hostler.errors import HostlerError
 from hostler.ids import AttemptKey
+from hostler.jobs import Usage
+
+
+class Piece(NamedTuple):
+    """Bytes of an attempt's standard input, by their offset."""
+
+    key: AttemptKey
+    offset: int
+    content: bytes
+    eof: bool
 
 
 @dataclass(slots=True)
@@ -20,9 +31,7 @@ class Outbox:
     stops: list[SendStop] = field(default_factory=list)
     signals: list[SendSignal] = field(default_factory=list)
     acknowledged: list[AttemptKey] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.starts or self.stops or self.signals or self.acknowledged)
+    feeds: list[Piece] = field(default_factory=list)
 
 
 class Session:
@@ -35,6 +44,7 @@ class Session:
         self.superseded = False
         self.closed = False
         self.heard_ns = 0  # the worker's clock in its latest message; given back to it
+        self.samples: dict[AttemptKey, Usage] = {}  # the latest of each running attempt
         self.outbox = Outbox()
         self.wake = asyncio.Event()
 

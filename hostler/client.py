@@ -6,6 +6,7 @@ carry an idempotency key, may be repeated after `Unavailable`; a submission with
 taken effect.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -208,6 +209,38 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise wire_errors.error_from_call(error) from error
 
+    async def feed(self, job: str, pieces: AsyncIterator[bytes], *, principal: str | None = None) -> int:
+        """Feed a job that was submitted with ``stdin``; ends when *pieces* end or the job reads no more.
+
+        Waits for the job's start. Pieces are at most 256 KiB. Returns how many bytes the job has taken.
+        """
+        call = self._jobs.Feed(timeout=FOREVER_S)
+        asserted = self._as(principal)
+
+        async def send() -> None:
+            offset = 0
+            await call.write(jobs_pb2.FeedRequest(id=job, principal=asserted))
+            async for piece in pieces:
+                await call.write(jobs_pb2.FeedRequest(offset=offset, bytes=piece))
+                offset += len(piece)
+            await call.write(jobs_pb2.FeedRequest(offset=offset, eof=True))
+            await call.done_writing()
+
+        sender = asyncio.create_task(send())
+        taken = 0
+        try:
+            async for answer in call:
+                taken = answer.taken
+                if answer.closed:
+                    break
+            return taken
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+            call.cancel()
+
     async def wait(
         self,
         jobs: Sequence[str],
@@ -311,5 +344,3 @@ class Client:
 
     def _as(self, principal: str | None) -> str:
         return self._principal if principal is None else principal
-
-

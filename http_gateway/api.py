@@ -24,6 +24,7 @@ FIXED_HEADERS: Mapping[str, str] = MappingProxyType(
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
         "Cross-Origin-Resource-Policy": "same-origin",
+        "Server": "hostler",
     }
 )
 RETRY_AFTER_S = 1

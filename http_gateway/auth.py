@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -65,9 +66,8 @@ class LocalTrust:
 
     def _check_host(self, request: web.Request) -> str:
         host = request.headers.get("Host", "")
-        target = request.rel_url
-        names = [host] if not target.absolute else [host, target.raw_authority]
-        for name in names:
+        target = request.raw_path  # may be absolute, and then names a host too
+        for name in (host,) if target.startswith(("/", "*")) else (host, urlsplit(target).netloc):
             match = _HOST.fullmatch(name)
             if match is None or match[1].lower() not in self._hosts:
                 raise HttpRefused(

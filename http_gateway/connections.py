@@ -68,8 +68,8 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the first ones of a head start its deadline."""
-        if self._head_due is None and not self._busy:
+        """Take bytes; the first ones of a head start its deadline. aiohttp also calls it with none, to go on."""
+        if data and self._head_due is None and not self._busy:
             self._head_due = asyncio.get_running_loop().call_later(HEAD_S, self.force_close)
         super().data_received(data)
 

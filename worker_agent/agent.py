@@ -20,6 +20,7 @@ from worker_agent.runner import ProcessCapReached, Runner
 SAMPLE_S = 5.0
 STOP_GRACE_S = 10.0  # for jobs that end with the worker
 LEAVE_S = 25.0  # for everything that is to be ended and acknowledged before a goodbye
+CLOSED = -1  # in `fed`: the attempt reads no more
 RETURN_S = 2.0  # for giving back what was not started
 
 
@@ -92,9 +93,9 @@ class Agent:
         self._runner.signal(key, number)
 
     def on_feed(self, key: str, offset: int, content: bytes, *, eof: bool) -> None:
-        """Give standard input to an attempt; what cannot be taken is told by `fed` and sent again."""
-        if not self._runner.feed(key, offset, content, eof=eof):
-            self.fed.setdefault(key, offset if key in self.assignments.held else -1)
+        """Give standard input to an attempt; what cannot be taken now is sent again by the coordinator."""
+        if not self._runner.feed(key, offset, content, eof=eof) and key not in self._runner.running():
+            self.fed[key] = CLOSED
             self.news.set()
 
     def on_acknowledged(self, keys: Iterable[str]) -> None:
@@ -117,15 +118,13 @@ class Agent:
         self._fill()
         self.news.set()
 
-    def on_log_mark(self, key: str, received: int, stored: int, *, forget: bool) -> None:
+    def on_log_mark(self, key: str, received: int, stored: int, *, forget: bool, rewind: bool) -> None:
         """The coordinator says how much of a log it has."""
         held = self.assignments.held.get(key)
         if held is None:
             return
-        if received < held.pushed:
-            held.pushed = max(received, held.stored)  # it missed something: go on from there
         done = self.assignments.log_unwanted(key) if forget else self.assignments.log_stored(key, stored)
-        held.pushed = max(held.pushed, received, held.stored)
+        held.pushed = max(received if rewind else held.pushed, held.stored)
         if done:
             self._let_go([key])
         self.log_news.set()

@@ -10,12 +10,21 @@ Limits: Linux, standard library only. It sets no resource limits.
 """
 
 import contextlib
+import enum
 import os
 import signal
 import time
 from typing import Final, NamedTuple, Self
 
 _FREEZE_WAIT_S: Final = 0.5
+
+
+class Containment(enum.StrEnum):
+    """Which cgroups to use; parent links and the subreaper are always used beside them."""
+
+    AUTO = "auto"  # version 2, else a version 1 freezer, else none
+    FREEZER = "freezer"  # a version 1 freezer, else none
+    NONE = "none"
 
 
 class _Home(NamedTuple):
@@ -75,10 +84,10 @@ class Cgroup:
         self.freezer = freezer
 
     @classmethod
-    def make(cls, name: str, *, freezer_only: bool = False) -> Self | None:
-        """Make a child of the cgroup this process is in; None when that is not permitted here."""
+    def make(cls, name: str, containment: Containment) -> Self | None:
+        """Make a child of the cgroup this process is in; None when that is not wanted or not permitted here."""
         for home in _homes():
-            if freezer_only and not home.freezer:
+            if containment is Containment.NONE or (containment is Containment.FREEZER and not home.freezer):
                 continue
             directory = os.path.join(home.directory, name)
             try:

@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from worker_agent.cgroups import Containment
 from worker_agent.process_tree import become_subreaper, read_stat
 from worker_agent.shim import shim_main
 from worker_agent.shim_protocol import SOCKET_PATH_BYTES_MAX, Decoder, ProtocolError, encode
@@ -28,11 +29,14 @@ from worker_agent.shim_protocol import SOCKET_PATH_BYTES_MAX, Decoder, ProtocolE
 class Launcher:
     """The loop of the launcher process."""
 
-    def __init__(self, control: socket.socket, *, segments: Path, sockets: Path, cgroup_prefix: str) -> None:
+    def __init__(
+        self, control: socket.socket, *, segments: Path, sockets: Path, cgroup_prefix: str, containment: Containment
+    ) -> None:
         self._control = control
         self._segments = segments
         self._sockets = sockets
         self._cgroup_prefix = cgroup_prefix
+        self._containment = containment
         self._base_env = {k: v for k, v in os.environb.items() if not k.startswith(b"HOSTLER_")}
 
     def run(self) -> None:
@@ -83,6 +87,7 @@ class Launcher:
                 listener=listener,
                 segments=self._segments,
                 cgroup_name=f"{self._cgroup_prefix}-{shim}",
+                containment=self._containment,
                 base_env=self._base_env,
             )
             code = 0
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--segments", type=Path, required=True)
     parser.add_argument("--sockets", type=Path, required=True)
     parser.add_argument("--cgroup", required=True)
+    parser.add_argument("--containment", type=Containment, default=Containment.AUTO)
     arguments = parser.parse_args()
     # Dead shims leave no zombie, and orphans of a killed shim are adopted and reaped here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -109,7 +115,13 @@ def main() -> None:
     gc.freeze()
     os.set_inheritable(arguments.fd, False)
     control = socket.socket(fileno=arguments.fd)
-    Launcher(control, segments=arguments.segments, sockets=arguments.sockets, cgroup_prefix=arguments.cgroup).run()
+    Launcher(
+        control,
+        segments=arguments.segments,
+        sockets=arguments.sockets,
+        cgroup_prefix=arguments.cgroup,
+        containment=arguments.containment,
+    ).run()
 
 
 if __name__ == "__main__":

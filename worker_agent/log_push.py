@@ -53,7 +53,7 @@ class LogPush:
             for mark in message.marks:
                 key = f"{mark.key.job}.{mark.key.stage}.{mark.key.attempt}"
                 self._received[key] = mark.received
-                self._agent.on_log_mark(key, mark.received, mark.stored, forget=mark.forget)
+                self._agent.on_log_mark(key, mark.received, mark.stored, forget=mark.forget, rewind=mark.rewind)
                 if key not in self._agent.assignments.held:
                     self._received.pop(key, None)
 

@@ -268,15 +268,18 @@ class Tree:
                 alive.append(pid)
         return alive
 
-    def named(self, pids: list[int], known: dict[int, str]) -> None:
-        """Note the names of processes in *known*, at most 1,000 in all and for at most 20 ms."""
+    def named(self, pids: list[int], known: dict[int, str], *, again: bool = False) -> None:
+        """Note the names of processes in *known*, at most 1,000 in all and for at most 20 ms.
+
+        *again* reads known ones a second time: what was a shell may have become something else.
+        """
         until = time.monotonic() + _NAMING_S
         for pid in pids:
-            if pid in known:
+            if pid in known and not again:
                 continue
-            if len(known) >= NAMED_MAX or time.monotonic() > until:
+            if (pid not in known and len(known) >= NAMED_MAX) or time.monotonic() > until:
                 return
-            known[pid] = process_name(pid)
+            known[pid] = process_name(pid) or known.get(pid, "")
 
     def signal_members(self, pids: list[int], number: int) -> int:
         """Send a signal to those of *pids* that still belong to the tree; return to how many it went."""

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from hostler.jobs import EndedProcess, Usage
 from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Started, Unkillable
 from worker_agent.attempts import Cause, Ended, Order
+from worker_agent.cgroups import Containment
 from worker_agent.ledger import segments_of
 from worker_agent.ledger_files import LedgerFiles
 from worker_agent.orphans import end_of_dead
@@ -79,6 +80,7 @@ class Runner:
         on_event: Callable[[Event], None],
         process_cap: int = 512,
         idle_surplus_s: float = 60.0,
+        containment: Containment = Containment.AUTO,
     ) -> None:
         """*slots* is how many idle shims are kept warm; *generation* comes from the journal and only grows."""
         self.generation, self.boot_id = generation, boot_id
@@ -86,7 +88,9 @@ class Runner:
         self.ledgers = LedgerFiles(self.segments_dir)
         self._slots, self._process_cap, self._idle_surplus_s = slots, process_cap, idle_surplus_s
         self._on_event = on_event
-        self._launcher = LauncherLink(segments=self.segments_dir, sockets=runtime_dir, log=data_dir / "launcher.log")
+        self._launcher = LauncherLink(
+            segments=self.segments_dir, sockets=runtime_dir, log=data_dir / "launcher.log", containment=containment
+        )
         self._attempts: dict[str, _Attempt] = {}
         self._waiting: deque[str] = deque()  # keys without a shim; at most process_cap
         self._links: dict[int, ShimLink] = {}
@@ -289,8 +293,10 @@ class Runner:
             await asyncio.sleep(min(_HOUSEKEEPING_S, self._idle_surplus_s))
             # The coldest are at the front.
             limit = time.monotonic() - self._idle_surplus_s
-            while len(self._links) > self._slots and self._idle and self._idle[0].idle_since < limit:
+            surplus = sum(not link.retired for link in self._links.values()) - self._slots
+            while surplus > 0 and self._idle and self._idle[0].idle_since < limit:
                 self._retire(self._idle.pop(0))
+                surplus -= 1
 
     # -- what shims say
 

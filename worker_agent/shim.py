@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker_agent.attempts import Cause
-from worker_agent.cgroups import Cgroup
+from worker_agent.cgroups import Cgroup, Containment
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
 from worker_agent.shim_protocol import Decoder, ProtocolError, encode, order_from_json
@@ -351,6 +351,7 @@ def shim_main(
     listener: socket.socket,
     segments: Path,
     cgroup_name: str,
+    containment: Containment,
     base_env: dict[bytes, bytes],
 ) -> None:
     """Be a shim; called in the forked child of the launcher, returns when the shim's time is over."""
@@ -358,7 +359,7 @@ def shim_main(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     become_subreaper(f"shim-{shim}")
     gc.freeze()
-    cgroup = Cgroup.make(cgroup_name)
+    cgroup = Cgroup.make(cgroup_name, containment)
     if cgroup is not None:
         cgroup.enter()
     stat = read_stat(os.getpid())

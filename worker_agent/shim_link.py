@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from worker_agent.cgroups import Containment
 from worker_agent.shim_protocol import Decoder, ProtocolError, encode
 
 FORK_S: Final = 10.0  # for the launcher to fork and answer
@@ -90,9 +91,12 @@ class ShimLink:
                 self._protocol = protocol
                 self.send({"type": "hello", "generation": generation, "nonce": self.nonce})
                 return await self._state
-        except (OSError, TimeoutError) as error:
+        except BaseException as error:
+            # Also when we are cancelled: a half-open connection would keep the shim waiting for us.
             self.close()
-            raise LinkLost(f"shim {self.shim}: {error or 'no answer'}") from error
+            if isinstance(error, OSError | TimeoutError):
+                raise LinkLost(f"shim {self.shim}: {error or 'no answer'}") from error
+            raise
         finally:
             self._state = None
 
@@ -144,9 +148,10 @@ class ShimLink:
 class LauncherLink:
     """The launcher process of this agent; started on the first fork and again after it died."""
 
-    def __init__(self, *, segments: Path, sockets: Path, log: Path) -> None:
+    def __init__(self, *, segments: Path, sockets: Path, log: Path, containment: Containment) -> None:
         self._segments, self._sockets, self._log = segments, sockets, log
         self._cgroup_prefix = f"hostler-{secrets.token_hex(4)}"
+        self._containment = containment
         self._process: subprocess.Popen[bytes] | None = None
         self._protocol: _MessageProtocol | None = None
         self._asked: dict[int, asyncio.Future[Message]] = {}
@@ -174,10 +179,14 @@ class LauncherLink:
         return int(message["pid"]), int(message["start_ticks"])
 
     async def _start(self) -> None:
+        before, self._process = self._process, None
+        if before is not None:
+            await asyncio.to_thread(_wait_or_kill, before)
         ours, theirs = socket.socketpair()
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         arguments = ["--fd", str(theirs.fileno()), "--segments", str(self._segments)]
         arguments += ["--sockets", str(self._sockets), "--cgroup", self._cgroup_prefix]
+        arguments += ["--containment", self._containment.value]
         try:
             # Isolated and without site-packages: small, and nothing in the working directory can be imported.
             self._process = subprocess.Popen(  # noqa: ASYNC220 - a vfork of a millisecond, once per agent
@@ -195,8 +204,12 @@ class LauncherLink:
             theirs.close()
             os.close(log)
         ours.setblocking(False)
-        loop = asyncio.get_running_loop()
-        _, self._protocol = await loop.create_unix_connection(self._make_protocol, sock=ours)
+        try:
+            loop = asyncio.get_running_loop()
+            _, self._protocol = await loop.create_unix_connection(self._make_protocol, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
 
     def _make_protocol(self) -> _MessageProtocol:
         return _MessageProtocol(self._receive, self._lost)
@@ -211,9 +224,6 @@ class LauncherLink:
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(LinkLost("the launcher died"))
-        if self._process is not None:
-            # It closed its socket, so it is ending; a poll now and one at the next start leave no zombie.
-            self._process.poll()
 
     async def close(self) -> None:
         """Let the launcher end, and wait for it a moment."""

@@ -16,6 +16,7 @@ import fcntl
 import json
 import math
 import os
+import resource
 import select
 import signal
 import time
@@ -308,7 +309,7 @@ class Supervision:
             self._due_kill = math.inf
             self._killed_at_us = now_us()
             self._due_unkillable = now + UNKILLABLE_S
-            self._tree.named(self._tree.members(), self._names)
+            self._tree.named(self._tree.members(), self._names, again=True)
         found = self._tree.kill()
         self._killed.update(found)
         self._tree.named(found, self._names)
@@ -390,7 +391,8 @@ class Supervision:
             if self._killed_at_us:
                 ours = f"{ours}, SIGKILL" if ours else "SIGKILL"
             return self._asked, f"{_ASKED_TEXTS[self._asked]}: we sent {ours or 'no signal'}; the program {how}"
-        left = f"; {len(self._names)} processes it had left were ended" if self._names else ""
+        count = len(self._names)
+        left = f"; {count} {'process' if count == 1 else 'processes'} it had left behind ended by us" if count else ""
         if number == 0:
             return Cause.EXIT, f"the program {how} by itself{left}"
         if number in self._passed_on:
@@ -435,7 +437,7 @@ class Supervision:
             usage=Usage(
                 cpu_user_s=self._cpu_user_s,
                 cpu_system_s=self._cpu_system_s,
-                memory_bytes_max=self._memory_kb * 1024,
+                memory_bytes_max=self._memory_bytes_max(),
                 processes=self._reaped,
             ),
             out_bytes=self._kept[frames.OUT],
@@ -448,6 +450,11 @@ class Supervision:
         self.ended_json = _dumps(ended.to_json()).encode()
         self.ended_kept = self._segment.write_vital(frames.encode(frames.EXIT, self.ended_json, ended_at_us))
         self.phase = Phase.OVER
+
+    def _memory_bytes_max(self) -> int:
+        """The kernel counts our own pages at the vfork as the program's: a peak not above ours says nothing."""
+        own_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return self._memory_kb * 1024 if self._memory_kb > own_kb else 0
 
     def ended_message(self) -> bytes:
         """Return the `ended` message; only once the attempt is over."""

@@ -14,6 +14,7 @@ from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.placement import reasons
 from coordinator.rpc.context import Caller, parse
+from coordinator.sessions import Sessions
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
 from hostler.clock import Clock
@@ -54,8 +55,8 @@ class DiskReserve:
             self._free_bytes = shutil.disk_usage(self._directory).free
         if self._free_bytes < self._reserve_bytes:
             raise Unavailable(
-                f"the coordinator's disk has {self._free_bytes >> 20} MiB free and keeps {self._reserve_bytes >> 20} MiB"
-                f" in reserve; free some space under {self._directory}",
+                f"the coordinator's disk has {self._free_bytes >> 20} MiB free and keeps a reserve of"
+                f" {self._reserve_bytes >> 20} MiB; free some space under {self._directory}",
                 retry_after_s=30,
             )
 
@@ -63,9 +64,18 @@ class DiskReserve:
 class JobsService:
     """See ``protos/hostler/v1/jobs.proto``; each method is one RPC."""
 
-    def __init__(self, engine: Engine, store: Store, watchers: Watchers, disk: DiskReserve, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        sessions: Sessions,
+        watchers: Watchers,
+        disk: DiskReserve,
+        clock: Clock,
+    ) -> None:
         self._engine = engine
         self._store = store
+        self._sessions = sessions
         self._watchers = watchers
         self._disk = disk
         self._clock = clock
@@ -142,7 +152,9 @@ class JobsService:
         worker = live.workers.get(job.worker)
         if job.state in ON_A_WORKER and not job.phase and worker is not None and not worker.connected:
             return replace(job, phase="unreachable")
-        return job
+        session = self._sessions.get(job.worker)
+        sample = session.samples.get(entry.attempt_key) if session is not None else None
+        return job if sample is None else replace(job, usage=sample)
 
     async def list(self, data: bytes, caller: Caller) -> jobs_pb2.ListResponse:
         """List: a page of jobs by filter."""
@@ -199,10 +211,14 @@ class JobsService:
         left = len(ids)
         try:
             self._engine.post(lambda live, now: decisions.on_wait(live, ids, until, waiter))
-            over = [await self._over(job_id) for job_id in await waiter.absent]
-            if over:
+            absent = await waiter.absent
+            if absent:
+                over = await self._store.find_progress(absent)
+                unknown = next((job_id for job_id in absent if job_id not in over), None)
+                if unknown is not None:
+                    raise JobNotFound(f"job {unknown[:64]!r} not found")
                 left -= len(over)
-                yield over
+                yield list(over.values())
             while left:
                 patience = None if deadline is None else deadline - self._clock.monotonic()
                 if patience is not None and patience <= 0:
@@ -213,13 +229,6 @@ class JobsService:
                     yield group
         finally:
             self._watchers.remove(waiter)
-
-    async def _over(self, job_id: str) -> Progress:
-        job = await self._find(job_id)
-        end = job.end
-        if end is None:
-            return Progress(job.id, job.state)
-        return Progress(job.id, job.state, job.outcome, end.exit_code, end.signal, end.cause, end.error)
 
     async def watch(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.JobEvent]:
         """Watch: committed transitions, without end."""

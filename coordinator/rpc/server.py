@@ -1,5 +1,6 @@
 """The gRPC server: which RPC goes where, limits, health, reflection, graceful stop."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from coordinator.rpc.cluster_service import ClusterService
 from coordinator.rpc.context import Gatekeeper, duplex, streaming, unary
+from coordinator.rpc.feed_service import FeedService
 from coordinator.rpc.jobs_service import JobsService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.workers_service import WorkersService
@@ -33,10 +35,17 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 class RpcServer:
     """Serves the contract on the unix socket and, where asked, on a loopback port."""
 
-    def __init__(self, jobs: JobsService, log: LogService, cluster: ClusterService, workers: WorkersService) -> None:
+    def __init__(
+        self,
+        jobs: JobsService,
+        log: LogService,
+        feed: FeedService,
+        cluster: ClusterService,
+        workers: WorkersService,
+    ) -> None:
         self._gate = Gatekeeper()
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=None)
-        for name, methods in self._methods(jobs, log, cluster, workers).items():
+        for name, methods in self._methods(jobs, log, feed, cluster, workers).items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -44,7 +53,12 @@ class RpcServer:
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
     def _methods(
-        self, jobs: JobsService, log: LogService, cluster: ClusterService, workers: WorkersService
+        self,
+        jobs: JobsService,
+        log: LogService,
+        feed: FeedService,
+        cluster: ClusterService,
+        workers: WorkersService,
     ) -> "dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]":
         gate = self._gate
         return {
@@ -54,6 +68,7 @@ class RpcServer:
                 "List": unary(gate, jobs.list),
                 "Stop": unary(gate, jobs.stop),
                 "Signal": unary(gate, jobs.signal),
+                "Feed": duplex(gate, feed.feed),
                 "Wait": streaming(gate, jobs.wait),
                 "Watch": streaming(gate, jobs.watch),
                 "ReadLog": streaming(gate, log.read_log),
@@ -74,7 +89,7 @@ class RpcServer:
         Raises:
             InvalidRequest: an address cannot be bound.
         """
-        socket.unlink(missing_ok=True)
+        await asyncio.to_thread(socket.unlink, missing_ok=True)
         try:
             self._server.add_insecure_port(f"unix:{socket}")
         except RuntimeError as error:

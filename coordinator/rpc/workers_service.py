@@ -12,6 +12,7 @@ from coordinator.decisions import Decision
 from coordinator.effects import AttachSession, LogKept
 from coordinator.engine import Engine, Item
 from coordinator.events import EndFacts, Hello, Report
+from coordinator.feeds import Feeds
 from coordinator.live import Live
 from coordinator.log_store import LogStore, Piece, StoredPiece
 from coordinator.rpc.context import Caller, Context, parse
@@ -20,7 +21,7 @@ from hostler import frames, logs
 from hostler.errors import InvalidRequest
 from hostler.ids import AttemptKey, is_uuid, new_uuid
 from hostler.v1 import types_pb2, workers_pb2
-from hostler.wire.jobs import key_from_proto, key_to_proto
+from hostler.wire.jobs import key_from_proto, key_to_proto, usage_from_proto
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
 STARTS_PER_MESSAGE = 500
@@ -31,9 +32,10 @@ SLOTS_MAX = 4096
 class WorkersService:
     """See ``protos/hostler/v1/workers.proto``."""
 
-    def __init__(self, engine: Engine, log_store: LogStore, *, heartbeat_s: float) -> None:
+    def __init__(self, engine: Engine, log_store: LogStore, feeds: Feeds, *, heartbeat_s: float) -> None:
         self._engine = engine
         self._log_store = log_store
+        self._feeds = feeds
         self._heartbeat_s = heartbeat_s
         self._receipts: dict[AttemptKey, Receipts] = {}
 
@@ -92,7 +94,12 @@ class WorkersService:
                 reports = [_report(r) for r in message.reports]
                 # One item each: a report is decided on what the one before it changed.
                 for report in reports:
+                    session.samples.pop(report.key, None)
                     await self._engine.post_patiently(_report_item(session.worker, report))
+            for sample in message.samples:
+                session.samples[key_from_proto(sample.key)] = usage_from_proto(sample.usage)
+            for fed in message.fed:
+                self._feeds.note(key_from_proto(fed.key), fed.taken, closed=fed.closed)
             await self._note_draining(session, message.draining)
             if message.HasField("goodbye"):
                 return True
@@ -122,6 +129,8 @@ class WorkersService:
                 message.stops.add(sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s)
             for signal in outbox.signals:
                 message.signals.add(key=key_to_proto(signal.key), signal=signal.signal)
+            for piece in outbox.feeds:
+                message.feeds.add(key=key_to_proto(piece.key), offset=piece.offset, bytes=piece.content, eof=piece.eof)
             for key in outbox.acknowledged:
                 message.acknowledged.add(job=key.job, stage=key.stage, attempt=key.attempt)
             await context.write(message.SerializeToString())
@@ -189,7 +198,7 @@ class WorkersService:
         expected = receipts.received[key]
         if part.position != expected or frames.whole_frames(part.frames) != len(part.frames):
             logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
-            receipts.note(key)
+            receipts.note(key, rewind=True)
             return
         receipts.received[key] = expected + len(part.frames)
         receipts.note(key)
@@ -201,7 +210,7 @@ class WorkersService:
             for key, receipts in self._receipts.items():
                 job = self._engine.live.job(key.job)
                 receipts.received[key] = job.log_position if job is not None else 0
-                receipts.note(key)
+                receipts.note(key, rewind=True)
             return
         receipts_of = dict(self._receipts)
         self._engine.post_stored(lambda live, now: _on_stored(live, pieces, receipts_of))
@@ -212,32 +221,35 @@ class Receipts:
 
     def __init__(self) -> None:
         self.received: dict[AttemptKey, int] = {}
-        self.marks: dict[AttemptKey, tuple[int, bool]] = {}  # stored so far (-1: not news), forget
+        self.marks: dict[AttemptKey, workers_pb2.LogMark] = {}
         self.wake = asyncio.Event()
 
-    def note(self, key: AttemptKey, *, forget: bool = False) -> None:
-        """Say how far *key* has been received, or that it is not wanted."""
-        stored, forgotten = self.marks.get(key, (0, False))
-        self.marks[key] = (stored, forget or forgotten)
+    def _mark(self, key: AttemptKey) -> workers_pb2.LogMark:
+        mark = self.marks.get(key)
+        if mark is None:
+            mark = self.marks[key] = workers_pb2.LogMark(key=key_to_proto(key))
         self.wake.set()
+        return mark
+
+    def note(self, key: AttemptKey, *, forget: bool = False, rewind: bool = False) -> None:
+        """Say how far *key* has been received, that it is not wanted, or that it must come again."""
+        mark = self._mark(key)
+        mark.forget = mark.forget or forget
+        mark.rewind = mark.rewind or rewind
 
     def stored(self, key: AttemptKey, position: int, *, forget: bool) -> None:
         """Say how far *key* is durable."""
-        self.marks[key] = (position, forget)
-        self.wake.set()
+        mark = self._mark(key)
+        mark.stored = position
+        mark.forget = mark.forget or forget
 
     def take(self) -> workers_pb2.LogReceipt:
         """Return what has gathered and start anew."""
         self.wake.clear()
         marks, self.marks = self.marks, {}
-        return workers_pb2.LogReceipt(
-            marks=[
-                workers_pb2.LogMark(
-                    key=key_to_proto(key), received=self.received.get(key, 0), stored=stored, forget=forget
-                )
-                for key, (stored, forget) in marks.items()
-            ]
-        )
+        for key, mark in marks.items():
+            mark.received = self.received.get(key, 0)
+        return workers_pb2.LogReceipt(marks=list(marks.values()))
 
 
 def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[AttemptKey, Receipts]) -> Decision:

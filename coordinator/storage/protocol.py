@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from coordinator.changes import Change, Extent
 from hostler.ids import AttemptKey
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery, Progress
 
 
 class StoreFull(Exception):
@@ -28,14 +28,21 @@ class LogExtents(NamedTuple):
     extents: tuple[Extent, ...]
 
 
+class Loaded(NamedTuple):
+    """What rebuilds the live set."""
+
+    changes: list[Change]  # workers, then open jobs, oldest first
+    next_number: int  # above that of every job there ever was
+
+
 class Store(Protocol):
     """What the coordinator needs from a database. Every method may be called from the event loop."""
 
     epoch: int
     """The epoch under which this process writes; grows with every start."""
 
-    async def load(self) -> list[Change]:
-        """Return the changes that rebuild the live set: workers, then open jobs, oldest first."""
+    async def load(self) -> Loaded:
+        """Return what rebuilds the live set."""
         ...
 
     async def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
@@ -51,6 +58,10 @@ class Store(Protocol):
 
     async def get_job(self, job_id: str) -> Job | None:
         """Return a committed job."""
+        ...
+
+    async def find_progress(self, job_ids: Collection[str]) -> dict[str, Progress]:
+        """Return where these jobs have come to; unknown ids are left out."""
         ...
 
     async def find_jobs(self, query: JobQuery) -> JobPage:

@@ -26,9 +26,9 @@ from coordinator.changes import (
 )
 from coordinator.storage import rows
 from coordinator.storage.migrate import migrate
-from coordinator.storage.protocol import LogExtents, StoreBroken, StoreFull
+from coordinator.storage.protocol import Loaded, LogExtents, StoreBroken, StoreFull
 from hostler.ids import AttemptKey, JobId
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery, Progress
 from hostler.lifecycle import Outcome, State
 
 T = TypeVar("T")
@@ -42,6 +42,8 @@ LOAD_JOBS = (
     "SELECT * FROM job WHERE state < 5 UNION ALL SELECT * FROM job WHERE state = 5 AND log_status = 1 ORDER BY number"
 )
 GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
+NEXT_NUMBER = "SELECT COALESCE(MAX(number), 0) + 1 FROM job"
+GET_PROGRESS = "SELECT id, state, outcome, exit_code, signal, cause, error FROM job WHERE id = ?"
 GET_WORK = "SELECT work FROM job WHERE number = ?"
 FIND_KEY = "SELECT id, digest FROM job WHERE owner = ? AND key = ?"
 ALL_EVENTS = (
@@ -175,7 +177,7 @@ class SqliteStore:
             self._writer.execute("ROLLBACK")
         raise StoreFull(str(error)) from error
 
-    async def load(self) -> list[Change]:
+    async def load(self) -> Loaded:
         """See the protocol."""
         return await self._read(_load)
 
@@ -185,6 +187,15 @@ class SqliteStore:
         def query(reader: sqlite3.Connection) -> Job | None:
             row = reader.execute(GET_JOB, (job_id,)).fetchone()
             return None if row is None else rows.job_of(row)
+
+        return await self._read(query)
+
+    async def find_progress(self, job_ids: Collection[str]) -> dict[str, Progress]:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> dict[str, Progress]:
+            found = (reader.execute(GET_PROGRESS, (job_id,)).fetchone() for job_id in job_ids)
+            return {row[0]: Progress(row[0], State(row[1]), Outcome(row[2]), *row[3:]) for row in found if row}
 
         return await self._read(query)
 
@@ -260,11 +271,9 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         reader.execute("COMMIT")
 
 
-def _load(reader: sqlite3.Connection) -> list[Change]:
+def _load(reader: sqlite3.Connection) -> Loaded:
     changes: list[Change] = []
-    known = set()
     for row in reader.execute(LOAD_WORKERS):
-        known.add(row["id"])
         changes.append(
             WorkerSeen(
                 row["id"],
@@ -283,7 +292,7 @@ def _load(reader: sqlite3.Connection) -> list[Change]:
         )
     for row in reader.execute(LOAD_JOBS):
         changes.extend(_job_changes(row))
-    return changes
+    return Loaded(changes, reader.execute(NEXT_NUMBER).fetchone()[0])
 
 
 def _job_changes(row: sqlite3.Row) -> list[Change]:

@@ -45,8 +45,10 @@ class PrivateCluster:
         name = settings.name or socket.gethostname()
         lifeline_read, lifeline = os.pipe()
         status, status_write = os.pipe()
+        # Sockets lie outside of the directory where its path is too long for them.
+        own = (directory, runtime_dir(directory), runtime_dir(directory / "workers" / name))
         plan = Plan(
-            directories=tuple(str(path) for path in dict.fromkeys((directory, runtime_dir(directory)))),
+            directories=tuple(str(path) for path in own),
             parts=(
                 Part(name="coordinator", program="coordinator", settings=given, stage=Stage.COORDINATOR),
                 Part(

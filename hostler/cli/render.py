@@ -68,14 +68,15 @@ def state_text(job: Job | Progress) -> str:
     if job.state is not State.FINISHED:
         phase = job.phase if isinstance(job, Job) else ""
         return f"{job.state.word}: {phase}" if phase else job.state.word
+    outcome = job.outcome.word.replace("_", " ")
     end = job.end if isinstance(job, Job) else job
     if job.outcome is Outcome.SUCCEEDED or end is None:
-        return job.outcome.word
+        return outcome
     if end.signal:
-        return f"{job.outcome.word}: {end.signal}"
+        return f"{outcome}: {end.signal}"
     if end.exit_code is not None:
-        return f"{job.outcome.word}: exit status {end.exit_code}"
-    return f"{job.outcome.word}: {end.cause.replace('_', ' ')}" if end.cause else job.outcome.word
+        return f"{outcome}: exit status {end.exit_code}"
+    return f"{outcome}: {end.cause.replace('_', ' ')}" if end.cause else outcome
 
 
 def receipt_text(receipt: Receipt) -> str:

@@ -168,8 +168,8 @@ class _Up:
     async def _end(self, parts: Parts, client: Client) -> None:
         self._stopping = await self._jobs_on_workers(client, parts)
         count = len(self._stopping)
-        jobs = f", of which {count} job{'' if count == 1 else 's'} run" if count else ""
-        say(f"stopping gateway, workers{jobs}, coordinator")
+        jobs = f"{count} running job{'' if count == 1 else 's'}, " if count else ""
+        say(f"stopping {jobs}gateway, workers and coordinator")
         await parts.end_stage(Stage.GATEWAY)
         await parts.end_stage(Stage.WORKERS)
         if self._stopping and parts.pid(COORDINATOR):
@@ -202,8 +202,11 @@ class _Up:
             say(f"the end of {len(jobs) - len(ended)} jobs is not known yet; it will be when the worker is back")
 
     def _report_one(self, job: Job) -> None:
+        command = command_text(job.spec.work.argv)
+        if len(command) > COMMAND_CHARACTERS_MAX:
+            command = command[:COMMAND_CHARACTERS_MAX] + "..."
         receipt = f"; {receipt_text(job.end.receipt)}" if job.end is not None else ""
-        say(f"{state_text(job)}: {job.id} {command_text(job.spec.work.argv)[:COMMAND_CHARACTERS_MAX]}{receipt}")
+        say(f"{job.id} ({command}) {state_text(job)}{receipt}")
 
 
 def worker_names(host: str, count: int) -> list[str]:

@@ -645,12 +645,15 @@ class LogMark(_message.Message):
     RECEIVED_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     FORGET_FIELD_NUMBER: _builtins.int
+    REWIND_FIELD_NUMBER: _builtins.int
     received: _builtins.int
     """flow control"""
     stored: _builtins.int
     """durable: the worker may drop it"""
     forget: _builtins.bool
     """the coordinator does not want this log"""
+    rewind: _builtins.bool
+    """what came did not follow: push again from `received` on"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -660,10 +663,11 @@ class LogMark(_message.Message):
         received: _builtins.int = ...,
         stored: _builtins.int = ...,
         forget: _builtins.bool = ...,
+        rewind: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "key", b"key", "received", b"received", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "key", b"key", "received", b"received", "rewind", b"rewind", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

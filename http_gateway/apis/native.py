@@ -63,10 +63,10 @@ class JobItem(_Request):
     """One job of a submission."""
 
     argv: list[str]
-    env: dict[str, str] = {}
+    env: Annotated[dict[str, str], Field(default_factory=dict)]
     cwd: str = ""
     worker: str = ""
-    labels: dict[str, str] = {}
+    labels: Annotated[dict[str, str], Field(default_factory=dict)]
     priority: Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     timeout: Seconds = 0.0
     grace: Seconds = 10.0

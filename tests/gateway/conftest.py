@@ -1,6 +1,8 @@
 """A gateway on a free port, in front of a fake coordinator, and a caller for it."""
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +43,11 @@ class Caller:
             return Answer(response.status, response.headers, text, await response.json() if text else None)
 
     async def post(self, path: str, body: object = None, **options: Any) -> Answer:
-        """POST a JSON body."""
-        return await self.call("POST", path, json=body, **options)
+        """POST a JSON body; None is no body."""
+        if body is not None:
+            options["headers"] = {"Content-Type": "application/json", **options.get("headers", {})}
+            options["data"] = io.BytesIO(json.dumps(body).encode())
+        return await self.call("POST", path, **options)
 
     async def get(self, path: str, **options: Any) -> Answer:
         """GET."""

@@ -189,6 +189,8 @@ class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer)
     async def Signal(self, request: jobs_pb2.SignalRequest, context: Context) -> Any:
         """Note a signal."""
         await self._check(context)
+        if request.id not in self.jobs:
+            return await _fail(context, JobNotFound("not found"))
         if self.jobs[request.id].state is not State.RUNNING:
             return await _fail(context, NotRunning("the job does not run"))
         self.signals.append(request.signal)
@@ -199,16 +201,18 @@ class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer)
         await self._check(context)
         left = list(request.ids)
         until = State(request.until)
-        try:
-            async with asyncio.timeout(request.timeout_s or None), self._changed:
-                while left:
-                    for job_id in [i for i in left if self.jobs[i].state >= until]:
-                        left.remove(job_id)
-                        yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(_progress(self.jobs[job_id]))])
-                    if left:
-                        await self._changed.wait()
-        except TimeoutError:
-            return
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + request.timeout_s if request.timeout_s else float("inf")
+        while left:
+            ready = [i for i in left if self.jobs[i].state >= until]
+            left = [i for i in left if i not in ready]
+            yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(_progress(self.jobs[i])) for i in ready])
+            try:
+                async with self._changed:
+                    if not any(self.jobs[i].state >= until for i in left) and left:
+                        await asyncio.wait_for(self._changed.wait(), min(deadline - clock.time(), 3600))
+            except TimeoutError:
+                return
 
     async def Feed(self, request_iterator: Any, context: Context) -> AsyncIterator[jobs_pb2.FeedResponse]:
         """Not used by a gateway."""

@@ -83,7 +83,7 @@ async def test_a_log_comes_as_out_err_gap_and_end_with_positions_as_ids(
         Event("err", ends[1], {"at": AT, "text": "zwei ä\r\n"}),
         Event("out", ends[2], {"at": AT, "base64": base64.b64encode(b"\xff\x00").decode()}),
         Event("gap", ends[3], {"at": AT, "dropped": 11, "out": 5, "err": 6}),
-        Event("end", ends[3], {"status": "complete", "bytes": 14, "lost_bytes": 0}),
+        Event("end", ends[3], {"status": "complete", "bytes": 15, "lost_bytes": 0}),
     ]
 
 

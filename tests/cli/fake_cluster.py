@@ -1,0 +1,231 @@
+"""A coordinator that does as a test says: the real gRPC services on a unix socket, no worker behind them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from hostler.errors import InvalidRequest, JobNotFound, NotRunning
+from hostler.frames import ERR, OUT, encode
+from hostler.ids import new_uuid
+from hostler.jobs import End, EndedProcess, Job, JobSpec, LogStatus, Progress, Receipt, SentSignal
+from hostler.lifecycle import Outcome, State
+from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
+from hostler.wire import errors as wire_errors
+from hostler.wire import jobs as wire_jobs
+from hostler.wire import workers as wire_workers
+from hostler.workers import Worker, WorkerState
+
+NOON_US = 1_764_072_000_000_000
+WORKER = Worker(id="11111111-1111-4111-8111-111111111111", name="stable", state=WorkerState.CONNECTED, slots=4)
+
+
+def out(payload: bytes) -> bytes:
+    """A frame of standard output."""
+    return encode(OUT, payload, NOON_US)
+
+
+def err(payload: bytes) -> bytes:
+    """A frame of standard error."""
+    return encode(ERR, payload, NOON_US)
+
+
+def exited(code: int) -> End:
+    """The end of a program that exited."""
+    return End(started_at_us=NOON_US, ended_at_us=NOON_US, exit_code=code, cause="exit", evidence=f"exit status {code}")
+
+
+def killed(name: str, cause: str = "signal") -> End:
+    """The end of a program that a signal ended."""
+    receipt = Receipt(
+        signals=(SentSignal(signal=name, at_us=NOON_US, processes=2),),
+        ended=(EndedProcess(pid=41, name="sh"), EndedProcess(pid=42, name="sleep")),
+        verified_by="wait",
+    )
+    return End(started_at_us=NOON_US, ended_at_us=NOON_US, signal=name, cause=cause, receipt=receipt)
+
+
+class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
+    """What a coordinator would know, in plain attributes; use it as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.address = f"unix:{directory / 'fake.sock'}"
+        self.jobs: dict[str, Job] = {}
+        self.ledgers: dict[str, bytes] = {}
+        self.workers = [WORKER]
+        self.heard: list[str] = []  # "signal 2", "stop"
+        self.log_breaks_after: list[int] = []  # bytes of ledger after which a log's stream breaks, once each
+        self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
+        self.on_signal: Callable[[int], End | None] = lambda _: None
+        self.at_most_s = 20.0
+        self._changed = threading.Condition()
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        jobs_pb2_grpc.add_JobsServicer_to_server(self, self._server)
+        jobs_pb2_grpc.add_ClusterServicer_to_server(self, self._server)
+        self._server.add_insecure_port(self.address)
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.stop(None).wait()
+
+    def add(self, end: End | None = None, ledger: bytes = b"", *, job: str = "", spec: JobSpec) -> str:
+        """Add a job that runs, or that has ended with *end*; return its id."""
+        job = job or new_uuid(len(self.jobs).to_bytes(4) * 4)
+        self.jobs[job] = Job(
+            id=job,
+            spec=spec,
+            state=State.RUNNING,
+            attempt=1,
+            worker=WORKER.id,
+            queued_at_us=NOON_US,
+            assigned_at_us=NOON_US + 1000,
+            started_at_us=NOON_US + 2000,
+        )
+        self.ledgers[job] = ledger
+        if end is not None:
+            self.end(job, end)
+        return job
+
+    def end(self, job: str, end: End) -> None:
+        """Let a job end."""
+        outcome = Outcome.SUCCEEDED if end.exit_code == 0 else Outcome.FAILED
+        outcome = {"stop": Outcome.STOPPED, "timeout": Outcome.TIMED_OUT, "worker_lost": Outcome.LOST}.get(
+            end.cause, outcome
+        )
+        with self._changed:
+            self.jobs[job] = replace(
+                self.jobs[job],
+                state=State.FINISHED,
+                outcome=outcome,
+                end=end,
+                finished_at_us=NOON_US + 1_000_000,
+                log_status=LogStatus.COMPLETE,
+                started_at_us=end.started_at_us,
+            )
+            self._changed.notify_all()
+
+    def wait_until_heard(self, word: str) -> None:
+        """Return once a call of that kind has come."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: word in self.heard, self.at_most_s), self.heard
+
+    def Submit(self, request: Any, context: Any) -> Any:
+        results = []
+        for message in request.jobs:
+            spec = wire_jobs.spec_from_proto(message)
+            if spec.worker and spec.worker not in {worker.id for worker in self.workers}:
+                error = InvalidRequest("no worker has this id", field="worker")
+                results.append(jobs_pb2.SubmitResult(error=wire_errors.error_to_proto(error)))
+                continue
+            known = [job.id for job in self.jobs.values() if spec.key and job.spec.key == spec.key]
+            end, ledger = self.begin(spec)
+            results.append(jobs_pb2.SubmitResult(id=known[0] if known else self.add(end, ledger, spec=spec)))
+        return jobs_pb2.SubmitResponse(results=results)
+
+    def Get(self, request: Any, context: Any) -> Any:
+        return wire_jobs.job_to_proto(self._job(request.id, context))
+
+    def List(self, request: Any, context: Any) -> Any:
+        query = wire_jobs.query_from_proto(request)
+        fitting = [
+            job
+            for job in self.jobs.values()
+            if (not query.states or job.state in query.states) and query.name in ("", job.spec.name)
+        ]
+        start = int(query.after or 0)
+        page = fitting[start : start + query.limit]
+        more = str(start + query.limit) if len(fitting) > start + query.limit else ""
+        return jobs_pb2.ListResponse(jobs=[wire_jobs.job_to_proto(job) for job in page], next=more)
+
+    def Stop(self, request: Any, context: Any) -> Any:
+        job = self._job(request.id, context)
+        self._hear("stop")
+        if job.state is not State.FINISHED:
+            self.end(job.id, killed("SIGTERM", "stop"))
+        return wire_jobs.job_to_proto(self.jobs[job.id])
+
+    def Signal(self, request: Any, context: Any) -> Any:
+        job = self._job(request.id, context)
+        if job.state is not State.RUNNING:
+            self._refuse(context, NotRunning("the job does not run"))
+        end = self.on_signal(request.signal)
+        if end is not None:
+            self.end(job.id, end)
+        self._hear(f"signal {request.signal}")
+        return jobs_pb2.SignalResponse()
+
+    def Wait(self, request: Any, context: Any) -> Iterator[Any]:
+        left = list(request.ids)
+        limit_s = request.timeout_s or self.at_most_s
+        while left:
+            with self._changed:
+                if not self._changed.wait_for(partial(self._any_ended, left), limit_s):
+                    return
+            done = [job for job in left if self._ended(job)]
+            left = [job for job in left if job not in done]
+            yield jobs_pb2.WaitResponse(jobs=[wire_jobs.progress_to_proto(self._progress(job)) for job in done])
+
+    def ReadLog(self, request: Any, context: Any) -> Iterator[Any]:
+        self._job(request.id, context)
+        ledger, position = self.ledgers[request.id], getattr(request, "from")
+        if self.log_breaks_after:
+            border = self.log_breaks_after.pop(0)
+            yield jobs_pb2.LogChunk(position=position, frames=ledger[position:border], attempt=1)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator was killed")
+        yield jobs_pb2.LogChunk(position=position, frames=ledger[position:], attempt=1)
+        if request.follow:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended(request.id) or not context.is_active(), self.at_most_s)
+        yield jobs_pb2.LogChunk(
+            position=len(ledger), end=True, attempt=1, status=types_pb2.LogStatus.ValueType(LogStatus.COMPLETE)
+        )
+
+    def Feed(self, requests: Any, context: Any) -> Iterator[Any]:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test feeds")
+        yield
+
+    def Watch(self, request: Any, context: Any) -> Iterator[Any]:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test watches")
+        yield
+
+    def ListWorkers(self, request: Any, context: Any) -> Any:
+        return jobs_pb2.ListWorkersResponse(workers=[wire_workers.worker_to_proto(one) for one in self.workers])
+
+    def Describe(self, request: Any, context: Any) -> Any:
+        return jobs_pb2.DescribeResponse(version="fake", workers=len(self.workers))
+
+    def _job(self, job: str, context: Any) -> Job:
+        if job not in self.jobs:
+            self._refuse(context, JobNotFound(f"no job has the id {job}"))
+        return self.jobs[job]
+
+    def _refuse(self, context: Any, error: JobNotFound | NotRunning) -> None:
+        context.set_trailing_metadata(wire_errors.trailers_of(error))
+        context.abort(wire_errors.status_of(error), error.message)
+
+    def _hear(self, word: str) -> None:
+        with self._changed:
+            self.heard.append(word)
+            self._changed.notify_all()
+
+    def _any_ended(self, jobs: list[str]) -> bool:
+        return any(self._ended(job) for job in jobs)
+
+    def _ended(self, job: str) -> bool:
+        return self.jobs[job].state is State.FINISHED
+
+    def _progress(self, job: str) -> Progress:
+        found = self.jobs[job]
+        end = found.end or End()
+        return Progress(job, found.state, found.outcome, end.exit_code, end.signal, end.cause, end.error)

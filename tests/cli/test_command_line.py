@@ -1,0 +1,90 @@
+"""What holds for every command: help, errors, exit codes, and what is loaded for them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hostler import __version__
+
+AT_MOST_S = 60.0
+COMMANDS = (
+    *("up", "coordinator", "worker", "gateway", "workers"),
+    *("run", "submit", "jobs", "show", "logs", "stop", "wait", "signal"),
+)
+
+
+def hostler(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "hostler.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=AT_MOST_S, check=False)
+
+
+def test_help_names_every_command() -> None:
+    """On standard output, with code 0."""
+    answer = hostler("--help")
+
+    assert answer.returncode == 0
+    assert [name for name in COMMANDS if f" {name} " not in answer.stdout] == []
+
+
+def test_the_version_is_said() -> None:
+    """On one line."""
+    assert hostler("--version").stdout == f"hostler {__version__}\n"
+
+
+def test_where_no_cluster_answers_every_command_says_how_to_start_one(tmp_path: Path) -> None:
+    """Exit code 4, one line, no traceback."""
+    answer = hostler("--data-dir", str(tmp_path), "jobs")
+
+    assert answer.returncode == 4
+    socket = tmp_path / "run" / "coordinator.sock"
+    assert answer.stderr == f"hostler: no cluster answers at unix:{socket}; start one with: hostler up\n"
+
+
+@pytest.mark.parametrize("wrong", [("frob",), ("jobs", "--frob"), ("show",), (), ("--coordinator", "x", "jobs")])
+def test_usage_errors_are_code_2_with_a_hint(wrong: tuple[str, ...]) -> None:
+    """At most two lines: what is wrong, and what to do next."""
+    answer = hostler(*wrong)
+
+    assert (answer.returncode, answer.stdout) == (2, "")
+    first, *hints = answer.stderr.splitlines()
+    assert first.startswith("hostler: ")
+    assert len(hints) <= 1
+
+
+def test_errors_can_be_read_by_programs(tmp_path: Path) -> None:
+    """With --json, one object on standard error."""
+    answer = hostler("jobs", "--data-dir", str(tmp_path), "--json")
+
+    assert answer.stderr.startswith('{"error": {"code": "unavailable", "message": "no cluster answers')
+
+
+def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
+    """It would silently do nothing."""
+    (tmp_path / "hostler.toml").write_text("wrokers = 3\n")
+
+    answer = hostler("up", "--config", str(tmp_path / "hostler.toml"))
+
+    assert answer.returncode == 2 and "wrokers" in answer.stderr
+
+
+def test_up_refuses_to_listen_where_others_could_call(tmp_path: Path) -> None:
+    """Before anything is started."""
+    answer = hostler("up", "--data-dir", str(tmp_path / "data"), "--http", "0.0.0.0:8080")
+
+    assert answer.returncode == 2 and "loopback" in answer.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_help_and_errors_load_no_grpc(tmp_path: Path) -> None:
+    """It takes longer to load than all the rest."""
+    code = (
+        "import sys; from hostler.cli.main import call; "
+        "call(['--data-dir', sys.argv[1], 'workers']); call(['run', '--help']); "
+        "sys.exit('grpc' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=AT_MOST_S)
+
+    assert answer.returncode == 0, answer.stderr

@@ -1,0 +1,182 @@
+"""`hostler run` against a fake cluster: streams, exit status, signals, and a coordinator that goes away."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hostler.cli.main import call
+from hostler.cli.session import exit_status
+from hostler.jobs import End, Job, JobSpec, Work
+from hostler.lifecycle import Outcome, State
+from tests.cli.conftest import Answer
+from tests.cli.fake_cluster import FakeCluster, err, exited, killed, out
+
+Hostler = Callable[..., Answer]
+COMMAND = [sys.executable, "-m", "hostler.cli.main"]
+SPEC = JobSpec(work=Work(argv=("x",), timeout_s=5.0))
+AT_MOST_S = 30.0
+
+
+def test_run_is_the_command_itself(hostler: Hostler, fake: FakeCluster) -> None:
+    """Each stream on its own, nothing of ours, the job's exit status, the caller's directory."""
+    fake.begin = lambda _: (exited(7), out(b"out\n") + err(b"err\n"))
+
+    assert hostler("run", "--", "sh", "-c", "echo out; echo err >&2; exit 7") == Answer(7, "out\n", "err\n")
+
+    (job,) = fake.jobs.values()
+    assert job.spec.work.argv == ("sh", "-c", "echo out; echo err >&2; exit 7")
+    assert job.spec.work.cwd == str(Path.cwd())
+    assert job.spec.key
+
+
+def test_every_byte_comes_out(fake: FakeCluster, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """No decoding, no line ends."""
+    everything = bytes(range(256)) * 100
+    fake.begin = lambda _: (exited(0), out(everything[:1000]) + out(everything[1000:]))
+
+    assert call(["--coordinator", fake.address, "run", "--", "x"]) == 0
+    assert capfdbinary.readouterr().out == everything
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome", "status", "said"),
+    [
+        (exited(0), Outcome.SUCCEEDED, 0, ""),
+        (exited(3), Outcome.FAILED, 3, ""),
+        (killed("SIGTERM"), Outcome.FAILED, 143, ""),
+        (killed("SIGKILL", "stop"), Outcome.STOPPED, 137, ""),
+        (replace(exited(5), cause="stop"), Outcome.STOPPED, 5, ""),
+        (killed("SIGTERM", "timeout"), Outcome.TIMED_OUT, 124, "timeout of 5 s"),
+        (End(cause="not_started", error='exec: "x": executable file not found in $PATH'), Outcome.FAILED, 127, "exec:"),
+        (End(cause="not_started", error="fork/exec ./x: no such file or directory"), Outcome.FAILED, 127, "./x"),
+        (End(cause="not_started", error="fork/exec ./x: permission denied"), Outcome.FAILED, 126, "permission"),
+        (End(cause="not_started", error="fork/exec ./x: exec format error"), Outcome.FAILED, 126, "format"),
+        (End(cause="not_started", error="chdir /gone: no such file or directory"), Outcome.FAILED, 125, "chdir"),
+        (End(cause="worker_lost", evidence="may still run on HOST"), Outcome.LOST, 125, "may still run"),
+        (End(cause="not_started", evidence="no"), Outcome.REJECTED, 125, "rejected: no"),
+        (End(cause="stop"), Outcome.STOPPED, 130, "before it started"),
+    ],
+)
+def test_the_exit_status_says_how_the_job_ended(end: End, outcome: Outcome, status: int, said: str) -> None:
+    """As a shell would say it; 125 is hostler's own."""
+    job = Job(id="j", spec=SPEC, state=State.FINISHED, outcome=outcome, end=end)
+
+    code, message = exit_status(job, interrupted=130)
+
+    assert code == status
+    assert said in message and bool(said) == bool(message)
+
+
+def test_run_with_json_gives_the_job_on_standard_error(hostler: Hostler, fake: FakeCluster) -> None:
+    """Standard output stays the job's."""
+    fake.begin = lambda _: (exited(1), out(b"x"))
+
+    answer = hostler("run", "--json", "--", "x")
+
+    assert (answer.code, answer.out) == (1, "x")
+    assert json.loads(answer.err)["exit_code"] == 1
+
+
+def test_run_resumes_where_the_stream_broke(hostler: Hostler, fake: FakeCluster) -> None:
+    """A coordinator that was killed and came back is not noticed."""
+    fake.begin = lambda _: (exited(0), out(b"one ") + out(b"two"))
+    fake.log_breaks_after = [len(out(b"one "))]
+
+    assert hostler("run", "--", "x") == Answer(0, "one two", "")
+
+
+def test_failures_of_ours_are_125_and_of_the_caller_2(hostler: Hostler, fake: FakeCluster, place: Path) -> None:
+    """A script can tell them from the job's own status."""
+    nowhere = f"unix:{place / 'nobody.sock'}"
+
+    unreachable = hostler("run", "--coordinator", nowhere, "--", "x")
+    assert unreachable.code == 125 and "no cluster answers" in unreachable.err
+    assert hostler("run", "--worker", "99999999-9999-4999-8999-999999999999", "--", "x").code == 125
+    assert hostler("run", "--env", "x", "--", "x").code == 2
+    assert hostler("run").code == 2
+    assert fake.jobs == {}
+
+
+def test_placement_options_need_a_cluster(hostler: Hostler) -> None:
+    """A private worker is no worker one could have meant; the job would wait for ever."""
+    answer = hostler("run", "--private", "--label", "gpu=1", "--", "x")
+
+    assert answer.code == 125 and "hostler up" in answer.err
+
+
+def start(fake: FakeCluster) -> subprocess.Popen[bytes]:
+    """Start ``hostler run`` on a job that does not end by itself, and return once it runs."""
+    fake.begin = lambda _: (None, out(b"begun\n"))
+    command = [*COMMAND, "--coordinator", fake.address, "run", "--", "x"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"begun\n"
+    return run
+
+
+def end(run: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
+    """Wait for the command and return its status and what else it printed."""
+    try:
+        rest, said = run.communicate(timeout=AT_MOST_S)
+    finally:
+        with suppress(ProcessLookupError):
+            run.kill()
+        run.wait()
+    return run.returncode, rest, said
+
+
+def test_the_first_ctrl_c_is_the_jobs(fake: FakeCluster) -> None:
+    """It may do with it what it likes; here it ends by it."""
+    fake.on_signal = lambda _: killed("SIGINT")
+    run = start(fake)
+
+    run.send_signal(signal.SIGINT)
+
+    assert end(run) == (130, b"", b"")
+    assert fake.heard == ["signal 2"]
+
+
+def test_the_second_ctrl_c_stops_the_job(fake: FakeCluster) -> None:
+    """A job that ignores the first one is stopped with all its processes."""
+    run = start(fake)
+
+    run.send_signal(signal.SIGINT)
+    fake.wait_until_heard("signal 2")
+    run.send_signal(signal.SIGINT)
+
+    assert end(run)[:2] == (143, b"")
+    assert fake.heard == ["signal 2", "stop"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_stop_the_job(number: int, fake: FakeCluster) -> None:
+    """Whoever ends the command means the job."""
+    run = start(fake)
+
+    run.send_signal(number)
+
+    assert end(run)[:2] == (143, b"")
+    assert fake.heard == ["stop"]
+
+
+def test_a_reader_that_leaves_ends_the_job(fake: FakeCluster) -> None:
+    """As SIGPIPE would end the command itself: `hostler run -- yes | head -1` must not leave `yes` running."""
+    fake.begin = lambda _: (None, out(b"y\n" * 30_000) * 20)
+    command = [*COMMAND, "--coordinator", fake.address, "run", "--", "yes"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"y\n"
+
+    run.stdout.close()
+    run.stdout = None
+
+    status, _, said = end(run)
+    assert (status, said) == (141, b"")
+    assert fake.heard == ["stop"]

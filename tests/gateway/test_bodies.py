@@ -1,0 +1,71 @@
+"""JSON is read as everybody reads it, or refused; nothing else can happen, whatever the bytes are."""
+
+import json
+import math
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from http_gateway import bodies, go_text
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = st.recursive(SCALARS | TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=20)
+# Pieces of JSON in any order come closer to the parser's corners than any bytes do.
+PIECES = st.lists(
+    st.sampled_from([*'{}[]:,"\\ -0123456789.eEu\n', "null", "tru", '"a"', "NaN", "\\u12", "\\ud800", "ä", "[" * 40]),
+    max_size=30,
+).map("".join)
+
+
+@given(VALUES)
+def test_what_json_dumps_wrote_is_read_as_it_was(value: Any) -> None:
+    """With and without escapes."""
+    for ascii_only in (True, False):
+        assert bodies.parse(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@given(PIECES.map(str.encode) | st.binary())
+@example(b"[" * 100_000)
+@example(b'"\\ud800"')
+@example(b'["' + b"]" * 60 + b'"' + b"[" * 100 + b"]" * 100 + b"]")
+@example(b"\xef\xbb\xbf{}")
+@settings(max_examples=300)
+def test_any_bytes_are_read_as_the_library_reads_them_or_refused(raw: bytes) -> None:
+    """A refusal for bad syntax has words of Go, and they have one line."""
+    try:
+        value = bodies.parse(raw)
+    except bodies.NotJson as error:
+        assert error.message
+        if error.syntax is not None:
+            text = go_text.syntax_text(error.syntax)
+            assert text == go_text.END_OF_INPUT or text.startswith("invalid character '")
+            assert "\n" not in text
+        return
+    assert value == json.loads(raw)
+
+
+def test_depth_counts_brackets_outside_of_texts_only() -> None:
+    """64 levels are read, 65 are not; a text full of brackets is a text."""
+    assert bodies.parse(b"[" * 64 + b"]" * 64)
+    assert bodies.parse(json.dumps(["[" * 1000, '\\"[' * 100]).encode()) == ["[" * 1000, '\\"[' * 100]
+    for deep in (b"[" * 65 + b"]" * 65, b'{"a":' * 65 + b"1" + b"}" * 65):
+        try:
+            bodies.parse(deep)
+        except bodies.NotJson as error:
+            assert "64" in error.message
+        else:
+            raise AssertionError("it was read")
+
+
+def test_numbers_that_nobody_can_hold_are_refused() -> None:
+    """Those that fit are read."""
+    for text in (b"1e400", b"-1e400", b"9" * 5000, b"Infinity", b"NaN"):
+        try:
+            value = bodies.parse(text)
+        except bodies.NotJson:
+            continue
+        raise AssertionError(f"{text[:10]!r} was read as {value!r}")
+    assert bodies.parse(b"1e-400") == 0.0
+    assert math.isfinite(float(str(bodies.parse(b"1e308"))))

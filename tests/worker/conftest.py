@@ -1,0 +1,51 @@
+"""Fixtures over real processes. Every one of them proves after the test that nothing is left."""
+
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker.real_runner import Bench, own_cgroups
+from worker_agent.ledger import scan_segment
+from worker_agent.process_tree import is_alive
+from worker_agent.runner import Runner
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a short path: sockets below it may have 107 bytes."""
+    made = Path(tempfile.mkdtemp(prefix="hw-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def bench(place: Path) -> Iterator[Bench]:
+    """What a test needs around its runners; afterwards no process, no shim, no socket, no cgroup of it is left."""
+    before = own_cgroups()
+    made = Bench(place, uuid.uuid4().hex[:12])
+    yield made
+    segments = [scan_segment(path, ()) for path in (place / "worker/segments").glob("*.segment")]
+    shims = [each.identity for each in segments if each.identity is not None]
+    until = time.monotonic() + 5.0
+    while True:
+        left = made.living()
+        left += [f"shim {each.shim}" for each in shims if is_alive(each.pid, each.start_ticks)]
+        left += sorted(own_cgroups() - before)
+        left += [path.name for path in (place / "run").glob("*.sock")]
+        if not left:
+            break
+        assert time.monotonic() < until, f"left over: {left}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+async def runner(bench: Bench) -> AsyncIterator[Runner]:
+    """The runner of a first agent; it ends its jobs and its shims when the test is over."""
+    async with bench.runner() as made:
+        yield made
+        await bench.end_all(made)

@@ -1,0 +1,274 @@
+"""One shim, spoken to directly: fencing, strangers, and a life without an agent."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker_agent import shim as shim_module
+from worker_agent.attempts import Order
+from worker_agent.ledger import scan_segment
+from worker_agent.shim_protocol import Decoder, ProtocolError, encode, order_from_json, order_to_json
+
+ROOT = Path(__file__).parents[2]
+
+
+class Line:
+    """A blocking connection to a shim or a launcher."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.settimeout(10)
+        self._decoder = Decoder()
+        self._waiting: list[dict[str, Any]] = []
+
+    def say(self, **message: Any) -> None:
+        """Send one message."""
+        self.sock.sendall(encode(message))
+
+    def hear(self, kind: str) -> dict[str, Any]:
+        """Return the next message of this kind, leaving out others. Raises EOFError at the end of the connection."""
+        while True:
+            while self._waiting:
+                message = self._waiting.pop(0)
+                if message["type"] == kind:
+                    return message
+            content = self.sock.recv(65536)
+            if not content:
+                raise EOFError
+            self._waiting += self._decoder.feed(content)
+
+    def is_closed(self) -> bool:
+        """Say whether the other side has closed, reading away what it had sent."""
+        try:
+            while self.sock.recv(65536):
+                pass
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+        return True
+
+
+class OneShim:
+    """A launcher with one shim, and the agents that come to it."""
+
+    def __init__(self, place: Path, start: str = "from worker_agent.launcher import main; main()") -> None:
+        self.place = place
+        self.lines: list[Line] = []
+        ours, theirs = socket.socketpair()
+        for name in ("segments", "run"):
+            (place / name).mkdir(exist_ok=True)
+        arguments = ["--fd", str(theirs.fileno()), "--segments", str(place / "segments")]
+        arguments += ["--sockets", str(place / "run"), "--cgroup", f"hostler-test{os.getpid()}"]
+        command = [sys.executable, "-c", start, *arguments]
+        self.launcher = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=ROOT)
+        theirs.close()
+        self.control = self._line(ours)
+        self.control.say(type="fork", shim=1, nonce="secret")
+        self.pid = int(self.control.hear("forked")["pid"])
+
+    def _line(self, sock: socket.socket) -> Line:
+        self.lines.append(Line(sock))
+        return self.lines[-1]
+
+    def connect(self) -> Line:
+        """Return a connection that has not said hello."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(self.place / "run/shim-1.sock"))
+        return self._line(sock)
+
+    def agent(self, generation: int) -> tuple[Line, dict[str, Any]]:
+        """Return a connection that has said hello, and the state it was answered."""
+        line = self.connect()
+        line.say(type="hello", generation=generation, nonce="secret")
+        return line, line.hear("state")
+
+    def wait_for_end(self) -> None:
+        """Wait until the shim has ended and removed its socket."""
+        until = time.monotonic() + 10
+        while list((self.place / "run").iterdir()):
+            assert time.monotonic() < until, "the shim did not end"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End what still runs, and check that nothing is left."""
+        if list((self.place / "run").iterdir()):
+            line, state = self.agent(1000)
+            if state["key"]:
+                line.say(type="stop", key=state["key"], grace_s=0, cause="drain")
+            line.say(type="retire")
+        self.wait_for_end()
+        for line in self.lines:
+            line.sock.close()
+        assert self.launcher.wait(10) == 0
+
+
+@pytest.fixture
+def one(place: Path) -> Iterator[OneShim]:
+    """One shim; afterwards it, its launcher and its socket are gone."""
+    made = OneShim(place)
+    yield made
+    made.close()
+
+
+def run_bytes(key: str, *argv: str) -> bytes:
+    """Return an order as it is sent."""
+    return encode({"type": "run", "order": order_to_json(Order(key=key, argv=argv))})
+
+
+def run(line: Line, key: str, *argv: str, **options: Any) -> None:
+    """Send an order."""
+    line.say(type="run", order=order_to_json(Order(key=key, argv=argv, **options)))
+
+
+def test_an_order_survives_its_journey() -> None:
+    """Values and defaults alike."""
+    order = Order(key="k", argv=("a", "b"), env={"x": "y"}, cwd="/", timeout_s=1.5, output_bytes_max=3, stdin=True)
+    assert order_from_json(order_to_json(order)) == order
+    assert order_from_json(order_to_json(Order(key="k", argv=()))) == Order(key="k", argv=())
+
+
+@pytest.mark.parametrize("noise", [b"\xff\xff\xff\x7f", b"\x02\0\0\0no", b"\x02\0\0\0[]", b"\x02\0\0\0{}"])
+def test_what_is_no_message_is_refused(noise: bytes) -> None:
+    """A length beyond the bound, no JSON, no object, no type."""
+    with pytest.raises(ProtocolError):
+        Decoder().feed(noise)
+
+
+def test_messages_come_out_whole_however_they_are_cut() -> None:
+    """Byte by byte or all at once."""
+    content = encode({"type": "a"}) + encode({"type": "b", "x": 1})
+    decoder = Decoder()
+    pieces = [message for at in range(len(content)) for message in decoder.feed(content[at : at + 1])]
+    assert pieces == Decoder().feed(content) == [{"type": "a"}, {"type": "b", "x": 1}]
+
+
+def test_a_higher_generation_closes_the_older_agent_unread(one: OneShim) -> None:
+    """An order that the old agent had sent, but the shim had not read, never runs."""
+    old, _ = one.agent(1)
+    os.kill(one.pid, 19)
+    run(old, "late.0.1", "touch", str(one.place / "ran"))
+    new = one.connect()
+    new.say(type="hello", generation=2, nonce="secret")
+    os.kill(one.pid, 18)
+
+    state = new.hear("state")
+
+    if state["key"] is None and state["ended"] is None:
+        assert old.is_closed()
+        run(new, "next.0.1", "true")
+        assert new.hear("ended")["ended"]["key"] == "next.0.1"
+        assert not (one.place / "ran").exists()
+    else:
+        # It was read before the hello: then the new agent is told of it, which is as good.
+        assert "late.0.1" in (state["key"], (state["ended"] or {}).get("key"))
+    assert state["generation"] == 2
+
+
+def test_a_lower_generation_is_refused(one: OneShim) -> None:
+    """And the agent that is there is not disturbed."""
+    agent, _ = one.agent(5)
+    old = one.connect()
+    old.sock.sendall(encode({"type": "hello", "generation": 4, "nonce": "secret"}) + run_bytes("old.0.1", "true"))
+    assert old.is_closed()
+    run(agent, "a.0.1", "true")
+    assert agent.hear("ended")["ended"]["key"] == "a.0.1"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "hello", "generation": 9, "nonce": "wrong"},
+        {"type": "hello", "generation": "9", "nonce": "secret"},
+        {"type": "run", "order": {"key": "x.0.1", "argv": ["true"]}},
+        {"type": "retire"},
+    ],
+)
+def test_a_stranger_is_not_listened_to(one: OneShim, message: dict[str, Any]) -> None:
+    """Without the nonce nobody gives orders, and the agent that is there stays."""
+    agent, _ = one.agent(1)
+    stranger = one.connect()
+    stranger.say(**message)
+    assert stranger.is_closed()
+    run(agent, "a.0.1", "true")
+    assert agent.hear("ended")["ended"]["exit_code"] == 0
+
+
+def test_a_silent_stranger_is_cut_off(one: OneShim) -> None:
+    """Half a hello keeps a place only for a few seconds."""
+    stranger = one.connect()
+    stranger.sock.sendall(b"\x10\0\0\0half")
+    stranger.sock.settimeout(shim_module.HELLO_S + 5)
+    assert stranger.is_closed()
+
+
+@pytest.mark.parametrize("order", [{"argv": ["true"]}, {"key": "a.0.1"}, {"key": "a.0.1", "argv": ["true"], "x": 1}])
+def test_an_order_that_makes_no_sense_starts_nothing(one: OneShim, order: dict[str, Any]) -> None:
+    """The connection is closed, the shim is of use to the next."""
+    agent, _ = one.agent(1)
+    agent.say(type="run", order=order)
+    assert agent.is_closed()
+    again, state = one.agent(1)
+    assert (state["key"], state["ended"]) == (None, None)
+    run(again, "b.0.1", "true")
+    assert again.hear("ended")["ended"]["key"] == "b.0.1"
+
+
+def test_an_attempt_goes_on_without_its_agent(one: OneShim) -> None:
+    """Output is kept, the time limit is enforced, and the next agent is told what happened."""
+    agent, _ = one.agent(1)
+    script = f"echo before; touch {one.place}/up; sleep 0.3; echo after; sleep 60"
+    run(agent, "a.0.1", "/bin/sh", "-c", script, timeout_s=1.0, grace_s=0.0)
+    assert agent.hear("started")["key"] == "a.0.1"
+    agent.sock.close()
+
+    again, state = one.agent(2)
+    assert (state["key"], state["ended"]) == ("a.0.1", None)
+    ended = again.hear("ended")["ended"]
+
+    assert (ended["cause"], ended["signal"], ended["out_bytes"]) == ("timeout", "SIGKILL", len("before\nafter\n"))
+    again.sock.close()
+    _, state = one.agent(3)
+    assert state["ended"] == ended
+
+
+def test_an_idle_shim_without_an_agent_ends(place: Path) -> None:
+    """After its time it removes its socket and leaves only its segment, which is the agent's."""
+    start = "from worker_agent import shim; shim.ORPHAN_S = 0.2; from worker_agent.launcher import main; main()"
+    one = OneShim(place, start)
+    one.wait_for_end()
+    assert [path.name for path in (place / "segments").iterdir()] == ["shim-1.1.segment"]
+    one.close()
+
+
+def test_a_full_disk_costs_output_but_not_the_exit_frame(place: Path) -> None:
+    """On a file system of 256 KiB the output is counted as dropped, the program runs on, and its end is on disk."""
+    small = place / "segments"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=True)
+    try:
+        _check_full_disk(place)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def _check_full_disk(place: Path) -> None:
+    one = OneShim(place)
+    line, _ = one.agent(1)
+    run(line, "a.0.1", "/bin/sh", "-c", "head -c 1000000 /dev/zero; exit 3")
+    ended = line.hear("ended")["ended"]
+    one.close()
+
+    (record,) = scan_segment(place / "segments/shim-1.1.segment").attempts
+    assert record.ended is not None
+    assert record.ended.to_json() == ended
+    assert ended["exit_code"] == 3
+    assert ended["out_bytes"] > 0
+    assert ended["out_bytes"] + ended["dropped_bytes"] == 1_000_000
