@@ -74,7 +74,7 @@ class Unkillable(NamedTuple):
 
     number: int
     key: AttemptKey
-    survivors: str  # for people
+    survivors: tuple[tuple[int, str], ...]  # pid and name
     at_us: int
 
 

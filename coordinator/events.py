@@ -48,4 +48,4 @@ class Report(NamedTuple):
     ledger: bytes
     never_ran: bool
     refusal: str
-    survivors: str
+    survivors: tuple[tuple[int, str], ...]  # pid and name of what cannot be ended

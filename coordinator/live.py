@@ -110,7 +110,7 @@ class Job:
         self.sequence = 0
         self.stop_grace_s: float | None = None
         self.stop_by = ""
-        self.survivors = ""
+        self.survivors: tuple[tuple[int, str], ...] = ()
         self.queued_at_us = queued.at_us
         self.assigned_at_us = 0
         self.started_at_us = 0
@@ -335,7 +335,7 @@ class Live:
         job.started_at_us = change.started_at_us
         job.ended_at_us = change.ended_at_us
         job.ledger_bytes = job.log_position if change.ledger_bytes == LEDGER_UNKNOWN else change.ledger_bytes
-        job.survivors = ""
+        job.survivors = ()
         if change.ledger:
             job.log_position = change.ledger_bytes
         self._forget_when_over(job)

@@ -19,8 +19,8 @@ from hostler.client import Client, LogChunk
 from hostler.errors import InvalidRequest, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
+from hostler.shape import time_shape
 from http_gateway.api import FIXED_HEADERS
-from http_gateway.job_json import iso_time
 
 PING_S = 15.0
 BRIDGE_S = 60.0  # how long an unreachable coordinator is waited for
@@ -206,7 +206,7 @@ def _events(chunk: LogChunk) -> tuple[bytes, int]:
         elif frame.kind == GAP:
             out_bytes, err_bytes = parse_gap(frame.payload)
             dropped = {
-                "at": iso_time(frame.at_us),
+                "at": time_shape(frame.at_us),
                 "dropped": out_bytes + err_bytes,
                 "out": out_bytes,
                 "err": err_bytes,
@@ -216,7 +216,7 @@ def _events(chunk: LogChunk) -> tuple[bytes, int]:
 
 
 def _output(frame: Frame) -> dict[str, str | None]:
-    at = iso_time(frame.at_us)
+    at = time_shape(frame.at_us)
     try:
         return {"at": at, "text": frame.payload.decode()}
     except UnicodeDecodeError:

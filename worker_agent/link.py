@@ -101,7 +101,8 @@ class Link:
                     reason = "no welcome came in time"
                 finally:
                     was_connected, self.connected = self.connected, False
-            if self._left.is_set():
+            if self._leaving.is_set():
+                self._left.set()
                 return
             if was_connected or delay_s >= RECONNECT_MAX_S:
                 logs.get().warning("link.lost", reason=reason)
@@ -216,8 +217,7 @@ class Link:
                 agent.news.set()
             elif leaving:
                 await call.done_writing()
-                self._left.set()
-                return
+                await asyncio.Event().wait()  # until the coordinator has read the goodbye and ends the stream
 
     def _news(self) -> workers_pb2.WorkerMessage:
         agent = self._agent

@@ -100,9 +100,10 @@ class Shim:
             timeout = -1 if due == math.inf else max(0.0, due - monotonic())
             for fd, _ in poll(timeout):
                 self._on_event(fd)
-            if self._next_due() <= monotonic():
-                self._tick(monotonic())
-            if self._current is None and (self._retired or self._orphaned(monotonic())):
+            # What became due by these events is seen in the next round, before its wait.
+            if due <= (now := monotonic()):
+                self._tick(now)
+            if self._current is None and (self._retired or self._orphaned(now)):
                 return
 
     def _orphaned(self, now: float) -> bool:
@@ -359,6 +360,7 @@ def shim_main(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     become_subreaper(f"shim-{shim}")
     gc.freeze()
+    gc.set_threshold(50_000)  # an attempt leaves no cycles behind; do not look for them after every few
     cgroup = Cgroup.make(cgroup_name, containment)
     if cgroup is not None:
         cgroup.enter()

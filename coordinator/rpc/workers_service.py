@@ -24,6 +24,7 @@ from hostler.v1 import types_pb2, workers_pb2
 from hostler.wire.jobs import key_from_proto, key_to_proto, usage_from_proto
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
+LAST_WORDS_S = 1.0
 STARTS_PER_MESSAGE = 500
 INLINE_LEDGER_BYTES_MAX = 64 * 1024
 SLOTS_MAX = 4096
@@ -69,6 +70,9 @@ class WorkersService:
         writer = asyncio.create_task(self._speak(context, session))
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done() and not session.closed:
+                # The worker can no longer be written to; its last words may still be on the way.
+                await asyncio.wait((reader,), timeout=LAST_WORDS_S)
             return reader.result() if reader.done() else False
         finally:
             reader.cancel()
@@ -340,5 +344,5 @@ def _report(message: workers_pb2.Report) -> Report:
         ledger=ledger,
         never_ran=message.never_ran,
         refusal=message.refusal,
-        survivors=", ".join(f"{p.pid} ({p.name})" for p in message.survivors),
+        survivors=tuple((p.pid, p.name) for p in message.survivors),
     )

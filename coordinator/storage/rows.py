@@ -22,7 +22,7 @@ from coordinator.changes import (
     Unkillable,
     WorkerSeen,
 )
-from hostler.jobs import Job, JobEvent, JobSpec, LogStatus
+from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import Outcome, State
 from hostler.wire.jobs import end_from_bytes, work_from_bytes
 
@@ -169,8 +169,9 @@ def _stop_requested(out: _Statements, c: StopRequested) -> None:
 
 
 def _unkillable(out: _Statements, c: Unkillable) -> None:
-    out.add(NOTE_SURVIVORS, (c.survivors, c.number))
-    out.record(c.number, "unkillable", c.at_us, c.key.stage, c.key.attempt, "", c.survivors)
+    out.add(NOTE_SURVIVORS, (json.dumps(c.survivors), c.number))
+    named = ", ".join(f"{pid} ({name})" for pid, name in c.survivors)
+    out.record(c.number, "unkillable", c.at_us, c.key.stage, c.key.attempt, "", named)
 
 
 def _ended(out: _Statements, c: Ended) -> None:
@@ -256,6 +257,10 @@ def job_of(row: sqlite3.Row) -> Job:
     """Build the job that readers get from a row of `JOB_COLUMNS`."""
     end = end_from_bytes(row["end_report"]) if row["end_report"] is not None else None
     state = State(row["state"])
+    unkillable = bool(row["survivors"]) and state is State.STOPPING
+    if unkillable:
+        survivors = tuple(EndedProcess(pid=pid, name=name) for pid, name in json.loads(row["survivors"]))
+        end = End(started_at_us=row["started_at"], receipt=Receipt(survivors=survivors))
     return Job(
         id=row["id"],
         spec=JobSpec(
@@ -271,7 +276,7 @@ def job_of(row: sqlite3.Row) -> Job:
         ),
         state=state,
         outcome=Outcome(row["outcome"]),
-        phase="unkillable" if row["survivors"] and state is State.STOPPING else "",
+        phase="unkillable" if unkillable else "",
         stage=row["stage"],
         attempt=row["attempt"],
         worker=row["worker"],

@@ -19,9 +19,11 @@ from hostler.workers import Worker, WorkerState
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 SHORT_ID_CHARACTERS = 8
 PROCESSES_NAMED_MAX = 8
+CROPPED_COLUMNS = frozenset({"name", "command", "labels"})
 PIPE_WIDTH = 100_000  # wide enough that rich never cuts
 
 
@@ -103,8 +105,6 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
     """Print a table of jobs."""
     console, narrow = _console()
     table = _table("id", "state", "age", "took", "name", "command")
-    table.columns[-1].no_wrap = True
-    table.columns[-2].no_wrap = True
     for job in jobs:
         took = ""
         if job.started_at_us:
@@ -114,8 +114,8 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
             state_text(job),
             _span(now_us - job.queued_at_us),
             took,
-            printable(job.spec.name),
-            printable(command_text(job.spec.work.argv)),
+            _croppable(job.spec.name),
+            _croppable(command_text(job.spec.work.argv)),
             style=_style(job),
         )
     console.print(table)
@@ -129,7 +129,7 @@ def print_workers(workers: Iterable[Worker]) -> None:
         labels = " ".join(f"{name}={value}" for name, value in sorted(worker.labels.items()))
         style = "" if worker.state is WorkerState.CONNECTED else "yellow"
         running = f"{worker.running} of {worker.slots}"
-        table.add_row(worker.id, printable(worker.name), worker.state.value, running, printable(labels), style=style)
+        table.add_row(worker.id, printable(worker.name), worker.state.value, running, _croppable(labels), style=style)
     console.print(table)
 
 
@@ -206,8 +206,15 @@ def _table(*names: str) -> "Table":
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(name.upper(), no_wrap=name in ("id", "age", "took"))
+        # Where room is missing, rich takes it from the columns that could wrap.
+        table.add_column(name.upper(), no_wrap=name not in CROPPED_COLUMNS)
     return table
+
+
+def _croppable(text: str) -> "Text":
+    from rich.text import Text
+
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 def _style(job: Job) -> str:

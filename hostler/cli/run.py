@@ -16,6 +16,7 @@ from hostler.cli.interrupts import Interrupts
 from hostler.cli.options import Place, RunOptions
 from hostler.cli.private_cluster import PrivateCluster
 from hostler.cli.render import print_failure, say
+from hostler.cli.stdin import is_forwarded
 from hostler.cli.submission import spec_of
 from hostler.errors import HostlerError
 from hostler.jobs import JobSpec
@@ -26,7 +27,7 @@ ANSWER_S = 1.5  # a cluster that takes longer to say what it is does not count a
 
 def run(place: Place, options: RunOptions, argv: Sequence[str]) -> int:
     """Run a command on a worker and return its exit status; 125 when hostler itself failed."""
-    spec = spec_of(options, argv, key=str(uuid.uuid4()))
+    spec = spec_of(options, argv, key=str(uuid.uuid4()), stdin=is_forwarded())
     settings = settings_for(place)
     try:
         with ExitStack() as ends:

@@ -14,6 +14,7 @@ from hostler.cli.failures import BROKEN_PIPE, RUN_FAILED, Failure
 from hostler.cli.follow import RETRY_S_MAX, RETRY_S_MIN, copy_log
 from hostler.cli.interrupts import Interrupts
 from hostler.cli.render import print_json, say
+from hostler.cli.stdin import pieces
 from hostler.cli.submission import place_on_worker
 from hostler.client import Client
 from hostler.errors import DeadlineExceeded, HostlerError, NotRunning, Unavailable
@@ -39,6 +40,7 @@ class Session:
         self._client = client
         self._interrupts = interrupts
         self._as_json = as_json
+        self._input_lost = False
 
     async def run(self, spec: JobSpec) -> int:
         """Submit the job, be it, and return the exit status of this command."""
@@ -46,7 +48,7 @@ class Session:
         # The key makes it the same job when an answer was lost and we ask again.
         job = await patiently(lambda: self._client.submit_one(spec), SUBMIT_PATIENCE_S)
         unwritten: OSError | None = None
-        async with beside(self._heed(job)), beside(self._say_why_it_waits(job)):
+        async with beside(self._heed(job)), beside(self._say_why_it_waits(job)), beside(self._feed(job, spec)):
             try:
                 await copy_log(self._client, job, follow=True)
             except OSError as error:
@@ -61,6 +63,8 @@ class Session:
             return BROKEN_PIPE
         if unwritten is not None:
             raise Failure(f"the job's output cannot be written: {unwritten.strerror}; the job was stopped")
+        if self._input_lost:
+            return RUN_FAILED
         status, message = exit_status(ended, interrupted=self._interrupts.status)
         if message and not self._as_json:
             say(message)
@@ -79,6 +83,21 @@ class Session:
                 return
             except HostlerError as error:
                 say(error.message)
+
+    async def _feed(self, job: str, spec: JobSpec) -> None:
+        if not spec.work.stdin:
+            return
+        try:
+            await self._client.feed(job, pieces())
+        except NotRunning:
+            # It ended without reading all of it, as it may.
+            return
+        except HostlerError as error:
+            # What was sent and not taken is gone with the connection. A job that waited for it would wait for
+            # ever, and one that read on without it would work on half its input.
+            self._input_lost = True
+            say(f"the job's standard input was cut off: {error.message}; the job is stopped")
+            await self._stop(job)
 
     async def _interrupt(self, job: str) -> bool:
         try:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from hostler.client import Client
 
 
-def spec_of(options: JobOptions, argv: Sequence[str], *, key: str = "") -> JobSpec:
+def spec_of(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: bool = False) -> JobSpec:
     """The job that *options* and *argv* describe; `worker` is still as it was typed.
 
     Args:
         options: as typed.
         argv: the program and its arguments.
         key: the idempotency key when none was typed.
+        stdin: its standard input will be fed; otherwise it is empty.
 
     Raises:
         Failure: something about it cannot be (exit code 2).
@@ -36,6 +37,7 @@ def spec_of(options: JobOptions, argv: Sequence[str], *, key: str = "") -> JobSp
         timeout_s=options.timeout,
         grace_s=options.grace,
         output_bytes_max=options.output_max,
+        stdin=stdin,
     )
     spec = JobSpec(
         work=work,

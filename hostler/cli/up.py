@@ -151,18 +151,22 @@ class _Up:
         self._signals += 1
         self._told.set()
         if self._signals == 2:
-            say("hurrying: jobs are killed, then everything else")
+            say("hurrying: the jobs are killed; once more kills everything")
             self._hurrying = asyncio.create_task(self._hurry(parts, client))
         elif self._signals > 2:
             parts.kill()
 
     async def _hurry(self, parts: Parts, client: Client) -> None:
-        kills = [client.stop(job.id, grace_s=0.0, wait_s=CALL_S) for job in self._stopping]
+        jobs = self._stopping or await self._jobs_on_workers(client, parts)
         try:
             async with asyncio.timeout(CALL_S):
+                kills = [client.stop(job.id, grace_s=0.0, wait_s=CALL_S) for job in jobs]
                 await asyncio.gather(*kills, return_exceptions=True)
         except TimeoutError:
             say("not every job's end could be verified")
+        # With no job left every part ends by itself at once. A worker that is killed instead cannot tell its
+        # shims to go, and they wait a minute for another one.
+        await asyncio.sleep(CALL_S)
         parts.kill()
 
     async def _end(self, parts: Parts, client: Client) -> None:

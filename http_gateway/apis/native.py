@@ -1,6 +1,6 @@
 """The native API, ``/v1``: everything hostler can say about jobs, workers and the cluster.
 
-    POST /v1/jobs               submit many, each answered in its place
+    POST /v1/jobs               submit many, each answered in its place; ?wait=S waits for their ends
     GET  /v1/jobs               list, in pages
     GET  /v1/jobs/{id}          one job; ?wait=S waits for its end
     POST /v1/jobs/wait          wait for many
@@ -32,8 +32,9 @@ from hostler.errors import (
     Unavailable,
 )
 from hostler.ids import is_uuid
-from hostler.jobs import DURATION_S_MAX, PRIORITY_MAX, SUBMIT_ITEMS_MAX, Job, JobQuery, JobSpec, Work
+from hostler.jobs import DURATION_S_MAX, PRIORITY_MAX, SUBMIT_ITEMS_MAX, Job, JobQuery, JobSpec, Progress, Work
 from hostler.lifecycle import State
+from hostler.shape import job_shape, worker_shape
 from http_gateway import bodies, job_json, log_stream
 from http_gateway.api import Api, coded_error, json_response
 from http_gateway.batching import Submitter
@@ -154,7 +155,10 @@ class Native:
         )
 
     async def submit(self, request: web.Request) -> web.Response:
-        """Submit jobs; each is answered in its place with its id or with what is wrong with it."""
+        """Submit jobs; each is answered in its place with its id or with what is wrong with it.
+
+        With ?wait=S those that finish within S seconds are answered with their end.
+        """
         body = _validated(Submission, await self._read_batch(request))
         if len(body.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(body.jobs)} jobs; at most {SUBMIT_ITEMS_MAX} at once", field="jobs")
@@ -165,9 +169,11 @@ class Native:
             await asyncio.sleep(0)
         if key and isinstance(items[0], JobItem):
             items[0] = _with_key(items[0], key)
-        answers = iter(await self._accept([item.spec() for item in items if isinstance(item, JobItem)]))
+        specs = [item.spec() for item in items if isinstance(item, JobItem)]
+        wait_s = _seconds(request, "wait", LONG_POLL_S_MAX)
+        answers = iter(await (self._run(specs, wait_s) if wait_s else self._accept(specs)))
         results = [item if isinstance(item, InvalidRequest) else next(answers) for item in items]
-        return json_response({"jobs": [{"id": r} if isinstance(r, str) else job_json.error_json(r) for r in results]})
+        return json_response({"jobs": [job_json.answer_json(result) for result in results]})
 
     async def find(self, request: web.Request) -> web.Response:
         """List jobs, oldest first, in pages."""
@@ -195,7 +201,7 @@ class Native:
         if wait_s and job.state is not State.FINISHED:
             found = await self._client.wait_one(name, timeout_s=wait_s)
             job = found or await self._client.get(name)
-        return json_response(job_json.job_json(job))
+        return json_response(job_shape(job))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop a job: 200 with the receipt once nothing of it is left, 202 when that takes too long."""
@@ -203,14 +209,14 @@ class Native:
         raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
         body = _validated(StopBody, bodies.parse(raw)) if raw.strip() else StopBody()
         job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S)
-        return json_response(job_json.job_json(job), status=200 if job.state is State.FINISHED else 202)
+        return json_response(job_shape(job), status=200 if job.state is State.FINISHED else 202)
 
     async def signal(self, request: web.Request) -> web.Response:
         """Send a signal to the main process of a running job, and show the job."""
         name = _job_id(request.match_info["id"])
         body = _validated(SignalBody, await bodies.read_json(request))
         await self._client.signal(name, _signal_number(body.signal))
-        return json_response(job_json.job_json(await self._client.get(name)))
+        return json_response(job_shape(await self._client.get(name)))
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Send the log of a job's attempt, as events or as plain bytes."""
@@ -227,7 +233,7 @@ class Native:
     async def workers(self, _: web.Request) -> web.Response:
         """List every worker the coordinator knows."""
         workers = await self._client.workers()
-        return json_response({"workers": [job_json.worker_json(worker) for worker in workers]})
+        return json_response({"workers": [worker_shape(worker) for worker in workers]})
 
     async def cluster(self, _: web.Request) -> web.Response:
         """Show what the coordinator says of itself."""
@@ -247,10 +253,20 @@ class Native:
 
     async def _accept(self, specs: list[JobSpec]) -> list[str | HostlerError]:
         """Submit; when nothing was accepted for a reason that passes, that is the answer to the whole."""
-        answers = await self._submitter.submit(specs)
-        if answers and isinstance(answers[0], _NOT_NOW) and all(isinstance(a, _NOT_NOW) for a in answers):
-            raise answers[0]
-        return answers
+        return _unless_refused(await self._submitter.submit(specs))
+
+    async def _run(self, specs: list[JobSpec], wait_s: float) -> list[str | Progress | HostlerError]:
+        """Submit and wait for the ends, in one call of its own."""
+        return _unless_refused(await self._client.submit_and_wait(specs, wait_s=wait_s))
+
+
+Answers = TypeVar("Answers", list[str | HostlerError], list[str | Progress | HostlerError])
+
+
+def _unless_refused(answers: Answers) -> Answers:
+    if answers and isinstance(answers[0], _NOT_NOW) and all(isinstance(a, _NOT_NOW) for a in answers):
+        raise answers[0]
+    return answers
 
 
 def _validated(model: type[Model], value: object) -> Model:

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 # Everybody else sees frozen values; a message type that travels further ties the code to the wire.
 PROTOBUF = (GENERATED, "google.protobuf")
-MAY_SEE_PROTOBUF = ("hostler.wire", "hostler.client", "coordinator.rpc", "worker_agent.link")
+MAY_SEE_PROTOBUF = ("hostler.wire", "hostler.client", "coordinator.rpc", "worker_agent.link", "worker_agent.log_push")
 
 # Pure modules take time, chance and the world as arguments: the simulation runs them as they are.
 PURE = (

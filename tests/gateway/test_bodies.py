@@ -20,6 +20,7 @@ PIECES = st.lists(
 
 
 @given(VALUES)
+@settings(deadline=None)
 def test_what_json_dumps_wrote_is_read_as_it_was(value: Any) -> None:
     """With and without escapes."""
     for ascii_only in (True, False):
@@ -31,7 +32,7 @@ def test_what_json_dumps_wrote_is_read_as_it_was(value: Any) -> None:
 @example(b'"\\ud800"')
 @example(b'["' + b"]" * 60 + b'"' + b"[" * 100 + b"]" * 100 + b"]")
 @example(b"\xef\xbb\xbf{}")
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_bytes_are_read_as_the_library_reads_them_or_refused(raw: bytes) -> None:
     """A refusal for bad syntax has words of Go, and they have one line."""
     try:

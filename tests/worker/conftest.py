@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.real_runner import Bench, own_cgroups
+from tests.worker.real_runner import Bench
 from worker_agent.ledger import scan_segment
 from worker_agent.process_tree import is_alive
 from worker_agent.runner import Runner
@@ -26,7 +26,6 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def bench(place: Path) -> Iterator[Bench]:
     """What a test needs around its runners; afterwards no process, no shim, no socket, no cgroup of it is left."""
-    before = own_cgroups()
     made = Bench(place, uuid.uuid4().hex[:12])
     yield made
     segments = [scan_segment(path, ()) for path in (place / "worker/segments").glob("*.segment")]
@@ -35,7 +34,7 @@ def bench(place: Path) -> Iterator[Bench]:
     while True:
         left = made.living()
         left += [f"shim {each.shim}" for each in shims if is_alive(each.pid, each.start_ticks)]
-        left += sorted(own_cgroups() - before)
+        left += made.cgroups()
         left += [path.name for path in (place / "run").glob("*.sock")]
         if not left:
             break

@@ -46,6 +46,7 @@ class Bench:
         self.prefix = prefix
         self.events: list[Event] = []
         self.generation = 0
+        self._cgroup_prefixes: list[str] = []
 
     def runner(
         self,
@@ -57,7 +58,7 @@ class Bench:
     ) -> Runner:
         """Return the runner of the next agent; enter it before use."""
         self.generation += 1
-        return Runner(
+        runner = Runner(
             data_dir=self.place / "worker",
             runtime_dir=self.place / "run",
             generation=self.generation,
@@ -68,6 +69,8 @@ class Bench:
             idle_surplus_s=idle_surplus_s,
             containment=containment,
         )
+        self._cgroup_prefixes.append(runner._launcher._cgroup_prefix)
+        return runner
 
     def key(self, name: str) -> str:
         """Return an attempt key that no other test uses."""
@@ -105,7 +108,7 @@ class Bench:
         return await eventually(look, f"{file} to be written")
 
     def living(self) -> list[str]:
-        """Return the living processes and the zombies of this test's attempts, with their states."""
+        """Return the living processes of this test's attempts; a zombie has no environment and is not found."""
         found = []
         for pid in _pids():
             try:
@@ -120,6 +123,15 @@ class Bench:
                 found.append(f"{pid} {process_name(pid)} {stat.state}")
         return found
 
+    def cgroups(self) -> list[str]:
+        """Return the cgroup directories of this test's shims; other tests may run beside it."""
+        return [
+            os.path.join(directory, each)
+            for directory, folders, _ in os.walk("/sys/fs/cgroup")
+            for each in folders
+            if each.startswith(tuple(self._cgroup_prefixes or ["none"]))
+        ]
+
 
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
@@ -129,15 +141,6 @@ def zombie_children_of(pids: set[int]) -> list[int]:
     """Return the zombies whose parent is one of *pids*."""
     stats = ((pid, read_stat(pid)) for pid in _pids())
     return [pid for pid, stat in stats if stat is not None and stat.state == "Z" and stat.parent in pids]
-
-
-def own_cgroups() -> set[str]:
-    """Return the cgroup directories of shims on this machine."""
-    found = set()
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer"):
-        for directory, folders, _ in os.walk(root):
-            found |= {os.path.join(directory, each) for each in folders if each.startswith("hostler-")}
-    return found
 
 
 def streams(ledger: bytes) -> tuple[bytes, bytes, list[tuple[int, int]]]:

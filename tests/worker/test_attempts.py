@@ -257,7 +257,7 @@ async def test_surplus_shims_end_and_warm_ones_stay(bench: Bench) -> None:
         await bench.end_all(runner)
 
 
-async def test_ten_thousand_orphans_leave_no_zombie(bench: Bench, runner: Runner) -> None:
+async def test_thousands_of_orphans_leave_no_zombie(bench: Bench, runner: Runner) -> None:
     """A program that abandons its grandchildren: the shim reaps them while the program runs."""
     code = (
         "import os\n"

@@ -231,11 +231,13 @@ async def test_an_end_told_into_a_broken_connection_is_told_again(bench: Bench, 
     await started(bench, runner, "a", sh("while [ ! -e go ]; do sleep 0.01; done; exit 8"))
     (link,) = runner._links.values()
     os.kill(link.pid, signal.SIGSTOP)
-    assert link._protocol is not None
-    link._protocol.abort()
-    (bench.place / "go").touch()
-    await eventually(lambda: len(bench.living()) == 1, "the program to be a zombie")
-    os.kill(link.pid, signal.SIGCONT)
+    try:
+        assert link._protocol is not None
+        link._protocol.abort()
+        (bench.place / "go").touch()
+        await eventually(lambda: not bench.living(), "the program to be a zombie")
+    finally:
+        os.kill(link.pid, signal.SIGCONT)
     assert (await bench.ended("a")).exit_code == 8
 
 

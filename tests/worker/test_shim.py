@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from worker_agent import shim as shim_module
-from worker_agent.attempts import Order
+from worker_agent.attempts import Ended, Order
 from worker_agent.ledger import scan_segment
 from worker_agent.shim_protocol import Decoder, ProtocolError, encode, order_from_json, order_to_json
 
@@ -237,6 +237,15 @@ def test_an_attempt_goes_on_without_its_agent(one: OneShim) -> None:
     again.sock.close()
     _, state = one.agent(3)
     assert state["ended"] == ended
+
+
+def test_a_plain_exit_says_every_field_of_an_end(one: OneShim) -> None:
+    """The quick way to write it leaves nothing out and adds nothing."""
+    agent, _ = one.agent(1)
+    run(agent, "a.0.1", "/bin/sh", "-c", "echo x; exit 4")
+    ended = agent.hear("ended")["ended"]
+    assert Ended.from_json(ended).to_json() == ended
+    assert (ended["exit_code"], ended["out_bytes"], ended["usage"]["processes"]) == (4, 2, 1)
 
 
 def test_an_idle_shim_without_an_agent_ends(place: Path) -> None:

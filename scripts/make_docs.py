@@ -1,0 +1,87 @@
+"""Write the documents that repeat the code: job states, settings, log events. ``--check`` only compares."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hostler.lifecycle import MEANINGS, TRANSITIONS, Event, Outcome, State  # noqa: E402
+from hostler.logs import EVENTS  # noqa: E402
+from hostler.settings import Settings  # noqa: E402
+
+NOTE = "<!-- Written by scripts/make_docs.py; edit the code, not this file. -->\n"
+OUTCOME_MEANINGS = {
+    Outcome.SUCCEEDED: "the program exited with code 0",
+    Outcome.FAILED: "another exit code, a signal that was not ours, or the program could not be started",
+    Outcome.STOPPED: "a stop request ended it",
+    Outcome.TIMED_OUT: "its own time limit ended it",
+    Outcome.LOST: "the worker or its supervisor was lost; how it ended is not known",
+    Outcome.REJECTED: "the worker refused to run it",
+}
+
+
+def job_states() -> str:
+    """The lifecycle table as a diagram and as tables."""
+    lines = ["# Job states", "", NOTE, "```mermaid", "stateDiagram-v2", "    [*] --> queued"]
+    for (state, event), target in TRANSITIONS.items():
+        lines.append(f"    {state.word} --> {target.word}: {event.name.lower()}")
+    lines += ["    finished --> [*]", "```", "", "| state | " + " | ".join(e.name.lower() for e in Event) + " |"]
+    lines.append("|---" * (len(Event) + 1) + "|")
+    for state in State:
+        cells = (TRANSITIONS.get((state, event)) for event in Event)
+        lines.append(f"| **{state.word}** | " + " | ".join(c.word if c else "" for c in cells) + " |")
+    lines += ["", "An empty cell is an illegal step: nothing changes.", "", "| state | meaning |", "|---|---|"]
+    lines += [f"| {state.word} | {MEANINGS[state]} |" for state in State]
+    lines += ["", "| outcome | meaning |", "|---|---|"]
+    lines += [f"| {outcome.word} | {meaning} |" for outcome, meaning in OUTCOME_MEANINGS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def settings() -> str:
+    """Every setting with its default and its meaning."""
+    lines = [
+        "# Settings",
+        "",
+        NOTE,
+        "Flags win over the environment (`HOSTLER_` and the name in capitals), the environment over the TOML file (`--config FILE`"
+        " or `HOSTLER_CONFIG`), the file over the defaults. An unknown key in the file is an error.",
+        "",
+        "| name | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = (
+            "the user's data directory" if name == "data_dir" else repr(field.get_default(call_default_factory=True))
+        )
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def log_events() -> str:
+    """Every event of the structured logs."""
+    lines = ["# Log events", "", NOTE, "Logs go to standard error: JSON lines, or text on a terminal.", ""]
+    lines += ["| event | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in EVENTS.items()]
+    return "\n".join(lines) + "\n"
+
+
+DOCUMENTS = {"docs/job-states.md": job_states, "docs/settings.md": settings, "docs/logs.md": log_events}
+
+
+def main() -> int:
+    """Write or compare."""
+    stale = []
+    for name, make in DOCUMENTS.items():
+        path, text = ROOT / name, make()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv[1:]:
+                path.write_text(text)
+    for name in stale:
+        print(f"{name}: {'stale; run scripts/make_docs.py' if '--check' in sys.argv[1:] else 'written'}")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
