@@ -17,12 +17,33 @@ from typing import Final, Self
 ROOT: Final = Path(__file__).resolve().parents[1]
 BEAT_S: Final = 0.1
 TAIL_LINES: Final = 12
+INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Components = Mapping[str, Iterable[int]]  # the pids of each component, as they are now
 
 
 class BenchError(Exception):
     """Something could not be measured; the text says what, for people."""
+
+
+def end_on_signals() -> None:
+    """Have the first SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt, and later ones do nothing."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        # Whatever ends is ended within a bound, and an end that is cut short would leave things behind.
+        ignore_interrupts()
+        raise KeyboardInterrupt
+
+    for number in INTERRUPTS:
+        # Under nohup a hangup stays without meaning.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def ignore_interrupts() -> None:
+    """From now on, end in order whatever anybody sends."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Program:
@@ -118,7 +139,7 @@ def cpu_s(pid: int) -> float:
     Raises:
         OSError: there is no such process.
     """
-    # The id of a process's clock, as the C library makes it: the complement of the pid, and 2 for the scheduler's count.
+    # The id of a process's clock, as the C library makes it: the pid's complement, and 2 for the scheduler's count.
     return time.clock_gettime((~pid << 3) | 2)
 
 

@@ -1,6 +1,6 @@
-"""The yardstick: a rough coordinator, worker and HTTP gateway in one file, which the product must not fall behind.
+"""The yardstick: a rough coordinator, worker and HTTP gateway, which the product must not fall behind.
 
-    python -m benchmarks.prototype coordinator --dir DIR [--no-overlap]
+    python -m benchmarks.prototype coordinator --dir DIR [--overlap | --no-overlap]
     python -m benchmarks.prototype worker --dir DIR
 
 It keeps the promises that cost most: a submit is answered after its commit (synchronous=FULL), a result is told
@@ -16,17 +16,10 @@ Each program ends at the end of file of its standard input.
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import json
-import marshal
-import os
 import queue
-import select
-import signal
 import socket
 import sqlite3
-import struct
-import sys
 import threading
 import time
 from collections import deque
@@ -35,15 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import _posixsubprocess
+from benchmarks.prototype_spawner import SLOTS, Frames, frame, start_spawners
 
 WINDOW_JOBS: Final = 256  # a worker may hold so many
-SLOTS: Final = 2
-SPAWNERS: Final = 2
 GATHER_S: Final = 0.01  # a busy agent lets results gather
-SEND_S: Final = 0.005  # and so does a busy spawner
 PORTS_FILE: Final = "ports.json"
-PR_SET_CHILD_SUBREAPER: Final = 36
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS job(id INTEGER PRIMARY KEY, state INTEGER, spec TEXT, created REAL,
@@ -53,8 +42,6 @@ CREATE INDEX IF NOT EXISTS job_open ON job(id) WHERE state < 2;
 INSERT: Final = "INSERT INTO job(id, state, spec, created) VALUES(?, 0, ?, ?)"
 ASSIGN: Final = "UPDATE job SET state = 1, worker = ? WHERE id = ?"
 FINISH: Final = "UPDATE job SET state = 2, code = ?, started = ?, ended = ?, out_size = ? WHERE id = ?"
-
-_LENGTH = struct.Struct("<I")
 
 
 class Entry(NamedTuple):
@@ -103,6 +90,11 @@ def _call_all(functions: list[Callable[[], None]]) -> None:
         function()
 
 
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():  # its caller may have gone
+        future.set_result(None)
+
+
 def _batch_type() -> Any:
     """Make the one message of the stream: a list of jobs, or of their results."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -122,7 +114,7 @@ def _batch_type() -> Any:
     batch = file.message_type.add(name="Batch")
     batch.field.add(name="jobs", number=1, type=kind.TYPE_MESSAGE, label=many, type_name=".prototype.Job")
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("prototype.Batch"))
 
 
@@ -187,12 +179,14 @@ class Coordinator:
 
     async def connect(self, _: AsyncIterator[Any], context: Any) -> None:
         """Serve a worker's stream."""
+        import grpc.aio
+
         worker = Connected(len(self._workers) + 1)
         self._workers.append(worker)
         writing = asyncio.create_task(worker.write_to(context))
         self._pump([])
         try:
-            while hasattr(message := await context.read(), "jobs"):  # what comes at its end has none
+            while (message := await context.read()) is not grpc.aio.EOF:
                 worker.holds -= len(message.jobs)
                 now = time.time()
                 rows: list[tuple[Any, ...]] = [(job.code, 0.0, now, job.out_size, job.id) for job in message.jobs]
@@ -226,7 +220,7 @@ class Coordinator:
         if request.query_string == "wait":
             waiter = self._waiters[first] = asyncio.get_running_loop().create_future()
         self._ready.extend((first + n, spec["argv"]) for n, spec in enumerate(specs))
-        self._pump([Entry(INSERT, rows, lambda: durable.done() or durable.set_result(None))])
+        self._pump([Entry(INSERT, rows, partial(_settle, durable))])
         await durable
         if waiter is not None:
             return web.json_response({"first": first, "code": await waiter})
@@ -285,133 +279,6 @@ async def _end_of_input() -> None:
     loop.remove_reader(0)
 
 
-class Spawner:
-    """A small process that starts and reaps jobs for its agent at the other end of *sock*."""
-
-    def __init__(self, sock: socket.socket, directory: Path, slots: int) -> None:
-        self._sock = sock
-        self._todo: deque[tuple[int, list[str]]] = deque()
-        self._live: dict[int, tuple[int, int, int]] = {}  # pid: job, segment, where its output begins
-        self._results: list[tuple[int, int, int]] = []
-        self._frames = Frames()
-        self._sent_at = 0.0
-        self._null = os.open("/dev/null", os.O_RDONLY)
-        self._environment = [name + b"=" + value for name, value in os.environb.items()]
-        # One append-only segment a slot: a job's output is (segment, offset, length). No file is made for a job
-        # and no pipe is read; only one job at a time writes to a slot's segment.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._free = [os.open(directory / f"segment-{os.getpid()}-{n}", flags, 0o600) for n in range(slots)]
-        self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-
-    def run(self) -> None:
-        """Serve until the agent closes its end."""
-        poll = select.epoll()
-        poll.register(self._sock, select.EPOLLIN)
-        poll.register(self._woken, select.EPOLLIN)
-        while True:
-            self._start_some()
-            self._reap()
-            if self._todo and self._free:
-                continue
-            for descriptor, _ in poll.poll(self._flush()):
-                if descriptor == self._woken:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._woken, 4096)
-                    continue
-                received = self._sock.recv(1 << 20)
-                if not received:
-                    return
-                for jobs in self._frames.feed(received):
-                    self._todo.extend(jobs)
-
-    def _start_some(self) -> None:
-        while self._todo and self._free:
-            job, argv = self._todo.popleft()
-            segment = self._free.pop()
-            begins = os.fstat(segment).st_size
-            try:
-                self._live[fork_exec(argv, self._environment, self._null, segment)] = (job, segment, begins)
-            except OSError:
-                self._free.append(segment)
-                self._results.append((job, 127, 0))
-
-    def _reap(self) -> None:
-        while self._live:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            if pid in self._live:  # otherwise an orphan of some job
-                job, segment, begins = self._live.pop(pid)
-                size = os.fstat(segment).st_size - begins
-                self._results.append((job, os.waitstatus_to_exitcode(status), size))
-                self._free.append(segment)
-
-    def _flush(self) -> float:
-        """Send results, unless more of them come soon; return how long to wait for something, -1 for ever."""
-        if not self._results:
-            return -1
-        now = time.monotonic()
-        if self._live and now - self._sent_at <= SEND_S:
-            return SEND_S
-        self._sock.sendall(frame(self._results))
-        self._results = []
-        self._sent_at = now
-        return -1
-
-
-def fork_exec(argv: list[str], environment: list[bytes], fd_in: int, fd_out: int) -> int:
-    """Start a program by the routine below subprocess.Popen, without the object: a vfork, and cheaper.
-
-    Raises:
-        OSError: it could not be started.
-    """
-    reads, writes = os.pipe()
-    arguments: list[Any] = [
-        [os.fsencode(word) for word in argv], (os.fsencode(argv[0]),), True, (writes,), None, environment,
-        fd_in, -1, -1, fd_out, -1, fd_out, reads, writes, True, True, -1, None, None, None, -1, None,
-    ]  # fmt: skip
-    if sys.version_info < (3, 14):
-        arguments.append(True)  # allow_vfork
-    routine: Any = _posixsubprocess.fork_exec
-    try:
-        pid: int = routine(*arguments)
-    finally:
-        os.close(writes)
-    error = os.read(reads, 100)
-    os.close(reads)
-    if error:
-        os.waitpid(pid, 0)
-        raise OSError(error.decode())
-    return pid
-
-
-def frame(content: Any) -> bytes:
-    """One message between an agent and its spawner."""
-    packed = marshal.dumps(content)
-    return _LENGTH.pack(len(packed)) + packed
-
-
-class Frames:
-    """Cuts a stream of bytes back into the messages that `frame` made."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, received: bytes) -> list[Any]:
-        """Return the messages that are whole now."""
-        buffer, messages = self._rest + received, []
-        while len(buffer) >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(buffer)
-            if len(buffer) < _LENGTH.size + size:
-                break
-            messages.append(marshal.loads(buffer[_LENGTH.size : _LENGTH.size + size]))
-            buffer = buffer[_LENGTH.size + size :]
-        self._rest = buffer
-        return messages
-
-
 class Agent:
     """Carries jobs from the stream to the spawners, and results back."""
 
@@ -426,8 +293,10 @@ class Agent:
 
     async def read(self) -> None:
         """Share jobs out to the spawners, until the stream ends."""
+        import grpc.aio
+
         turn = 0
-        while hasattr(message := await self._stream.read(), "jobs"):
+        while (message := await self._stream.read()) is not grpc.aio.EOF:
             jobs = [(job.id, list(job.argv)) for job in message.jobs]
             self._holds += len(jobs)
             count = len(self._sockets)
@@ -482,25 +351,6 @@ async def work(directory: Path, sockets: list[socket.socket]) -> None:
         await asyncio.gather(*going_on, return_exceptions=True)
         for part in ended:
             part.result()
-
-
-def start_spawners(directory: Path) -> list[socket.socket]:
-    """Fork the spawners, which must happen before grpc is imported, and return the agent's ends."""
-    sockets: list[socket.socket] = []
-    for _ in range(SPAWNERS):
-        ours, theirs = socket.socketpair()
-        if os.fork() == 0:
-            for sock in (ours, *sockets):
-                sock.close()
-            try:
-                ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-                os.chdir(directory)
-                Spawner(theirs, directory, SLOTS // SPAWNERS).run()
-            finally:
-                os._exit(0)
-        theirs.close()
-        sockets.append(ours)
-    return sockets
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def xargs(jobs: int, *, timeout_s: float) -> Throughput:
 
 
 def _measured(argv: list[str], jobs: int, text: str, timeout_s: float) -> Throughput:
-    # Of all that we started only this program is waited for meanwhile, so the difference is its own, and its children's.
+    # Of all that we started only this one is waited for meanwhile, so the difference is its own and its children's.
     before = _children_cpu_s()
     began = time.perf_counter()
     try:

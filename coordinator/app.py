@@ -26,6 +26,7 @@ from hostler import logs
 from hostler.clock import SystemClock
 from hostler.endpoint import Endpoint, coordinator_socket, parse_bind, write_endpoint
 from hostler.errors import InvalidRequest
+from hostler.processes import settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 
 
@@ -117,6 +118,7 @@ class Coordinator:
         socket = coordinator_socket(settings.data_dir)
         self.grpc_address = await server.start(socket, tcp)
         write_endpoint(settings.data_dir, Endpoint(socket=f"unix:{socket}", grpc=self.grpc_address, pid=os.getpid()))
+        settle_memory()
         logs.get().info(
             "coordinator.started",
             socket=str(socket),

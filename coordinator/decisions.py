@@ -4,7 +4,7 @@ Pure: reads the live set, touches nothing. `Engine` applies the changes at once,
 the batch, and performs the effects in order after the commit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from coordinator.changes import (
@@ -42,6 +42,7 @@ from hostler.errors import (
     KeyConflict,
     NotRunning,
     Overloaded,
+    Unavailable,
     WorkerNotFound,
 )
 from hostler.ids import AttemptKey
@@ -112,13 +113,15 @@ def on_submit(live: Live, items: Sequence[Submission], reply: Any, now: Instant,
     room = max_queued - live.queued
     keys: dict[tuple[str, str], tuple[str, bytes]] = {}
     for item in items:
-        error = item.error or _unknown_worker(live, item)
+        error = item.error
         if error is None and item.key:
+            # Before the worker is looked at: a repetition gives the same job, also while its worker is away.
             found = keys.get((item.owner, item.key)) or _live_key(live, item.owner, item.key)
             if found is not None:
                 same = found[1] == item.digest
                 results.append(found[0] if same else KeyConflict(CONFLICT.format(item.key), field="key"))
                 continue
+        error = error or _unknown_worker(live, item)
         if error is None and len(changes) >= room:
             error = Overloaded(f"{max_queued} jobs are waiting already; try again later", retry_after_s=5)
         if error is not None:
@@ -198,6 +201,11 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
         return Decision(
             [], [Answer(reply, NotRunning(f"job {job_id} is {job.state.word}; only a running job takes a signal"))]
         )
+    worker = live.workers.get(job.worker)
+    if worker is None or not worker.connected:
+        return Decision(
+            [], [Answer(reply, Unavailable(f"the worker of job {job_id} cannot be reached; the signal was not sent"))]
+        )
     return Decision([], [SendSignal(job.worker, job.attempt_key, signal), Answer(reply, None)])
 
 
@@ -235,18 +243,23 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
         )
     )
     amnesia = known is not None and (known.boot_id, known.journal_id) != (hello.boot_id, hello.journal_id)
-    verdicts, resend = _reconcile(live, known, hello, amnesia, changes, now)
-    effects.append(AttachSession(hello.worker, session, sequence, verdicts))
-    effects.extend(resend)
+    verdicts, stops, starts = _reconcile(live, known, hello, amnesia, changes, now)
+    # The worker refuses everything up to the mark: what is sent again must be above it, in order.
+    starts.sort(key=lambda start: start.sequence)
+    mark = starts[0].sequence - 1 if starts else sequence
+    effects.append(AttachSession(hello.worker, session, mark, verdicts))
+    effects.extend(stops)
+    effects.extend(starts)
     return Decision(changes, effects)
 
 
 def _reconcile(
     live: Live, known: Worker | None, hello: Hello, amnesia: bool, changes: list[Change], now: Instant
-) -> tuple[list[tuple[AttemptKey, str, int]], list[Effect]]:
+) -> tuple[list[tuple[AttemptKey, str, int]], list[SendStop], list[SendStart]]:
     held = dict(hello.inventory)
     verdicts: list[tuple[AttemptKey, str, int]] = []
-    effects: list[Effect] = []
+    stops: list[SendStop] = []
+    starts: list[SendStart] = []
     for key, number in known.held.items() if known else ():
         job = live.jobs[number]
         if amnesia:
@@ -255,19 +268,40 @@ def _reconcile(
         elif key in held:
             verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
-                effects.append(SendStop(job.worker, job.sequence, key, job.stop_grace_s))
+                stops.append(SendStop(job.worker, job.sequence, key, job.stop_grace_s))
         elif job.sequence > hello.mark and job.stop_grace_s is None:
             # The Start never arrived: nothing above the mark was ever accepted.
-            effects.append(_start(job, key))
+            starts.append(_start(job, key))
         else:
             changes.append(_came_back(job, "it never arrived at its worker", now))
+    for number in live.trailing:
+        # A log that its worker no longer holds will never be complete.
+        job = live.jobs[number]
+        if job.worker == hello.worker and job.attempt_key not in held:
+            changes.append(_log_lost(job))
     for key, state in held.items():
         if known is None or key not in known.held or amnesia:
-            verdicts.append((key, "forget" if state == "ended" else "kill", 0))
-    return verdicts, effects
+            verdicts.append((key, _verdict(live, hello.worker, key, state), 0))
+    return verdicts, stops, starts
+
+
+def _verdict(live: Live, worker: str, key: AttemptKey, state: str) -> str:
+    """What becomes of an attempt that is over here, or was never here: it is kept until its log has arrived."""
+    job = live.job(key.job)
+    if job is not None and job.number in live.trailing and (job.worker, job.attempt_key) == (worker, key):
+        return "keep"
+    return "forget" if state == "ended" else "kill"
+
+
+def _log_lost(job: Job) -> LogLost:
+    return LogLost(job.number, job.attempt_key, job.ledger_bytes - job.log_position)
 
 
 def _came_back(job: Job, reason: str, now: Instant) -> Change:
+    if job.started_at_us:
+        # Not to be believed after its own word that it started: running it again could run it twice.
+        evidence = f"its worker had started it and then no longer knew it ({reason}); how it ended is unknown"
+        return _ended_here(job, Outcome.LOST, "supervisor_died", evidence, now)
     if job.stop_grace_s is not None:
         evidence = f"stopped by {job.stop_by} before it was started; it never ran"
         return _ended_here(job, Outcome.STOPPED, "stop", evidence, now)
@@ -282,6 +316,12 @@ def on_worker_left(live: Live, worker_id: str, session: str, goodbye: bool, now:
     return Decision(
         [WorkerLeft(worker_id, goodbye, now.wall_us, now.monotonic_s)], [DropSession(worker_id, superseded=False)]
     )
+
+
+def on_reports(live: Live, worker_id: str, reports: Sequence[Report], now: Instant) -> Iterator[Decision]:
+    """Take the reports of one message in order; each is decided on what the one before it changed."""
+    for report in reports:
+        yield on_report(live, worker_id, report, now)
 
 
 def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decision:
@@ -303,7 +343,7 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
 
 
 def _on_never_ran(job: Job, worker_id: str, report: Report, now: Instant) -> Decision:
-    if report.refusal and job.stop_grace_s is None:
+    if report.refusal and job.stop_grace_s is None and not job.started_at_us:
         change: Change = _ended_here(job, Outcome.REJECTED, "refused", f"the worker refused it: {report.refusal}", now)
     else:
         change = _came_back(job, report.refusal or "the worker proved that it never ran", now)
@@ -368,9 +408,10 @@ def on_tick(live: Live, now: Instant, *, lost_after_s: float) -> Decision:
                 f"the program may still run on {worker.host} until that host is reached"
             )
             changes.append(_ended_here(job, Outcome.LOST, "worker_lost", evidence, now))
-    for job in live.jobs.values():
-        if job.state is State.FINISHED and _log_is_gone(live, job, now, lost_after_s):
-            changes.append(LogLost(job.number, job.attempt_key, job.ledger_bytes - job.log_position))
+    for number in live.trailing:
+        job = live.jobs[number]
+        if _log_is_gone(live, job, now, lost_after_s):
+            changes.append(_log_lost(job))
     return Decision(changes, [])
 
 

@@ -7,7 +7,7 @@ Under load batches grow and one fsync serves hundreds of jobs; idle, a batch is 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ BATCH_CHANGES_MAX = 20_000  # changes of one commit; beyond it deciding waits fo
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
 
-Item = Callable[[Live, Instant], Decision]
+Item = Callable[[Live, Instant], Decision | Iterator[Decision]]  # an iterator decides on what it changed itself
 
 
 @dataclass(slots=True)
@@ -98,20 +98,22 @@ class Engine:
             raise Unavailable("the coordinator is stopping")
         if len(self._inbox) >= INBOX_MAX:
             raise Overloaded("the coordinator has too much to decide; try again in a second", retry_after_s=1)
-        self._inbox.append(item)
-        self._wake.set()
+        self._take(item)
 
     async def post_patiently(self, item: Item) -> None:
         """Put a worker's word into the inbox, waiting for room: it is never refused."""
         while len(self._inbox) >= INBOX_MAX:
             self._room.clear()
             await self._room.wait()
-        self._inbox.append(item)
-        self._wake.set()
+        self._take(item)
 
     def post_stored(self, item: Item) -> None:
         """Put a word of the log store into the inbox; bounded by the bytes it may have under way."""
+        self._take(item)
+
+    def _take(self, item: Item) -> None:
         self._inbox.append(item)
+        self._quiet.clear()
         self._wake.set()
 
     async def submit(self, items: Sequence[Submission]) -> list[str | HostlerError]:
@@ -199,11 +201,12 @@ class Engine:
         batch = self._pending
         inbox = self._inbox
         while inbox and len(batch.changes) < BATCH_CHANGES_MAX:
-            decision = inbox.popleft()(self.live, now)
-            for change in decision.changes:
-                self.live.apply(change)
-            batch.changes += decision.changes
-            batch.effects += decision.effects
+            decided = inbox.popleft()(self.live, now)
+            for decision in (decided,) if isinstance(decided, Decision) else decided:
+                for change in decision.changes:
+                    self.live.apply(change)
+                batch.changes += decision.changes
+                batch.effects += decision.effects
         self._room.set()
         if self.live.queued:
             self._place(now)
@@ -302,8 +305,7 @@ class Engine:
     def _acknowledge(self, effect: Acknowledge) -> None:
         session = self._sessions.get(effect.worker)
         if session is not None:
-            session.outbox.acknowledged.append(effect.key)
-            session.wake.set()
+            session.acknowledge(effect.key)
 
     def _publish(self, change: Change) -> None:
         """Tell whoever waits for what has just become durable."""

@@ -200,6 +200,7 @@ class Live:
         self.keys: dict[tuple[str, str], int] = {}  # (owner, idempotency key) -> number
         self.classes: dict[ClassKey, PlacementClass] = {}
         self.workers: dict[str, Worker] = {}
+        self.trailing: dict[int, None] = {}  # numbers of finished jobs whose log still arrives, oldest end first
         self.next_number = 1
         self.queued = 0
         self._appliers: dict[type, Callable[..., None]] = {
@@ -351,8 +352,12 @@ class Live:
         self._forget_when_over(job)
 
     def _forget_when_over(self, job: Job) -> None:
-        if job.state is not State.FINISHED or job.log_position < job.ledger_bytes:
+        if job.state is not State.FINISHED:
             return
+        if job.log_position < job.ledger_bytes:
+            self.trailing[job.number] = None
+            return
+        self.trailing.pop(job.number, None)
         del self.jobs[job.number], self.numbers[job.id]
         if job.key:
             self.keys.pop((job.owner, job.key), None)

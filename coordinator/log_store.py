@@ -6,6 +6,7 @@ worker (`stored`) and the readers hear of them.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +169,10 @@ class LogStore:
                     fd = -1
                     fd = os.open(self._path(extent.segment), os.O_RDONLY)
                     opened = extent.segment
-                pieces.append(os.pread(fd, extent.length, extent.offset))
+                piece = os.pread(fd, extent.length, extent.offset)
+                if len(piece) != extent.length:
+                    raise OSError(errno.EIO, "the segment is shorter than it was", str(self._path(extent.segment)))
+                pieces.append(piece)
         finally:
             if fd >= 0:
                 os.close(fd)

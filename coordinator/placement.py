@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 
-from coordinator.live import ClassKey, Job, Live, Worker
+from coordinator.live import ClassKey, Job, Live, PlacementClass, Worker
 
 PROCESSES_MAX = 512  # attempts on one worker, jobs without a slot included
 
@@ -100,12 +100,26 @@ def place(live: Live, assign: Callable[[Job, Worker], None], *, limit: int) -> i
         pool = candidates.get(placement.key)
         if pool is None:
             pool = candidates[placement.key] = _Candidates(live, placement.key)
-        worker = pool.best()
-        job = live.head(placement)
-        if worker is None or job is None:
-            continue
+        placed += _place_run(live, placement, pool, heads, assign, limit - placed)
+        if pool.best() is not None and live.head(placement) is not None:
+            heapq.heappush(heads, (*placement.heap[0], rank, placement))
+    return placed
+
+
+def _place_run(
+    live: Live,
+    placement: PlacementClass,
+    pool: _Candidates,
+    others: list[tuple[int, int, int, PlacementClass]],
+    assign: Callable[[Job, Worker], None],
+    limit: int,
+) -> int:
+    """Place jobs of one class while its head comes before the heads of the others."""
+    placed = 0
+    while placed < limit:
+        worker, job = pool.best(), live.head(placement)
+        if worker is None or job is None or (others and others[0][:2] < placement.heap[0]):
+            break
         assign(job, worker)
         placed += 1
-        if live.head(placement) is not None:
-            heapq.heappush(heads, (*placement.heap[0], rank, placement))
     return placed

@@ -23,6 +23,9 @@ class Piece(NamedTuple):
     eof: bool
 
 
+ACKNOWLEDGE_S = 0.05  # how long acknowledgements wait for company
+
+
 @dataclass(slots=True)
 class Outbox:
     """What one message to a worker will carry."""
@@ -47,10 +50,20 @@ class Session:
         self.samples: dict[AttemptKey, Usage] = {}  # the latest of each running attempt
         self.outbox = Outbox()
         self.wake = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None  # wakes the stream for acknowledgements alone
+
+    def acknowledge(self, key: AttemptKey) -> None:
+        """Have a report forgotten. Nobody waits for that: it goes along with the next message, or a little later."""
+        self.outbox.acknowledged.append(key)
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(ACKNOWLEDGE_S, self.wake.set)
 
     def take(self) -> Outbox:
         """Return what has gathered and start anew."""
         self.wake.clear()
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         gathered, self.outbox = self.outbox, Outbox()
         return gathered
 

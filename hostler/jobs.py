@@ -11,11 +11,13 @@ from typing import NamedTuple
 from hostler.errors import HostlerError, InvalidRequest, TooLarge
 from hostler.lifecycle import Outcome, State
 
-ARGV_BYTES_MAX = 128 * 1024  # execve's limit for a single argument on Linux
+ARGV_BYTES_MAX = 128 * 1024 - 1  # execve's limit for a single argument on Linux, without its final NUL
 WORK_BYTES_MAX = 1024 * 1024  # argv and env together; execve takes about 2 MiB
 NAME_CHARACTERS_MAX = 200
 KEY_CHARACTERS_MAX = 200
 LABELS_MAX = 64
+LABEL_CHARACTERS_MAX = 200  # of a name, and of a value
+FAMILY_CHARACTERS_MAX = 50
 DURATION_S_MAX = 10 * 365 * 86400.0
 PRIORITY_MAX = 1000
 SUBMIT_ITEMS_MAX = 10_000
@@ -197,7 +199,10 @@ class JobEvent:
 
 def check_spec(spec: JobSpec) -> HostlerError | None:
     """Say what makes *spec* unacceptable, or None. Types are right already; this checks meaning."""
-    return _check_work(spec.work) or _check_placement(spec)
+    try:
+        return _check_work(spec.work) or _check_placement(spec)
+    except UnicodeEncodeError:
+        return InvalidRequest("argv, env or cwd holds bytes or characters that are no UTF-8 text", field="argv")
 
 
 def _check_work(work: Work) -> HostlerError | None:
@@ -205,7 +210,7 @@ def _check_work(work: Work) -> HostlerError | None:
         return InvalidRequest("argv is empty; give at least the program", field="argv")
     size = 0
     for word in work.argv:
-        length = len(word.encode("utf-8", "surrogatepass"))
+        length = len(word.encode())
         if length > ARGV_BYTES_MAX:
             return TooLarge(f"an argument is {length} bytes long; at most {ARGV_BYTES_MAX}", field="argv")
         size += length
@@ -214,10 +219,10 @@ def _check_work(work: Work) -> HostlerError | None:
     for name, value in work.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             return InvalidRequest(f"{name!r} cannot be an environment variable", field="env")
-        size += len(name) + len(value.encode("utf-8", "surrogatepass"))
+        size += len(name.encode()) + len(value.encode())
     if size > WORK_BYTES_MAX:
         return TooLarge(f"argv and env are {size} bytes together; at most {WORK_BYTES_MAX}", field="argv")
-    if "\0" in work.cwd:
+    if b"\0" in work.cwd.encode():
         return InvalidRequest("cwd holds a NUL character", field="cwd")
     if not 0 <= work.timeout_s <= DURATION_S_MAX:
         return InvalidRequest("timeout is a number of seconds, 0 for none", field="timeout")
@@ -237,6 +242,10 @@ def _check_placement(spec: JobSpec) -> HostlerError | None:
         return InvalidRequest(f"key has more than {KEY_CHARACTERS_MAX} characters", field="key")
     if len(spec.labels) > LABELS_MAX:
         return InvalidRequest(f"more than {LABELS_MAX} labels", field="labels")
+    if any(not name or max(len(name), len(value)) > LABEL_CHARACTERS_MAX for name, value in spec.labels.items()):
+        return InvalidRequest(f"a label has a name, and at most {LABEL_CHARACTERS_MAX} characters", field="labels")
+    if len(spec.family) > FAMILY_CHARACTERS_MAX:
+        return InvalidRequest(f"family has more than {FAMILY_CHARACTERS_MAX} characters", field="family")
     if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:
         return InvalidRequest(f"priority is a number from -{PRIORITY_MAX} to {PRIORITY_MAX}", field="priority")
     if not 0 <= spec.slots <= 1024:

@@ -93,6 +93,13 @@ MEANINGS: Mapping[State, str] = MappingProxyType(
 )
 
 
+# The same table by position: the hash of an enum member is a Python call, and a job takes four steps.
+_NEXT = tuple(
+    tuple(TRANSITIONS.get((State(state), Event(event))) if state and event else None for event in range(len(Event) + 1))
+    for state in range(len(State) + 1)
+)
+
+
 class IllegalTransition(Exception):
     """The table has no such step; nothing was changed."""
 
@@ -103,7 +110,7 @@ def advance(state: State, event: Event) -> State:
     Raises:
         IllegalTransition: the table has no entry for this state and event.
     """
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        raise IllegalTransition(f"a {state.word} stage cannot take the event {event.name.lower()}") from None
+    target = _NEXT[state][event]
+    if target is None:
+        raise IllegalTransition(f"a {state.word} stage cannot take the event {event.name.lower()}")
+    return target

@@ -1,10 +1,25 @@
 """How every hostler program is told to end: SIGTERM, SIGINT, or the end of its parent."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+
+GC_THRESHOLD = 50_000
+
+
+def settle_memory() -> None:
+    """Call once at the end of a long-lived program's start: what is there now stays.
+
+    The collector never looks at it again, and looks for cycles after 50,000 new objects instead of
+    700: a job makes hundreds of objects and next to no cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 @asynccontextmanager

@@ -12,7 +12,13 @@ from typing import Any, ClassVar, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from hostler.errors import InvalidRequest
 
@@ -94,6 +100,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     try:
         loaded: Settings = source(**{name: value for name, value in flags.items() if value is not None})
         return loaded
+    except SettingsError as error:
+        raise InvalidRequest(f"a setting in the environment cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -126,7 +134,7 @@ def _check_file(path: Path) -> None:
             content = tomllib.load(file)
     except OSError as error:
         raise InvalidRequest(f"settings file {path}: {error.strerror}", field="config") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"settings file {path}: {error}", field="config") from error
     unknown = sorted(set(content) - set(Settings.model_fields))
     if unknown:

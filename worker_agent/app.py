@@ -10,6 +10,7 @@ from hostler import logs
 from hostler.clock import SystemClock
 from hostler.endpoint import coordinator_address
 from hostler.errors import InvalidRequest
+from hostler.processes import settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from worker_agent.agent import Agent
 from worker_agent.capacity import boot_id, default_slots, host_name
@@ -64,6 +65,7 @@ async def run(settings: Settings, ending: asyncio.Event) -> int:
                 remember=lambda worker: _write_identity(directory, worker),
                 clock=SystemClock(),
             )
+            settle_memory()
             return await _work(settings, agent, runner, link, ending)
     finally:
         journal.close()

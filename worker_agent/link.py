@@ -10,13 +10,14 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 
 from hostler import __version__, logs
 from hostler.client import open_channel
 from hostler.clock import Clock
+from hostler.jobs import End
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from hostler.wire.jobs import end_to_proto, usage_to_proto
 from worker_agent.agent import Agent
@@ -238,7 +239,7 @@ class Link:
             report.never_ran = True
             report.refusal = held.refusal
         elif held.ended is not None:
-            report.end.CopyFrom(end_to_proto(held.ended.end()))
+            report.end.CopyFrom(end_to_proto(cast(End, held.ended)))  # Ended has every field of End
             if held.inline and held.ledger_bytes:
                 report.ledger = self._agent.read_log(held.key, 0, held.ledger_bytes)
         for process in held.survivors:

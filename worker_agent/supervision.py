@@ -12,7 +12,6 @@ Limits: standard library only, single-threaded, called by the shim's loop; nothi
 
 import contextlib
 import enum
-import fcntl
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from hostler import frames
 from hostler.jobs import EndedProcess, Receipt, SentSignal, Usage
 from worker_agent.attempts import Cause, Ended, Order
 from worker_agent.ledger import SegmentWriter
+from worker_agent.output_pipes import OutputPipes
 from worker_agent.process_tree import Reaped, SpawnFailed, Tree, reap_one, spawn
 from worker_agent.shim_protocol import encode, encode_ended
 from worker_agent.stdin_pipe import StdinPipe
@@ -38,8 +38,6 @@ LEFTOVERS_GRACE_S: Final = 1.0
 UNKILLABLE_S: Final = 60.0
 _PASS_FIRST_S: Final = 0.002
 _PASS_MAX_S: Final = 0.05
-_F_GETPIPE_SZ: Final = 1032
-_READ_BYTES: Final = frames.OUTPUT_BYTES_MAX
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -89,11 +87,7 @@ class Supervision:
         self.ledger_offset = 0
         self.stdin: StdinPipe | None = None
         self._tree, self._segment, self._poll, self._tell = tree, segment, poll, tell
-        self._pipes: dict[int, int] = {}  # descriptor -> frames.OUT or frames.ERR
-        self._write_ends: tuple[int, ...] = ()
-        self._kept = [0, 0, 0]  # bytes in the ledger, by kind
-        self._gap = [0, 0, 0]  # bytes dropped since the last GAP frame, by kind
-        self._dropped = 0
+        self._output = OutputPipes(segment, poll, order.output_bytes_max)
         self._status: int | None = None
         self._cpu_user_s = self._cpu_system_s = 0.0
         self._memory_kb = 0
@@ -146,33 +140,20 @@ class Supervision:
         key = os.fsencode(self.key)
         env[b"HOSTLER_ATTEMPT"] = key
         env[b"HOSTLER_JOB"] = key.partition(b".")[0]
-        fds: list[int] = []
+        stdin_read, stdin_write = null, -1
         try:
-            out_read, out_write = os.pipe2(os.O_CLOEXEC)
-            fds += (out_read, out_write)
-            err_read, err_write = os.pipe2(os.O_CLOEXEC)
-            fds += (err_read, err_write)
-            stdin_read = null
+            stdout, stderr = self._output.open()
             if order.stdin:
                 stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-                fds += (stdin_read, stdin_write)
-            self.pid = spawn(order, env, home, stdin=stdin_read, stdout=out_write, stderr=err_write)
-        except (OSError, SpawnFailed) as error:
-            for fd in fds:
-                os.close(fd)
-            if isinstance(error, SpawnFailed):
-                raise
-            raise SpawnFailed(f"fork/exec {order.argv[0]}: {error.strerror}") from error
-        # Kept open until the end: the exit of a program would else wake us twice for two closed pipes,
-        # and an end of file is of no use, as the tree's end decides.
-        self._write_ends = (out_write, err_write)
-        for fd, kind in ((out_read, frames.OUT), (err_read, frames.ERR)):
-            os.set_blocking(fd, False)
-            self._pipes[fd] = kind
-            self._poll.register(fd, select.EPOLLIN)
-        if order.stdin:
-            os.close(stdin_read)
-            self.stdin = StdinPipe(stdin_write, self._poll)
+            self.pid = spawn(order, env, home, stdin=stdin_read, stdout=stdout, stderr=stderr)
+        except OSError as error:
+            raise SpawnFailed(f"fork/exec {order.argv[0] if order.argv else ''}: {error.strerror}") from error
+        finally:
+            if stdin_read != null:
+                os.close(stdin_read)
+            if stdin_write >= 0:
+                self.stdin = StdinPipe(stdin_write, self._poll)
+        self._output.watch()
 
     def _not_started(self, error: str) -> None:
         self._finish(cause=Cause.NOT_STARTED, evidence="the program was not started", error=error)
@@ -181,66 +162,13 @@ class Supervision:
 
     def reads(self, fd: int) -> bool:
         """Say whether a descriptor is one of the attempt's output pipes."""
-        return fd in self._pipes
+        return self._output.reads(fd)
 
     def on_readable(self, fd: int) -> None:
         """Move what a pipe holds, at most 64 KiB, into the ledger."""
-        kind = self._pipes.get(fd)
-        if kind is None:
-            return
-        content = self._read(fd)
-        if content:
-            self._keep(kind, content)
-            if self._due_output == math.inf:
-                first = TELL_OUTPUT_S if self._told_position else TELL_OUTPUT_FIRST_S
-                self._due_output = time.monotonic() + first
-
-    def _read(self, fd: int) -> bytes | None:
-        """Read once; None when the pipe is empty now."""
-        try:
-            return os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return None
-
-    def _keep(self, kind: int, content: bytes) -> None:
-        limit = self.order.output_bytes_max
-        kept = content
-        if limit:
-            kept = content[: max(0, limit - self._kept[frames.OUT] - self._kept[frames.ERR])]
-        if kept and self._write_gap() and self._segment.write(frames.encode(kind, kept, now_us())):
-            self._kept[kind] += len(kept)
-            lost = len(content) - len(kept)
-        else:
-            lost = len(content)
-        if lost:
-            self._gap[kind] += lost
-            self._dropped += lost
-
-    def _write_gap(self) -> bool:
-        out_bytes, err_bytes = self._gap[frames.OUT], self._gap[frames.ERR]
-        if not out_bytes and not err_bytes:
-            return True
-        frame = frames.encode(frames.GAP, frames.gap_payload(out_bytes, err_bytes), now_us())
-        if not self._segment.write(frame):
-            return False
-        self._gap = [0, 0, 0]
-        return True
-
-    def _drain(self) -> None:
-        """Take what the pipes hold. A foreign holder may write on for ever: no more than a pipe's size is read."""
-        for fd, kind in self._pipes.items():
-            total, size = 0, 0
-            while (content := self._read(fd)) is not None:
-                self._keep(kind, content)
-                total += len(content)
-                size = size or fcntl.fcntl(fd, _F_GETPIPE_SZ)
-                if total >= size:
-                    break
-        for fd in (*self._pipes, *self._write_ends):
-            os.close(fd)
-        self._pipes.clear()
-        self._write_ends = ()
-        self._write_gap()
+        if self._output.on_readable(fd) and self._due_output == math.inf:
+            first = TELL_OUTPUT_S if self._told_position else TELL_OUTPUT_FIRST_S
+            self._due_output = time.monotonic() + first
 
     @property
     def position(self) -> int:
@@ -419,380 +347,16 @@ class Supervision:
         core_dumped: bool = False,
     ) -> None:
         ended_at_us = now_us()
-        self._drain()
+        self._output.close()
         if self.stdin is not None:
             self.stdin.close()
         self._tree.settle()
-        if cause is Cause.EXIT and not self._names:
+        if cause is Cause.EXIT and not self._names and not self._killed_at_us:
             self.ended_json = self._plain_exit_json(exit_code, ended_at_us).encode()
         else:
             how = {"cause": cause, "evidence": evidence, "error": error, "exit_code": exit_code}
             how |= {"signal": signal_text, "core_dumped": core_dumped}
             self.ended_json = _dumps(self._ended(ended_at_us, how).to_json()).encode()
-        self.ended_kept = True  # False: the exit frame did not fit on the disk
-        self.segment_name = segment.name
-        self.ledger_offset = 0
-        self.stdin: StdinPipe | None = None
-        self._tree, self._segment, self._poll, self._tell = tree, segment, poll, tell
-        self._pipes: dict[int, int] = {}  # descriptor -> frames.OUT or frames.ERR
-        self._write_ends: tuple[int, ...] = ()
-        self._kept = [0, 0, 0]  # bytes in the ledger, by kind
-        self._gap = [0, 0, 0]  # bytes dropped since the last GAP frame, by kind
-        self._dropped = 0
-        self._status: int | None = None
-        self._cpu_user_s = self._cpu_system_s = 0.0
-        self._memory_kb = 0
-        self._reaped = 0
-        self._asked: Cause | None = None  # who ends the attempt, when it is us
-        self._sent: list[SentSignal] = []
-        self._passed_on: set[int] = set()  # signals sent on request of a user
-        self._names: dict[int, str] = {}
-        self._killed: set[int] = set()
-        self._killed_at_us = 0
-        self._pass_s = _PASS_FIRST_S
-        self._told_position = 0
-        self._due_started = self._due_output = self._due_timeout = math.inf
-        self._due_kill = self._due_pass = self._due_unkillable = math.inf
-
-    # -- the start
-
-    def begin(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
-        """Write STARTED, start the program, write PID. A failure ends the attempt at once as `not_started`.
-
-        *null* and *home* are descriptors of /dev/null and of the shim's working directory.
-        """
-        order = self.order
-        at_us = now_us()
-        self._segment.prepare()
-        self.segment_name = self._segment.name
-        started = frames.encode(frames.STARTED, b'{"key":' + _dumps(self.key).encode() + b"}", at_us)
-        if not self._segment.write_vital(started):
-            self._not_started("the worker's disk is full: the start could not be recorded")
-            return
-        self.ledger_offset = self._segment.size
-        try:
-            self._start(base_env, null, home)
-        except SpawnFailed as error:
-            self._not_started(str(error))
-            return
-        now = time.monotonic()
-        self.started_at_us = at_us
-        self._due_started = now + TELL_STARTED_S
-        if order.timeout_s:
-            self._due_timeout = now + order.timeout_s
-        self._segment.write_vital(frames.encode(frames.PID, b'{"pid":%d}' % self.pid, now_us()))
-        self.ledger_offset = self._segment.size
-
-    def _start(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
-        order = self.order
-        env = dict(base_env)
-        for name, text in order.env.items():
-            env[os.fsencode(name)] = os.fsencode(text)
-        key = os.fsencode(self.key)
-        env[b"HOSTLER_ATTEMPT"] = key
-        env[b"HOSTLER_JOB"] = key.partition(b".")[0]
-        fds: list[int] = []
-        try:
-            out_read, out_write = os.pipe2(os.O_CLOEXEC)
-            fds += (out_read, out_write)
-            err_read, err_write = os.pipe2(os.O_CLOEXEC)
-            fds += (err_read, err_write)
-            stdin_read = null
-            if order.stdin:
-                stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-                fds += (stdin_read, stdin_write)
-            self.pid = spawn(order, env, home, stdin=stdin_read, stdout=out_write, stderr=err_write)
-        except (OSError, SpawnFailed) as error:
-            for fd in fds:
-                os.close(fd)
-            if isinstance(error, SpawnFailed):
-                raise
-            raise SpawnFailed(f"fork/exec {order.argv[0]}: {error.strerror}") from error
-        # Kept open until the end: the exit of a program would else wake us twice for two closed pipes,
-        # and an end of file is of no use, as the tree's end decides.
-        self._write_ends = (out_write, err_write)
-        for fd, kind in ((out_read, frames.OUT), (err_read, frames.ERR)):
-            os.set_blocking(fd, False)
-            self._pipes[fd] = kind
-            self._poll.register(fd, select.EPOLLIN)
-        if order.stdin:
-            os.close(stdin_read)
-            self.stdin = StdinPipe(stdin_write, self._poll)
-
-    def _not_started(self, error: str) -> None:
-        self._finish(cause=Cause.NOT_STARTED, evidence="the program was not started", error=error)
-
-    # -- output
-
-    def reads(self, fd: int) -> bool:
-        """Say whether a descriptor is one of the attempt's output pipes."""
-        return fd in self._pipes
-
-    def on_readable(self, fd: int) -> None:
-        """Move what a pipe holds, at most 64 KiB, into the ledger."""
-        kind = self._pipes.get(fd)
-        if kind is None:
-            return
-        content = self._read(fd)
-        if content:
-            self._keep(kind, content)
-            if self._due_output == math.inf:
-                first = TELL_OUTPUT_S if self._told_position else TELL_OUTPUT_FIRST_S
-                self._due_output = time.monotonic() + first
-
-    def _read(self, fd: int) -> bytes | None:
-        """Read once; None when the pipe is empty now."""
-        try:
-            return os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return None
-
-    def _keep(self, kind: int, content: bytes) -> None:
-        limit = self.order.output_bytes_max
-        kept = content
-        if limit:
-            kept = content[: max(0, limit - self._kept[frames.OUT] - self._kept[frames.ERR])]
-        if kept and self._write_gap() and self._segment.write(frames.encode(kind, kept, now_us())):
-            self._kept[kind] += len(kept)
-            lost = len(content) - len(kept)
-        else:
-            lost = len(content)
-        if lost:
-            self._gap[kind] += lost
-            self._dropped += lost
-
-    def _write_gap(self) -> bool:
-        out_bytes, err_bytes = self._gap[frames.OUT], self._gap[frames.ERR]
-        if not out_bytes and not err_bytes:
-            return True
-        frame = frames.encode(frames.GAP, frames.gap_payload(out_bytes, err_bytes), now_us())
-        if not self._segment.write(frame):
-            return False
-        self._gap = [0, 0, 0]
-        return True
-
-    def _drain(self) -> None:
-        """Take what the pipes hold. A foreign holder may write on for ever: no more than a pipe's size is read."""
-        for fd, kind in self._pipes.items():
-            total, size = 0, 0
-            while (content := self._read(fd)) is not None:
-                self._keep(kind, content)
-                total += len(content)
-                size = size or fcntl.fcntl(fd, _F_GETPIPE_SZ)
-                if total >= size:
-                    break
-        for fd in (*self._pipes, *self._write_ends):
-            os.close(fd)
-        self._pipes.clear()
-        self._write_ends = ()
-        self._write_gap()
-
-    @property
-    def position(self) -> int:
-        """The length of the ledger so far, in bytes."""
-        return self._segment.size - self.ledger_offset
-
-    # -- the end
-
-    def reap(self) -> None:
-        """Wait for whatever has ended, and go on towards the end when the main process is among it."""
-        if self.phase is Phase.OVER:
-            return
-        try:
-            while (reaped := reap_one()) is not None:
-                self._note(reaped)
-        except ChildProcessError:
-            if self.phase is not Phase.KILLING or self._tree.is_empty():
-                self._finish_by_status()
-            return
-        if self._status is not None and self.phase is Phase.RUNNING and not self.order.leftovers_wait:
-            self._terminate(LEFTOVERS_GRACE_S)
-
-    def _note(self, reaped: Reaped) -> None:
-        usage = reaped.usage
-        self._cpu_user_s += usage.ru_utime
-        self._cpu_system_s += usage.ru_stime
-        self._memory_kb = max(self._memory_kb, usage.ru_maxrss)
-        self._reaped += 1
-        if reaped.pid == self.pid and self._status is None:
-            self._status = reaped.status
-
-    def stop(self, cause: Cause, grace_s: float) -> None:
-        """End the tree. The first cause stays; a later call can only shorten the patience."""
-        # An exit that already happened is the program's own: look before we signal.
-        self.reap()
-        if self.phase is Phase.OVER:
-            return
-        if self.phase is Phase.RUNNING:
-            self._asked = cause
-            self._terminate(grace_s)
-        elif self.phase is Phase.TERMINATING:
-            if self._asked is None and self._status is None:
-                self._asked = cause
-            self._due_kill = min(self._due_kill, time.monotonic() + grace_s)
-
-    def _terminate(self, grace_s: float) -> None:
-        self._due_timeout = math.inf
-        if grace_s <= 0:
-            self._kill()
-            return
-        self.phase = Phase.TERMINATING
-        members = self._tree.members()
-        self._tree.named(members, self._names)
-        # A stopped process acts on SIGTERM only after SIGCONT.
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            at_us = now_us()
-            count = self._tree.signal_members(members, number)
-            if count:
-                self._sent.append(SentSignal(signal=number.name, at_us=at_us, processes=count))
-        self._due_kill = time.monotonic() + grace_s
-
-    def _kill(self) -> None:
-        now = time.monotonic()
-        if self.phase is not Phase.KILLING:
-            self.phase = Phase.KILLING
-            self._due_kill = math.inf
-            self._killed_at_us = now_us()
-            self._due_unkillable = now + UNKILLABLE_S
-            self._tree.named(self._tree.members(), self._names, again=True)
-        found = self._tree.kill()
-        self._killed.update(found)
-        self._tree.named(found, self._names)
-        self._due_pass = now + self._pass_s
-        self._pass_s = min(_PASS_MAX_S, self._pass_s * 2)
-
-    def signal(self, number: int) -> None:
-        """Send a signal of a user to the process group of the main process, while that lives."""
-        self.reap()
-        if self._status is None and self.phase is not Phase.OVER:
-            self._passed_on.add(number)
-            # Not reaped, so its pid, which is its group's id, cannot be another's.
-            with contextlib.suppress(OSError):
-                os.killpg(self.pid, number)
-
-    # -- time
-
-    def next_due(self) -> float:
-        """Return when `tick` must be called next, on the monotonic clock; infinity for never."""
-        return min(
-            self._due_started,
-            self._due_output,
-            self._due_timeout,
-            self._due_kill,
-            self._due_pass,
-            self._due_unkillable,
-        )
-
-    def tick(self, now: float) -> None:
-        """Do what is due."""
-        if now >= self._due_started:
-            self._due_started = math.inf
-            self._tell(encode({"type": "started", **self.where(), "pid": self.pid, "at_us": self.started_at_us}))
-        if now >= self._due_output:
-            self._due_output = math.inf
-            position = self.position
-            if position > self._told_position and self._tell(encode({"type": "output", **self.where()})):
-                self._told_position = position
-        if now >= self._due_timeout:
-            self.stop(Cause.TIMEOUT, self.order.grace_s)
-        if now >= self._due_kill or now >= self._due_pass:
-            self.reap()
-            if self.phase is not Phase.OVER:
-                self._kill()
-        if now >= self._due_unkillable:
-            self._due_unkillable = now + UNKILLABLE_S
-            survivors = [{"pid": each.pid, "name": each.name} for each in self._tree.survivors()]
-            self._tell(encode({"type": "unkillable", "key": self.key, "survivors": survivors}))
-
-    def where(self) -> dict[str, Any]:
-        """Return which ledger is this attempt's and how long it is, for messages."""
-        return {
-            "key": self.key,
-            "segment": self.segment_name,
-            "ledger_offset": self.ledger_offset,
-            "position": self.position,
-        }
-
-    # -- the result
-
-    def _finish_by_status(self) -> None:
-        status = self._status
-        if status is None:
-            # Only if somebody else reaped our child, which nobody in this process does.
-            self._finish(cause=Cause.SUPERVISOR_DIED, evidence="the exit status was lost")
-        elif os.WIFSIGNALED(status):
-            name = signal_name(os.WTERMSIG(status))
-            core = os.WCOREDUMP(status)
-            cause, evidence = self._cause(os.WTERMSIG(status), f"ended by {name}")
-            self._finish(cause=cause, evidence=evidence, signal_text=name, core_dumped=core)
-        else:
-            code = os.waitstatus_to_exitcode(status)
-            cause, evidence = self._cause(0, f"exited with code {code}")
-            self._finish(cause=cause, evidence=evidence, exit_code=code)
-
-    def _cause(self, number: int, how: str) -> tuple[Cause, str]:
-        if self._asked is not None:
-            ours = ", ".join(dict.fromkeys(sent.signal for sent in self._sent))
-            if self._killed_at_us:
-                ours = f"{ours}, SIGKILL" if ours else "SIGKILL"
-            return self._asked, f"{_ASKED_TEXTS[self._asked]}: we sent {ours or 'no signal'}; the program {how}"
-        count = len(self._names)
-        left = f"; {count} {'process' if count == 1 else 'processes'} it had left behind ended by us" if count else ""
-        if number == 0:
-            return Cause.EXIT, f"the program {how} by itself{left}"
-        if number in self._passed_on:
-            return Cause.SIGNAL, f"the program was {how}, which was sent on request{left}"
-        perhaps = ": perhaps out of memory, or another user" if number == signal.SIGKILL else ""
-        return Cause.SIGNAL, f"the program was {how}, which we did not send{perhaps}{left}"
-
-    def _receipt(self, ended_at_us: int) -> Receipt:
-        if self._killed_at_us:
-            count = max(1, len(self._killed))
-            self._sent.append(SentSignal(signal="SIGKILL", at_us=self._killed_at_us, processes=count))
-        by = "wait+cgroup" if self._killed_at_us and self._tree.cgroup is not None else "wait"
-        ended = tuple(EndedProcess(pid=pid, name=name) for pid, name in self._names.items())
-        return Receipt(signals=tuple(self._sent), ended=ended, verified_by=by, verified_at_us=ended_at_us)
-
-    def _finish(
-        self,
-        *,
-        cause: Cause,
-        evidence: str,
-        error: str = "",
-        exit_code: int | None = None,
-        signal_text: str = "",
-        core_dumped: bool = False,
-    ) -> None:
-        ended_at_us = now_us()
-        self._drain()
-        if self.stdin is not None:
-            self.stdin.close()
-        self._tree.settle()
-        ended = Ended(
-            key=self.key,
-            started_at_us=self.started_at_us,
-            ended_at_us=ended_at_us,
-            exit_code=exit_code,
-            signal=signal_text,
-            core_dumped=core_dumped,
-            cause=cause,
-            evidence=evidence,
-            error=error,
-            receipt=self._receipt(ended_at_us),
-            usage=Usage(
-                cpu_user_s=self._cpu_user_s,
-                cpu_system_s=self._cpu_system_s,
-                memory_bytes_max=self._memory_bytes_max(),
-                processes=self._reaped,
-            ),
-            out_bytes=self._kept[frames.OUT],
-            err_bytes=self._kept[frames.ERR],
-            dropped_bytes=self._dropped,
-            segment=self.segment_name,
-            ledger_offset=self.ledger_offset,
-            ledger_bytes=self.position,
-        )
-        self.ended_json = _dumps(ended.to_json()).encode()
         self.ended_kept = self._segment.write_vital(frames.encode(frames.EXIT, self.ended_json, ended_at_us))
         self.phase = Phase.OVER
 
@@ -809,9 +373,9 @@ class Supervision:
                 memory_bytes_max=self._memory_bytes_max(),
                 processes=self._reaped,
             ),
-            out_bytes=self._kept[frames.OUT],
-            err_bytes=self._kept[frames.ERR],
-            dropped_bytes=self._dropped,
+            out_bytes=self._output.kept[frames.OUT],
+            err_bytes=self._output.kept[frames.ERR],
+            dropped_bytes=self._output.dropped,
             segment=self.segment_name,
             ledger_offset=self.ledger_offset,
             ledger_bytes=self.position,
@@ -830,9 +394,9 @@ class Supervision:
             self._cpu_system_s,
             self._memory_bytes_max(),
             self._reaped,
-            self._kept[frames.OUT],
-            self._kept[frames.ERR],
-            self._dropped,
+            self._output.kept[frames.OUT],
+            self._output.kept[frames.ERR],
+            self._output.dropped,
             self.segment_name,
             self.ledger_offset,
             self.position,

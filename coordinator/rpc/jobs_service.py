@@ -258,26 +258,24 @@ class _KnownJob(HostlerError):
 
 def _submission(message: types_pb2.JobSpec, job_id: str, caller: Caller) -> Submission:
     spec = wire.spec_from_proto(message)
-    error = check_spec(spec)
-    principal = caller.acting_for(spec.principal)
-    owner = spec.owner or principal
+    owner = spec.owner or caller.acting_for(spec.principal)
+    labels = tuple(sorted(spec.labels.items())) if spec.labels else ()
+    work = message.work.SerializeToString(deterministic=True)
     digest = b""
-    work = message.work.SerializeToString(deterministic=bool(spec.key))
     if spec.key:
-        labels = tuple(sorted(spec.labels.items()))
         seen = repr((spec.name, owner, spec.family, spec.worker, labels, spec.priority, spec.slots))
         digest = hashlib.sha256(work + seen.encode()).digest()
     return Submission(
-        error=error,
-        id=job_id,
-        owner=owner,
-        family=spec.family,
-        name=spec.name,
-        key=spec.key,
-        digest=digest,
-        pin=spec.worker,
-        labels=tuple(sorted(spec.labels.items())),
-        priority=spec.priority,
-        slots=spec.slots,
-        work=work,
+        check_spec(spec),
+        job_id,
+        owner,
+        spec.family,
+        spec.name,
+        spec.key,
+        digest,
+        spec.worker,
+        labels,
+        spec.priority,
+        spec.slots,
+        work,
     )

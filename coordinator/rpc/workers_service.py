@@ -96,10 +96,9 @@ class WorkersService:
             session.heard_ns = message.sent_at_ns
             if message.reports:
                 reports = [_report(r) for r in message.reports]
-                # One item each: a report is decided on what the one before it changed.
                 for report in reports:
                     session.samples.pop(report.key, None)
-                    await self._engine.post_patiently(_report_item(session.worker, report))
+                await self._engine.post_patiently(_reports_item(session.worker, reports))
             for sample in message.samples:
                 session.samples[key_from_proto(sample.key)] = usage_from_proto(sample.usage)
             for fed in message.fed:
@@ -136,7 +135,7 @@ class WorkersService:
             for piece in outbox.feeds:
                 message.feeds.add(key=key_to_proto(piece.key), offset=piece.offset, bytes=piece.content, eof=piece.eof)
             for key in outbox.acknowledged:
-                message.acknowledged.add(job=key.job, stage=key.stage, attempt=key.attempt)
+                message.acknowledged.append(key_to_proto(key))
             await context.write(message.SerializeToString())
             for first in range(STARTS_PER_MESSAGE, len(starts), STARTS_PER_MESSAGE):
                 message = workers_pb2.CoordinatorMessage(session=session.id)
@@ -280,15 +279,14 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
     return decision
 
 
-def _report_item(worker: str, report: Report) -> Item:
-    return lambda live, now: decisions.on_report(live, worker, report, now)
+def _reports_item(worker: str, reports: list[Report]) -> Item:
+    return lambda live, now: decisions.on_reports(live, worker, reports, now)
 
 
 def _add_start(
     message: workers_pb2.CoordinatorMessage, sequence: int, key: AttemptKey, work: bytes, slots: int
 ) -> None:
-    start = message.starts.add(sequence=sequence, work=work, slots=slots)
-    start.key.job, start.key.stage, start.key.attempt = key
+    message.starts.add(sequence=sequence, key=key_to_proto(key), work=work, slots=slots)
 
 
 def _hello(message: workers_pb2.Hello) -> Hello:

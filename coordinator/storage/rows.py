@@ -23,7 +23,7 @@ from coordinator.changes import (
     WorkerSeen,
 )
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
-from hostler.lifecycle import Outcome, State
+from hostler.lifecycle import ON_A_WORKER, Outcome, State
 from hostler.wire.jobs import end_from_bytes, work_from_bytes
 
 # A job, already assigned when that happened in the same commit.
@@ -44,7 +44,7 @@ REQUEST_STOP = "UPDATE job SET state = 4, stop_grace = ?, stop_by = ?, version =
 NOTE_SURVIVORS = "UPDATE job SET survivors = ?, version = version + 1 WHERE number = ?"
 END = (
     "UPDATE job SET state = 5, outcome = ?, end_report = ?, exit_code = ?, signal = ?, cause = ?, error = ?,"
-    " started_at = ?, finished_at = ?, ledger_bytes = ?, log_output = log_output + ?,"
+    " started_at = ?, finished_at = ?, ledger_bytes = ?, log_output = MAX(log_output, ?),"
     " log_position = MAX(log_position, ?), log_status = ?, survivors = '', version = version + 1 WHERE number = ?"
 )
 # The log of a finished job is complete once everything its end speaks of is held.
@@ -257,7 +257,7 @@ def job_of(row: sqlite3.Row) -> Job:
     """Build the job that readers get from a row of `JOB_COLUMNS`."""
     end = end_from_bytes(row["end_report"]) if row["end_report"] is not None else None
     state = State(row["state"])
-    unkillable = bool(row["survivors"]) and state is State.STOPPING
+    unkillable = bool(row["survivors"]) and state in ON_A_WORKER
     if unkillable:
         survivors = tuple(EndedProcess(pid=pid, name=name) for pid, name in json.loads(row["survivors"]))
         end = End(started_at_us=row["started_at"], receipt=Receipt(survivors=survivors))

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 CHECKPOINT_S = 1.0
 PAGE_MAX = 1000
+INTEGER_MAX = (1 << 63) - 1  # SQLite's; a larger number from outside means the same as this one
 
 LOAD_WORKERS = "SELECT * FROM worker"
 # Everything that is not over: open jobs, and finished ones whose log still arrives.
@@ -45,6 +46,7 @@ GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
 NEXT_NUMBER = "SELECT COALESCE(MAX(number), 0) + 1 FROM job"
 GET_PROGRESS = "SELECT id, state, outcome, exit_code, signal, cause, error FROM job WHERE id = ?"
 GET_WORK = "SELECT work FROM job WHERE number = ?"
+KEY_COLUMNS = "job.owner, job.key"  # as SQLite names the unique index `job_key` in its error
 FIND_KEY = "SELECT id, digest FROM job WHERE owner = ? AND key = ?"
 ALL_EVENTS = (
     "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
@@ -167,15 +169,18 @@ class SqliteStore:
         return {number: writer.execute(GET_WORK, (number,)).fetchone()[0] for number in fetch}
 
     def _roll_back(self, error: Exception) -> None:
-        if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in (
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            self._writer.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in (
             sqlite3.SQLITE_FULL,
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,
         ):
-            raise StoreBroken(str(error)) from error
-        with contextlib.suppress(sqlite3.OperationalError):  # SQLite may have rolled back by itself
-            self._writer.execute("ROLLBACK")
-        raise StoreFull(str(error)) from error
+            raise StoreFull(str(error)) from error
+        if isinstance(error, sqlite3.IntegrityError) and KEY_COLUMNS in str(error):
+            # The job with this idempotency key ended between the look at the store and the decision.
+            raise StoreFull("an idempotency key was used twice at the same moment") from error
+        raise StoreBroken(str(error)) from error
 
     async def load(self) -> Loaded:
         """See the protocol."""
@@ -216,12 +221,13 @@ class SqliteStore:
         """See the protocol."""
 
         def query(reader: sqlite3.Connection) -> list[JobEvent]:
-            first = number // rows.EVENTS_PER_ROW
+            first = min(number, INTEGER_MAX) // rows.EVENTS_PER_ROW
+            rows_max = limit + 1  # the first row may hold nothing that is new
             if job_ids:
                 marks = ",".join("?" * len(job_ids))
-                found = reader.execute(JOB_EVENTS.format(marks), (first, *job_ids, limit))
+                found = reader.execute(JOB_EVENTS.format(marks), (first, *job_ids, rows_max))
             else:
-                found = reader.execute(ALL_EVENTS, (first, limit))
+                found = reader.execute(ALL_EVENTS, (first, rows_max))
             return [e for row in found for e in rows.events_of(row) if e.number > number]
 
         return await self._read(query)
@@ -232,7 +238,8 @@ class SqliteStore:
 
 
 def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
-    conditions, values = ["number > ?"], list[Any]([int(query.after) if query.after.isdecimal() else 0])
+    after = min(int(query.after), INTEGER_MAX) if query.after.isdecimal() and len(query.after) < 100 else 0
+    conditions, values = ["number > ?"], list[Any]([after])
     if query.states:
         conditions.append(f"state IN ({','.join('?' * len(query.states))})")
         values.extend(query.states)
@@ -264,7 +271,7 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
             return None
         stage, attempt = (key.stage, key.attempt) if key is not None else (row["stage"], row["attempt"])
         inline = reader.execute(GET_LEDGER, (row["number"], stage, attempt)).fetchone()
-        found = reader.execute(GET_EXTENTS, (row["number"], stage, attempt, position))
+        found = reader.execute(GET_EXTENTS, (row["number"], stage, attempt, min(position, INTEGER_MAX)))
         extents = tuple(Extent(*e) for e in found)
         return LogExtents(rows.job_of(row), inline[0] if inline else b"", extents)
     finally:

@@ -1,0 +1,160 @@
+"""scripts/bench: that it measures and leaves nothing, with tiny numbers; and how it counts. No figure is asserted."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from benchmarks import report, rounds
+from benchmarks.clusters import AGENT, COORDINATOR, GATEWAY, SPAWNING
+from benchmarks.processes import CpuMeter
+from benchmarks.rounds import C_LOOP, PRODUCT, PROTOTYPE, Options, Series
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 100.0
+
+
+def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start the benchmarks with their data directories in *place*."""
+    argv = [sys.executable, "-m", "benchmarks", "--dir", str(place), *arguments]
+    return subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def processes_of(place: Path) -> list[str]:
+    """The command lines of live processes that name *place*."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(place) in line:
+                found.append(line)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose path is short enough for sockets."""
+    return tmp_path_factory.mktemp("b")
+
+
+@pytest.mark.ci
+def test_one_run_measures_every_target_and_leaves_nothing(place: Path) -> None:
+    """Each row has its two figures, each component its CPU time; directory and processes are gone."""
+    process = start(place, "--rounds=1", "--jobs=40", "--samples=5", "--json")
+    out, err = process.communicate(timeout=PATIENCE_S)
+
+    assert (process.returncode, err) == (0, "")
+    answer = json.loads(out)
+    assert [row["target"] for row in answer["targets"]] == ["P1", "P2", "P3", "P5", "P5", "P8", "P8", "P10", "P10"]
+    assert all(row["median"] > 0 and row["best"] > 0 for row in answer["targets"])
+    measured = {cpu["component"] for cpu in answer["cpu_us_per_job"] if cpu["contestant"] == "product"}
+    assert measured == set(report.COMPONENTS)
+    assert (list(place.iterdir()), processes_of(place)) == ([], [])
+
+
+@pytest.mark.ci
+def test_only_what_is_asked_for_is_measured_and_shown_as_tables(place: Path) -> None:
+    """Without P10 no prototype is started."""
+    process = start(place, "--rounds=1", "--jobs=40", "--samples=5", "--only=P1,P5")
+    out, err = process.communicate(timeout=PATIENCE_S)
+
+    assert (process.returncode, err) == (0, "")
+    targets = [line.split()[1] for line in out.splitlines() if line.startswith("| P")]
+    assert targets == ["P1", "P5", "P5"]
+    assert "prototype" not in out
+
+
+@pytest.mark.ci
+def test_an_interrupt_ends_everything(place: Path) -> None:
+    """In the middle of a run: status 130, no process and no file is left."""
+    process = start(place, "--rounds=1000", "--jobs=10000", "--only=P1")
+    ends_at = time.monotonic() + PATIENCE_S
+    while not any("benchmarks.load" in line for line in processes_of_session(process.pid)):
+        assert process.poll() is None and time.monotonic() < ends_at, process.communicate(timeout=10)
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=PATIENCE_S)
+
+    assert (process.returncode, out, err) == (130, "", "")
+    assert (list(place.iterdir()), processes_of(place)) == ([], [])
+
+
+def processes_of_session(pid: int) -> list[str]:
+    """The command lines of the children of *pid*."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            found.append(Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("wrong", [["--rounds=0"], ["--jobs=1e9"], ["--only=P4"], ["--dir=/nowhere/at/all"]])
+def test_bad_options_are_refused_before_anything_is_started(wrong: list[str]) -> None:
+    """Exit status 2, with what is expected."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *wrong], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert wrong[0].split("=")[0] in done.stderr or "no directory" in done.stderr
+
+
+def test_a_process_that_vanished_counts_with_what_was_last_seen_of_it() -> None:
+    """A shim may end during a measurement, and nobody waits for it."""
+    busy = [sys.executable, "-c", "sum(range(2_000_000)); print(flush=True); input()"]
+    with subprocess.Popen(busy, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        meter = CpuMeter(lambda: {"shims": [process.pid]})
+        assert process.stdout is not None
+        process.stdout.readline()
+        seen_s = meter.totals()["shims"]
+        process.kill()
+        process.wait()
+
+    assert meter.totals()["shims"] == seen_s > 0
+
+
+def a_series() -> Series:
+    """Three rounds in which the product was slow, fast and middling."""
+    series = Series()
+    for product, limit in ((1000.0, 4000.0), (3000.0, 3000.0), (1600.0, 2000.0)):
+        series.add(PRODUCT, rounds.BATCH, product)
+        series.add(C_LOOP, rounds.BATCH, limit)
+        series.add(PROTOTYPE, rounds.BATCH, 2000.0)
+        series.add(C_LOOP, rounds.CPU, 500.0)
+        for component, cpu_us in ((COORDINATOR, 40.0), (AGENT, 30.0), (SPAWNING, 100.0), (GATEWAY, 7.0)):
+            series.cpu_us[PRODUCT, rounds.CPU_OF_BATCH, component].append(cpu_us)
+    return series
+
+
+def test_the_median_is_of_ratios_within_a_round_and_the_best_of_both_sides() -> None:
+    """The rounds' ratios are 0.25, 1 and 0.8; the fastest of each side are 3000 and 4000."""
+    (row,) = report.target_rows(a_series(), Options(only=frozenset({"P1"})))
+
+    assert (row.median, row.best, row.pass_line, row.ok) == (0.8, 0.75, ">= 0.75", True)
+
+
+def test_the_control_plane_is_counted_without_the_gateway() -> None:
+    """P3 is (40 + 30 + 100) / 500, and lower is better."""
+    (row,) = report.target_rows(a_series(), Options(only=frozenset({"P3"})))
+
+    assert (row.median, row.ok) == (pytest.approx(0.34), False)
+
+
+def test_what_was_not_measured_has_no_row() -> None:
+    """P2, P5 and P8 are missing, and so is the prototype without overlap."""
+    rows = report.target_rows(a_series(), Options())
+
+    assert [row.target for row in rows] == ["P1", "P3", "P10"]
+    assert rows[-1].median == median((0.5, 1.5, 0.8))

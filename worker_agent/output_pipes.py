@@ -1,0 +1,112 @@
+"""The two output pipes of an attempt: from the program into the ledger, up to the cap.
+
+What is beyond the cap, or does not fit on a full disk, is read all the same, so the program is not
+disturbed; it is counted, and a GAP frame says how much of each stream is missing where.
+Limits: standard library only; never blocks.
+"""
+
+import fcntl
+import os
+import select
+import time
+from typing import Final
+
+from hostler import frames
+from worker_agent.ledger import SegmentWriter
+
+_F_GETPIPE_SZ: Final = 1032
+_READ_BYTES: Final = frames.OUTPUT_BYTES_MAX
+
+
+class OutputPipes:
+    """Standard output and standard error of one attempt."""
+
+    def __init__(self, segment: SegmentWriter, poll: "select.epoll", bytes_max: int) -> None:
+        """*bytes_max* bounds both streams together; 0 is no limit."""
+        self.kept = [0, 0, 0]  # bytes in the ledger, by kind of frame
+        self.dropped = 0
+        self.write_ends: tuple[int, int] | tuple[()] = ()
+        self._segment, self._poll, self._bytes_max = segment, poll, bytes_max
+        self._gap = [0, 0, 0]  # bytes dropped since the last GAP frame, by kind
+        self._kinds: dict[int, int] = {}  # read end -> frames.OUT or frames.ERR
+
+    def open(self) -> tuple[int, int]:
+        """Make the pipes; return their write ends for the program. Raises OSError."""
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(out_read)
+            os.close(out_write)
+            raise
+        self._kinds = {out_read: frames.OUT, err_read: frames.ERR}
+        # Kept open until the end: the exit of a program would else wake us twice for two closed pipes,
+        # and an end of file is of no use, as the tree's end decides.
+        self.write_ends = (out_write, err_write)
+        return self.write_ends
+
+    def watch(self) -> None:
+        """Begin to read, once the program was started."""
+        for fd in self._kinds:
+            os.set_blocking(fd, False)
+            self._poll.register(fd, select.EPOLLIN)
+
+    def reads(self, fd: int) -> bool:
+        """Say whether a descriptor is one of the read ends."""
+        return fd in self._kinds
+
+    def on_readable(self, fd: int) -> bool:
+        """Move what a pipe holds, at most 64 KiB, into the ledger; False when there was nothing."""
+        content = self._read(fd)
+        if not content:
+            return False
+        self._keep(self._kinds[fd], content)
+        return True
+
+    def _read(self, fd: int) -> bytes | None:
+        try:
+            return os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def _keep(self, kind: int, content: bytes) -> None:
+        kept = content
+        if self._bytes_max:
+            kept = content[: max(0, self._bytes_max - self.kept[frames.OUT] - self.kept[frames.ERR])]
+        if kept and self._write_gap() and self._segment.write(frames.encode(kind, kept, time.time_ns() // 1000)):
+            self.kept[kind] += len(kept)
+            lost = len(content) - len(kept)
+        else:
+            lost = len(content)
+        self._gap[kind] += lost
+        self.dropped += lost
+
+    def _write_gap(self) -> bool:
+        out_bytes, err_bytes = self._gap[frames.OUT], self._gap[frames.ERR]
+        if not out_bytes and not err_bytes:
+            return True
+        frame = frames.encode(frames.GAP, frames.gap_payload(out_bytes, err_bytes), time.time_ns() // 1000)
+        if not self._segment.write(frame):
+            return False
+        self._gap = [0, 0, 0]
+        return True
+
+    def close(self) -> None:
+        """Take what the pipes still hold, and close them.
+
+        The end of the streams is not waited for: a process that is not of the tree may hold them. It may also
+        write on for ever, so no more than a pipe's size is read.
+        """
+        for fd, kind in self._kinds.items():
+            total, size = 0, 0
+            while content := self._read(fd):
+                self._keep(kind, content)
+                total += len(content)
+                size = size or fcntl.fcntl(fd, _F_GETPIPE_SZ)
+                if total >= size:
+                    break
+        for fd in (*self._kinds, *self.write_ends):
+            os.close(fd)
+        self._kinds.clear()
+        self.write_ends = ()
+        self._write_gap()
