@@ -196,7 +196,7 @@ class Product(Cluster):
             parent_fd=self._input_fd,
             **settings,
         )
-        self._run(component, module, "--settings", whole.model_dump_json())
+        self._run(component, module, "--settings", whole.to_json())
 
 
 class Prototype(Cluster):

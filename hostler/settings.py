@@ -5,85 +5,92 @@ the frozen value down. ``docs/settings.md`` is written from the descriptions her
 """
 
 import hashlib
+import json
 import os
 import tempfile
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
+import msgspec.structs
 import platformdirs
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from msgspec import Meta
 
 from hostler.errors import InvalidRequest
 
+ENVIRONMENT_PREFIX = "HOSTLER_"
+CONFIG_VARIABLE = "HOSTLER_CONFIG"
 SOCKET_PATH_BYTES_MAX = 107  # the kernel's limit for a unix socket's path
 RUNTIME_NAME_BYTES = 24  # the longest name we put into the runtime directory, with its slash
 
 
-class Settings(BaseSettings):
+def _user_data_dir() -> str:
+    return platformdirs.user_data_dir("hostler")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of every hostler program; each uses those it needs."""
 
-    model_config = SettingsConfigDict(env_prefix="HOSTLER_", frozen=True, extra="ignore")
+    data_path: Annotated[
+        str,
+        Meta(min_length=1, description="Where the coordinator and the workers of this host keep what must survive."),
+    ] = msgspec.field(default_factory=_user_data_dir, name="data_dir")
+    http: Annotated[str, Meta(description="HOST:PORT of the HTTP gateway; port 0 takes a free one.")] = "127.0.0.1:8080"
+    grpc: Annotated[str, Meta(description="HOST:PORT of the coordinator's gRPC port; empty: the unix socket only.")] = (
+        "127.0.0.1:7070"
+    )
+    coordinator: Annotated[
+        str,
+        Meta(
+            description="Where clients, workers and the gateway find the coordinator: unix:/path or HOST:PORT; "
+            "empty: as the data directory's endpoint.json says."
+        ),
+    ] = ""
+    workers: Annotated[int, Meta(ge=0, le=64, description="How many workers `up` starts on this host.")] = 1
+    slots: Annotated[int, Meta(ge=0, le=4096, description="Jobs a worker runs at once; 0: twice the CPUs.")] = 0
+    name: Annotated[str, Meta(max_length=200, description="The worker's name; empty: the host's name.")] = ""
+    labels: Annotated[dict[str, str], Meta(description="The worker's labels, for placement.")] = {}
+    stop_jobs: Annotated[
+        bool, Meta(description="A worker that is told to end stops its jobs first; otherwise they run on.")
+    ] = False
+    lost_after_s: Annotated[
+        float, Meta(gt=0, description="Seconds after which the jobs of an unreachable worker end as lost.")
+    ] = 600.0
+    heartbeat_s: Annotated[float, Meta(gt=0, le=60, description="Seconds of silence after which a worker speaks.")] = (
+        2.0
+    )
+    max_queued: Annotated[int, Meta(ge=1, description="Waiting jobs above which a submit is refused.")] = 1_000_000
+    disk_reserve_bytes: Annotated[
+        int, Meta(ge=0, description="Free disk space below which nothing new is accepted.")
+    ] = 256 * 1024 * 1024
+    allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="Names besides localhost that a Host header may carry.")
+    ] = ()
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The lowest level logged.")] = (
+        "info"
+    )
+    log_format: Annotated[
+        Literal["auto", "json", "text"], Meta(description="json, or text for people; auto: text on a terminal.")
+    ] = "auto"
+    parent_fd: Annotated[
+        int, Meta(description="A descriptor whose end of file means: end as on SIGTERM. For `up`.")
+    ] = -1
 
-    toml_file: ClassVar[Path | None] = None
+    @property
+    def data_dir(self) -> Path:
+        """Where the coordinator and the workers of this host keep what must survive."""
+        return Path(self.data_path)
 
-    data_dir: Path = Field(
-        default_factory=lambda: platformdirs.user_data_path("hostler"),
-        description="Where the coordinator and the workers of this host keep what must survive.",
-    )
-    http: str = Field("127.0.0.1:8080", description="HOST:PORT of the HTTP gateway; port 0 takes a free one.")
-    grpc: str = Field(
-        "127.0.0.1:7070", description="HOST:PORT of the coordinator's gRPC port; empty: the unix socket only."
-    )
-    coordinator: str = Field(
-        "",
-        description="Where clients, workers and the gateway find the coordinator: unix:/path or HOST:PORT; "
-        "empty: as the data directory's endpoint.json says.",
-    )
-    workers: int = Field(1, ge=0, le=64, description="How many workers `up` starts on this host.")
-    slots: int = Field(0, ge=0, le=4096, description="Jobs a worker runs at once; 0: twice the CPUs.")
-    name: str = Field("", max_length=200, description="The worker's name; empty: the host's name.")
-    labels: dict[str, str] = Field(default_factory=dict, description="The worker's labels, for placement.")
-    stop_jobs: bool = Field(
-        False, description="A worker that is told to end stops its jobs first; otherwise they run on."
-    )
-    lost_after_s: float = Field(
-        600.0, gt=0, description="Seconds after which the jobs of an unreachable worker end as lost."
-    )
-    heartbeat_s: float = Field(2.0, gt=0, le=60, description="Seconds of silence after which a worker speaks.")
-    max_queued: int = Field(1_000_000, ge=1, description="Waiting jobs above which a submit is refused.")
-    disk_reserve_bytes: int = Field(
-        256 * 1024 * 1024, ge=0, description="Free disk space below which nothing new is accepted."
-    )
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="Names besides localhost that a Host header may carry."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level logged.")
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="json, or text for people; auto: text on a terminal."
-    )
-    parent_fd: int = Field(-1, description="A descriptor whose end of file means: end as on SIGTERM. For `up`.")
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting as plain JSON types, by its outer name."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags first, then the environment, then the file."""
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        if cls.toml_file is not None:
-            sources += (TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file),)
-        return sources
+    def to_json(self) -> str:
+        """The form that `from_arguments` reads."""
+        return json.dumps(self.to_dict())
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
@@ -92,20 +99,16 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     Raises:
         InvalidRequest: a value is unusable, or the file is missing, unreadable or holds an unknown key.
     """
-    if config is None and os.environ.get("HOSTLER_CONFIG"):
-        config = Path(os.environ["HOSTLER_CONFIG"])
-    if config is not None:
-        _check_file(config)
-    source = type("FileSettings", (Settings,), {"toml_file": config, "__module__": __name__})
+    if config is None and os.environ.get(CONFIG_VARIABLE):
+        config = Path(os.environ[CONFIG_VARIABLE])
+    from_file = _read_file(config) if config is not None else {}
+    given = {name: os.fspath(v) if isinstance(v, Path) else v for name, v in flags.items() if v is not None}
     try:
-        loaded: Settings = source(**{name: value for name, value in flags.items() if value is not None})
-        return loaded
-    except SettingsError as error:
-        raise InvalidRequest(f"a setting in the environment cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"setting {name}: {first['msg']}", field=name) from error
+        return msgspec.convert(from_file | _read_environment(os.environ) | given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`")
+        raise InvalidRequest(f"setting {name}: {message[:1].lower()}{message[1:]}", field=name) from error
 
 
 def from_arguments(arguments: list[str]) -> Settings:
@@ -119,16 +122,52 @@ def from_arguments(arguments: list[str]) -> Settings:
     if len(arguments) != 2 or arguments[0] != "--settings":
         raise InvalidRequest("usage: python -m PROGRAM [--settings JSON]")
     try:
-        return Settings.model_validate_json(arguments[1])
-    except ValidationError as error:
-        raise InvalidRequest(f"settings: {error.errors()[0]['msg']}") from error
+        return msgspec.json.decode(arguments[1], type=Settings)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"settings: {error}") from error
 
 
-def _check_file(path: Path) -> None:
-    # pydantic-settings passes over a file that is not there and over keys it does not know; a
-    # misspelt setting that silently does nothing is worse than an error.
-    import tomllib
+def descriptions() -> dict[str, tuple[Any, str]]:
+    """Every setting's outer name with its default and its meaning, for the documents."""
+    found: dict[str, tuple[Any, str]] = {}
+    plain = msgspec.to_builtins(Settings())
+    for field in msgspec.structs.fields(Settings):
+        meta = field.type.__metadata__[0] if hasattr(field.type, "__metadata__") else Meta()
+        found[field.encode_name] = (plain[field.encode_name], meta.description or "")
+    return found
 
+
+def _names() -> set[str]:
+    return set(Settings.__struct_encode_fields__)
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of the environment; lists and tables are JSON there, or ``a=b,c=d`` for labels."""
+    found: dict[str, Any] = {}
+    for name in _names():
+        text = environment.get(ENVIRONMENT_PREFIX + name.upper())
+        if text is None:
+            continue
+        if name in ("labels", "allowed_hosts"):
+            found[name] = _read_collection(name, text)
+        else:
+            found[name] = text
+    return found
+
+
+def _read_collection(name: str, text: str) -> Any:
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InvalidRequest(f"{ENVIRONMENT_PREFIX}{name.upper()} is not JSON: {error}", field=name) from error
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if name == "allowed_hosts":
+        return items
+    return dict(item.partition("=")[::2] for item in items)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
@@ -136,9 +175,11 @@ def _check_file(path: Path) -> None:
         raise InvalidRequest(f"settings file {path}: {error.strerror}", field="config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"settings file {path}: {error}", field="config") from error
-    unknown = sorted(set(content) - set(Settings.model_fields))
+    unknown = sorted(set(content) - _names())
     if unknown:
+        # A misspelt setting that silently does nothing is worse than an error.
         raise InvalidRequest(f"settings file {path}: unknown setting {unknown[0]!r}", field=unknown[0])
+    return content
 
 
 def runtime_dir(data_dir: Path) -> Path:

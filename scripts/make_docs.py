@@ -8,7 +8,7 @@ sys.path.insert(0, str(ROOT))
 
 from hostler.lifecycle import MEANINGS, TRANSITIONS, Event, Outcome, State  # noqa: E402
 from hostler.logs import EVENTS  # noqa: E402
-from hostler.settings import Settings  # noqa: E402
+from hostler.settings import descriptions  # noqa: E402
 
 NOTE = "<!-- Written by scripts/make_docs.py; edit the code, not this file. -->\n"
 OUTCOME_MEANINGS = {
@@ -44,17 +44,15 @@ def settings() -> str:
         "# Settings",
         "",
         NOTE,
-        "Flags win over the environment (`HOSTLER_` and the name in capitals), the environment over the TOML file (`--config FILE`"
-        " or `HOSTLER_CONFIG`), the file over the defaults. An unknown key in the file is an error.",
+        "Flags win over the environment (`HOSTLER_` and the name in capitals), the environment over the TOML file"
+        " (`--config FILE` or `HOSTLER_CONFIG`), the file over the defaults. An unknown key in the file is an error.",
         "",
         "| name | default | meaning |",
         "|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
-        default = (
-            "the user's data directory" if name == "data_dir" else repr(field.get_default(call_default_factory=True))
-        )
-        lines.append(f"| `{name}` | {default} | {field.description} |")
+    for name, (default, meaning) in descriptions().items():
+        shown = "the user's data directory" if name == "data_dir" else f"`{default!r}`"
+        lines.append(f"| `{name}` | {shown} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -40,6 +40,8 @@ class OutputPipes:
             os.close(out_write)
             raise
         self._kinds = {out_read: frames.OUT, err_read: frames.ERR}
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
         # Kept open until the end: the exit of a program would else wake us twice for two closed pipes,
         # and an end of file is of no use, as the tree's end decides.
         self.write_ends = (out_write, err_write)
@@ -48,7 +50,6 @@ class OutputPipes:
     def watch(self) -> None:
         """Begin to read, once the program was started."""
         for fd in self._kinds:
-            os.set_blocking(fd, False)
             self._poll.register(fd, select.EPOLLIN)
 
     def reads(self, fd: int) -> bool:

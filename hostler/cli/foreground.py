@@ -19,7 +19,7 @@ def become(program: str, place: Place, **flags: Any) -> NoReturn:
     settings = settings_for(place, log_format=log_format, **flags)
     if settings.coordinator:
         address_of(settings)
-    argv = command(program, settings.model_dump(mode="json"))
+    argv = command(program, settings.to_dict())
     os.execv(argv[0], argv)
 
 

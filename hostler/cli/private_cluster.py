@@ -41,7 +41,7 @@ class PrivateCluster:
         """Start the supervisor, and through it the programs; returns before they are up."""
         directory = Path(tempfile.mkdtemp(prefix="hostler-run-"))
         address = f"unix:{coordinator_socket(directory)}"
-        given = settings.model_dump(mode="json") | {"data_dir": str(directory), "coordinator": address, "grpc": ""}
+        given = settings.to_dict() | {"data_dir": str(directory), "coordinator": address, "grpc": ""}
         name = settings.name or socket.gethostname()
         lifeline_read, lifeline = os.pipe()
         status, status_write = os.pipe()

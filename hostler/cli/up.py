@@ -128,7 +128,7 @@ class _Up:
         return gateway_url(self._settings, parts.pid(GATEWAY))
 
     def _part(self, name: str, program: str, stage: Stage, given: dict[str, object] | None = None) -> Part:
-        settings = self._settings.model_dump(mode="json") | (given or {})
+        settings = self._settings.to_dict() | (given or {})
         return Part(name=name, program=program, settings=settings, stage=stage)
 
     async def _is_ours(self, pid: int) -> bool:

@@ -1,0 +1,349 @@
+"""Which worker a job gets: priority, then age, the least loaded worker, ties by id."""
+
+import pytest
+
+from coordinator import decisions
+from coordinator.changes import WorkerDraining
+from coordinator.live import RUN_TIMES_KEPT, ClassKey
+from coordinator.placement import PROCESSES_MAX, obstacle, reasons
+from hostler.lifecycle import State
+from tests.support.builders import NOON_US, W1, W2, W3, an_id, ended
+from tests.support.scene import Scene, check_invariants
+
+ANY = ClassKey("", (), 1)
+
+
+def placed(scene: Scene, limit: int = 1000) -> list[tuple[str, str]]:
+    """Place, and return (job, worker) in order."""
+    return [(start.key.job, start.worker) for start in scene.place(limit)]
+
+
+def test_older_jobs_go_first() -> None:
+    """Within a class and a priority it is a queue."""
+    scene = Scene()
+    jobs = scene.queue(3)
+    scene.join(slots=10)
+
+    assert [job for job, _ in placed(scene)] == jobs
+
+
+def test_higher_priority_goes_first() -> None:
+    """Whatever its age."""
+    scene = Scene()
+    low, high, middle = scene.queue(priority=-1)[0], scene.queue(priority=9)[0], scene.queue()[0]
+    scene.join(slots=10)
+
+    assert [job for job, _ in placed(scene)] == [high, middle, low]
+
+
+def test_order_holds_across_classes() -> None:
+    """Jobs that ask for different things share one order, or a class of many would push aside an older job."""
+    scene = Scene()
+    labels = (("zone", "a"),)
+    first, second = scene.queue()[0], scene.queue(labels=labels)[0]
+    third, urgent = scene.queue()[0], scene.queue(labels=labels, priority=1)[0]
+    scene.join(slots=10, labels=labels)
+
+    assert [job for job, _ in placed(scene)] == [urgent, first, second, third]
+
+
+def test_a_class_without_a_place_does_not_hold_up_the_others() -> None:
+    """The head that fits nowhere is passed over, with its whole class."""
+    scene = Scene()
+    scene.queue(labels=(("gpu", "yes"),), priority=9)
+    plain = scene.queue()[0]
+    scene.join()
+
+    assert [job for job, _ in placed(scene)] == [plain]
+
+
+def test_the_least_loaded_worker_is_taken() -> None:
+    """By the share of its slots, so that a large worker takes more."""
+    scene = Scene()
+    scene.join(W1, slots=4)
+    scene.join(W2, slots=2)
+    scene.queue(6)
+
+    assert [worker for _, worker in placed(scene)] == [W1, W2, W1, W1, W2, W1]
+
+
+def test_ties_break_by_id() -> None:
+    """The same input gives the same answer, in whatever order the workers came."""
+    scene = Scene()
+    for worker in (W3, W1, W2):
+        scene.join(worker, slots=1)
+    scene.queue(3)
+
+    assert [worker for _, worker in placed(scene)] == [W1, W2, W3]
+
+
+def test_no_more_is_placed_than_there_are_slots() -> None:
+    """The rest waits, and goes when a slot is free."""
+    scene = Scene()
+    scene.join(slots=2)
+    scene.queue(5)
+
+    first = placed(scene)
+    scene.say(ended(scene.job(first[0][0]).attempt_key))
+
+    assert len(first) == 2
+    assert len(placed(scene)) == 1
+    check_invariants(scene.live)
+
+
+def test_a_job_of_many_slots_takes_them_all() -> None:
+    """And waits while fewer are free."""
+    scene = Scene()
+    scene.join(slots=4)
+    big, second = scene.queue(2, slots=3)
+
+    assert [job for job, _ in placed(scene)] == [big]
+    scene.say(ended(scene.job(big).attempt_key))
+    assert [job for job, _ in placed(scene)] == [second]
+
+
+def test_a_pinned_job_goes_to_its_worker_only() -> None:
+    """Also when another one is idle."""
+    scene = Scene()
+    scene.join(W1, slots=8)
+    scene.join(W2, slots=1)
+    jobs = scene.queue(2, pin=W2)
+
+    assert placed(scene) == [(jobs[0], W2)]
+
+
+def test_every_label_must_be_equal() -> None:
+    """One that differs or is missing is enough to say no; others of the worker do not matter."""
+    scene = Scene()
+    scene.join(W1, labels=(("disk", "ssd"), ("zone", "a")))
+    scene.join(W2, labels=(("disk", "ssd"), ("gpu", "a100"), ("zone", "b")))
+    (job,) = scene.queue(labels=(("disk", "ssd"), ("zone", "b")))
+
+    assert placed(scene) == [(job, W2)]
+
+
+def test_a_draining_worker_gets_nothing_and_says_when_it_takes_again() -> None:
+    """Draining is told with every message."""
+    scene = Scene()
+    scene.join()
+    (job,) = scene.queue()
+    scene.apply(WorkerDraining(W1, True))
+    assert placed(scene) == []
+
+    scene.apply(WorkerDraining(W1, False))
+
+    assert placed(scene) == [(job, W1)]
+
+
+def test_a_job_without_slots_starts_on_a_full_worker() -> None:
+    """It takes none and starts at once; the number of processes is its bound."""
+    scene = Scene()
+    scene.join(slots=1)
+    scene.queue(1)
+    scene.place()
+    slotless = scene.queue(2, slots=0, pin=W1)
+
+    assert [job for job, _ in placed(scene)] == slotless
+    assert scene.worker().slots_used == 1
+
+
+def test_a_worker_takes_512_processes_and_no_more() -> None:
+    """A bound for what takes no slot."""
+    scene = Scene()
+    scene.join()
+    scene.queue(PROCESSES_MAX + 5, slots=0, pin=W1)
+
+    assert len(placed(scene)) == PROCESSES_MAX
+    assert reasons(scene.live, ClassKey(W1, (), 0)) == ("the worker asked for runs 512 processes, its limit",)
+
+
+def test_a_batch_places_at_most_its_limit() -> None:
+    """The rest goes with the next batch, in the same order."""
+    scene = Scene()
+    jobs = scene.queue(5)
+    scene.join(slots=10)
+
+    assert [job for job, _ in placed(scene, limit=2)] == jobs[:2]
+    assert [job for job, _ in placed(scene)] == jobs[2:]
+
+
+def test_an_assignment_counts_up_attempt_and_sequence() -> None:
+    """The attempt is the job's, the sequence the worker's."""
+    scene = Scene()
+    scene.join()
+    first, second = scene.queue(2)
+
+    starts = scene.place()
+
+    assert [(s.key.job, s.key.attempt, s.sequence) for s in starts] == [(first, 1, 1), (second, 1, 2)]
+    assert decisions.assignment(scene.job(first), scene.worker(), scene.now)[0].sequence == 3
+
+
+def test_a_class_costs_nothing_while_nobody_waits_in_it() -> None:
+    """Otherwise every label ever used would be looked at in every batch."""
+    scene = Scene()
+    scene.join(slots=10)
+    for number in range(5):
+        scene.queue(labels=(("n", str(number)),))
+    assert len(scene.live.classes) == 5
+    for job in list(scene.live.numbers):
+        scene.stop(job)
+
+    assert scene.live.classes == {}
+
+
+# Prefetch
+
+
+def run(scene: Scene, count: int, seconds: float) -> None:
+    """Let worker 1 run so many jobs of *seconds* each, one after another."""
+    for _ in range(count):
+        key = scene.assigned()
+        scene.say(ended(key, started_at_us=NOON_US, ended_at_us=NOON_US + round(seconds * 1e6)))
+
+
+def test_nothing_is_prefetched_before_20_results_are_known() -> None:
+    """Nobody knows how long they will take."""
+    scene = Scene()
+    run(scene, RUN_TIMES_KEPT - 1, 0.001)
+    scene.queue(50)
+
+    assert len(placed(scene)) == 2
+
+
+@pytest.mark.parametrize(
+    ("run_s", "extra"),
+    [(0.001, 100), (0.0001, 256), (0.01, 10), (1.0, 0)],
+)
+def test_short_jobs_earn_as_many_as_fill_50_ms(run_s: float, extra: int) -> None:
+    """Slots times 50 ms over the typical time, at most 256; long jobs earn nothing."""
+    scene = Scene()
+    run(scene, RUN_TIMES_KEPT, run_s)
+    scene.queue(400)
+
+    assert len(placed(scene)) == 2 + extra
+    assert scene.worker().window(ANY) == 2 + extra
+
+
+def test_prefetch_is_earned_by_each_class_for_itself() -> None:
+    """Short jobs say nothing about others."""
+    scene = Scene()
+    run(scene, RUN_TIMES_KEPT, 0.001)
+    scene.queue(50, labels=(("n", "1"),))
+    scene.worker().labels["n"] = "1"
+
+    assert len(placed(scene)) == 2
+
+
+def test_prefetch_is_taken_back_by_slow_results() -> None:
+    """Twenty results at a time say anew what is earned."""
+    scene = Scene()
+    run(scene, RUN_TIMES_KEPT, 0.001)
+    run(scene, RUN_TIMES_KEPT, 10.0)
+
+    assert scene.worker().window(ANY) == 2
+
+
+def test_what_is_prefetched_is_refilled_by_half_windows() -> None:
+    """Refilled one for one, each job would cost a message."""
+    scene = Scene()
+    run(scene, RUN_TIMES_KEPT, 0.001)
+    scene.queue(400)
+    keys = [start.key for start in scene.place()]
+    for key in keys[:40]:
+        scene.say(ended(key, started_at_us=0))
+    assert placed(scene) == []
+
+    for key in keys[40:51]:
+        scene.say(ended(key, started_at_us=0))
+
+    assert len(placed(scene)) == 51
+
+
+# Reasons
+
+
+def test_every_obstacle_has_its_reason() -> None:
+    """Each way to say no has a sentence of its own."""
+    scene = Scene()
+    scene.join(W1, labels=(("zone", "a"),), slots=1)
+    worker = scene.worker()
+
+    found = [
+        obstacle(worker, ClassKey(W2, (), 1)),
+        obstacle(worker, ClassKey("", (("zone", "b"),), 1)),
+        obstacle(worker, ClassKey("", (), 2)),
+    ]
+    scene.queue(2)
+    scene.place()
+    found.append(obstacle(worker, ANY))
+    scene.apply(WorkerDraining(W1, True))
+    found.append(obstacle(worker, ANY))
+    scene.leave()
+    found.append(obstacle(worker, ANY))
+    scene.join(session="session-2", mark=1)
+    scene.leave(session="session-2", goodbye=True)
+    found.append(obstacle(worker, ANY))
+
+    assert found == [
+        "is not the worker asked for",
+        "does not have the label zone=b",
+        "has fewer than 2 slots",
+        "has no free slot",
+        "is draining",
+        "is unreachable",
+        "has left",
+    ]
+
+
+def test_an_idle_worker_has_no_obstacle() -> None:
+    """Empty means yes."""
+    scene = Scene()
+    scene.join()
+
+    assert obstacle(scene.worker(), ANY) == ""
+    assert reasons(scene.live, ANY) == ()
+
+
+def test_without_any_worker_the_reason_says_what_to_do() -> None:
+    """The first thing a new user meets."""
+    assert reasons(Scene().live, ANY) == ("no worker has ever joined; start one with: hostler worker",)
+
+
+def test_reasons_count_the_workers_they_reject() -> None:
+    """All of them, the most frequent first."""
+    scene = Scene()
+    scene.join(W1)
+    scene.join(W2)
+    scene.join(W3, labels=(("gpu", "yes"),))
+    scene.leave(W3)
+
+    assert reasons(scene.live, ClassKey("", (("gpu", "yes"),), 1)) == (
+        "2 workers: does not have the label gpu=yes",
+        "1 worker: is unreachable",
+    )
+
+
+def test_a_pinned_job_is_told_about_its_own_worker() -> None:
+    """The others do not matter."""
+    scene = Scene()
+    scene.join(W1)
+    scene.join(W2)
+    scene.leave(W2)
+
+    assert reasons(scene.live, ClassKey(W2, (), 1)) == ("the worker asked for is unreachable",)
+
+
+def test_a_job_starts_when_a_matching_worker_joins() -> None:
+    """Until then it waits and says why."""
+    scene = Scene()
+    scene.join(W1)
+    labels = (("gpu", "yes"),)
+    (job,) = scene.queue(labels=labels)
+    assert placed(scene) == []
+    assert reasons(scene.live, scene.job(job).placement.key) == ("1 worker: does not have the label gpu=yes",)
+
+    scene.join(W2, labels=labels)
+
+    assert placed(scene) == [(job, W2)]
+    assert scene.job(an_id(1)).state is State.ASSIGNED

@@ -1,0 +1,198 @@
+"""Anything that can happen to a coordinator, in any order: each step is a word and a few numbers.
+
+The workers here are free to say what they like: they report attempts that are not theirs, forget,
+contradict themselves and come back as others. Decisions must stay true through all of it.
+"""
+
+from collections.abc import Callable
+
+from hypothesis import strategies as st
+
+from coordinator.changes import Assigned, Ended, LogStored, Started, WorkerDraining
+from hostler.ids import AttemptKey
+from tests.support.builders import NOON_US, W1, W2, W3, a_report, a_submission, ended, never_ran, some_frames, started
+from tests.support.scene import Scene, check_invariants
+
+WORKERS = (W1, W2, W3)
+LABELS = ((), (), (("zone", "a"),), (("zone", "b"),))
+STEPS = ("submit", "join", "leave", "start", "end", "return", "survive", "stop", "tick", "store", "drain", "place")
+NUMBERS = st.integers(0, (1 << 24) - 1)
+STEP = st.tuples(st.sampled_from(STEPS), NUMBERS)
+HISTORIES = st.lists(STEP, min_size=1, max_size=60)
+INVENTORY_STATES = ("waiting", "running", "ended")
+
+
+class Digits:
+    """Small choices out of one large number."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def below(self, limit: int) -> int:
+        """The next choice, from 0 to below *limit*."""
+        self._number, choice = divmod(self._number, limit)
+        return choice
+
+
+class RandomHistory:
+    """Drives a scene step by step and checks what must hold after each."""
+
+    def __init__(self) -> None:
+        self.scene = Scene(max_queued=12, lost_after_s=60.0)
+        self.attempts: list[AttemptKey] = []  # every one there ever was
+        self.sessions = 0
+        self.submitted = 0
+        self._checked = 0
+        self._started: set[str] = set()
+        self._outcomes: dict[int, object] = {}
+        self._steps: dict[str, Callable[[Digits], None]] = {
+            "submit": self._submit,
+            "join": self._join,
+            "leave": self._leave,
+            "start": self._start,
+            "end": self._end,
+            "return": self._return,
+            "survive": self._survive,
+            "stop": self._stop,
+            "tick": self._tick,
+            "store": self._store,
+            "drain": self._drain,
+            "place": self._place,
+        }
+
+    def step(self, word: str, number: int) -> None:
+        """Let one thing happen, and check."""
+        self._steps[word](Digits(number))
+        self._check()
+
+    # What happens
+
+    def _submit(self, of: Digits) -> None:
+        items = []
+        for _ in range(1 + of.below(3)):
+            self.submitted += 1
+            key = ("", "k1", "k2")[of.below(3)]
+            items.append(
+                a_submission(
+                    self.submitted,
+                    key=key,
+                    digest=b"d%d" % of.below(2) if key else b"",
+                    pin=("", "", *WORKERS)[of.below(5)],
+                    labels=LABELS[of.below(4)],
+                    priority=of.below(3) - 1,
+                    slots=of.below(4),
+                    work=b"w" * (1 + 1500 * of.below(2)),
+                )
+            )
+        self.scene.submit(*items, placing=bool(of.below(2)))
+
+    def _join(self, of: Digits) -> None:
+        self.sessions += 1
+        worker = WORKERS[of.below(3)]
+        known = self.scene.live.workers.get(worker)
+        inventory = {}
+        for key in known.held if known else ():
+            if of.below(4):
+                inventory[key] = INVENTORY_STATES[of.below(3)]
+        if self.attempts and of.below(2):
+            inventory[self._attempt(of)] = INVENTORY_STATES[of.below(3)]
+        amnesia = not of.below(6)
+        self.scene.join(
+            worker,
+            session=f"session-{self.sessions}",
+            slots=of.below(4),
+            labels=LABELS[of.below(4)],
+            mark=max(0, (known.sequence if known else 0) + 1 - of.below(4)),
+            boot_id=f"boot-{self.sessions}" if amnesia else (known.boot_id if known else "boot-0"),
+            generation=of.below(3),
+            inventory=tuple(inventory.items()),
+        )
+
+    def _leave(self, of: Digits) -> None:
+        worker = self.scene.live.workers.get(WORKERS[of.below(3)])
+        if worker is not None:
+            self.scene.leave(worker.id, goodbye=bool(of.below(2)), session=worker.session if of.below(8) else "older")
+
+    def _attempt(self, of: Digits) -> AttemptKey:
+        return self.attempts[-1 - of.below(min(8, len(self.attempts)))]
+
+    def _speaker(self, key: AttemptKey, of: Digits) -> str:
+        job = self.scene.live.job(key.job)
+        return job.worker if job is not None and job.worker and of.below(6) else WORKERS[of.below(3)]
+
+    def _start(self, of: Digits) -> None:
+        if self.attempts:
+            key = self._attempt(of)
+            self.scene.say(started(key), self._speaker(key, of))
+
+    def _end(self, of: Digits) -> None:
+        if not self.attempts:
+            return
+        key = self._attempt(of)
+        ledger = some_frames(b"x" * (1 + of.below(9)))
+        end_us = NOON_US + 1 + of.below(1 << 10)
+        cause = ("exit", "stop", "signal")[of.below(3)]
+        with_ledger = of.below(3)
+        if with_ledger == 0:
+            report = ended(key, ended_at_us=end_us, cause=cause)
+        elif with_ledger == 1:
+            report = ended(key, ended_at_us=end_us, ledger=ledger)
+        else:
+            report = ended(key, ended_at_us=end_us, ledger_bytes=len(ledger))
+        self.scene.say(report, self._speaker(key, of), placing=bool(of.below(2)))
+
+    def _return(self, of: Digits) -> None:
+        if self.attempts:
+            key = self._attempt(of)
+            self.scene.say(never_ran(key, ("", "no")[of.below(2)]), self._speaker(key, of))
+
+    def _survive(self, of: Digits) -> None:
+        if self.attempts:
+            key = self._attempt(of)
+            survivors = tuple((7 + pid, "stuck") for pid in range(of.below(3)))
+            report = a_report(key, started_at_us=NOON_US * of.below(2), survivors=survivors)
+            self.scene.say(report, self._speaker(key, of))
+
+    def _stop(self, of: Digits) -> None:
+        jobs = list(self.scene.live.numbers)
+        if jobs:
+            self.scene.stop(jobs[of.below(len(jobs))], grace_s=float(of.below(3)))
+
+    def _tick(self, of: Digits) -> None:
+        self.scene.wait((1.0, 20.0, 61.0)[of.below(3)])
+        self.scene.tick()
+
+    def _store(self, of: Digits) -> None:
+        trailing = list(self.scene.live.trailing)
+        if trailing:
+            job = self.scene.live.jobs[trailing[of.below(len(trailing))]]
+            end = job.ledger_bytes if of.below(2) else min(job.log_position + 7, job.ledger_bytes)
+            self.scene.apply(LogStored(job.number, job.attempt_key, (), end, end - job.log_position))
+
+    def _drain(self, of: Digits) -> None:
+        worker = WORKERS[of.below(3)]
+        if worker in self.scene.live.workers:
+            self.scene.apply(WorkerDraining(worker, bool(of.below(2))))
+
+    def _place(self, of: Digits) -> None:
+        self.scene.place(limit=1 + of.below(8))
+
+    # What must hold
+
+    def _check(self) -> None:
+        live = self.scene.live
+        check_invariants(live)
+        for change in self.scene.history[self._checked :]:
+            if isinstance(change, Assigned):
+                self.attempts.append(change.key)
+                assert change.key.job not in self._started, "a job that was started was given away again"
+            elif isinstance(change, Started):
+                self._started.add(change.key.job)
+            elif isinstance(change, Ended):
+                assert change.number not in self._outcomes, "a final outcome was written twice"
+                self._outcomes[change.number] = change.outcome
+        self._checked = len(self.scene.history)
+        assert live.queued <= self.scene.max_queued + len(self.attempts)
+        for number, outcome in self._outcomes.items():
+            job = live.jobs.get(number)
+            assert job is None or job.outcome is outcome
