@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from benchmarks.processes import BenchError, Components, CpuMeter, Program, Pulse, descendants, pss_mb, run_to_end
 from hostler.endpoint import read_gateway
-from hostler.settings import Settings
 
 START_S: Final = 60.0  # for a program to be there; a busy machine needs seconds
 END_S: Final = 20.0
@@ -185,18 +184,11 @@ class Product(Cluster):
             raise BenchError(f"the gateway did not answer GET {path}: {error}") from error
 
     def _part(self, component: str, module: str, **settings: Any) -> None:
-        # Built without reading the environment: a person's own cluster must not be found by it. The directory is
-        # private and the gRPC port is left out, so that it cannot collide with one that runs.
-        whole = Settings.model_construct(
-            data_dir=self._directory,
-            http="127.0.0.1:0",
-            grpc="",
-            log_format="json",
-            stop_jobs=True,
-            parent_fd=self._input_fd,
-            **settings,
-        )
-        self._run(component, module, "--settings", whole.to_json())
+        # Given like this, the rest are defaults: the environment, which may name a person's own cluster, is not read.
+        # The directory is private and there is no gRPC port, so that nothing collides with a cluster that runs.
+        settings |= {"data_dir": os.fspath(self._directory), "http": "127.0.0.1:0", "grpc": "", "log_format": "json"}
+        settings |= {"stop_jobs": True, "parent_fd": self._input_fd}
+        self._run(component, module, "--settings", json.dumps(settings))
 
 
 class Prototype(Cluster):

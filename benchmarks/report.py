@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks import rounds
 from benchmarks.clusters import AGENT, CLIENT, COORDINATOR, GATEWAY, SPAWNING
-from benchmarks.rounds import BARE, C_LOOP, NO_OVERLAP, PRODUCT, PROTOTYPE, Options, Series
+from benchmarks.rounds import BARE, NO_OVERLAP, PRODUCT, PROTOTYPE, Options, Series
 
 CONTROL_PLANE: Final = (COORDINATOR, AGENT, SPAWNING)  # of P3; the gateway is told apart
 COMPONENTS: Final = (*CONTROL_PLANE, GATEWAY, CLIENT)
@@ -26,16 +26,15 @@ class Row:
     ok: bool | None  # None: there is no pass line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """A target: the product's values, what they are divided by, and where the line is."""
+class _Line(NamedTuple):
+    """A target: the product's values, what they are divided by, and where the line is (0: there is none)."""
 
     target: str
     what: str
     over: list[float]
     under: list[float]
     limit: float
-    higher_is_better: bool = False
+    higher_is_better: bool
 
     def rows(self) -> Iterable[Row]:
         """The row, when everything in it was measured."""
@@ -61,25 +60,29 @@ def target_rows(series: Series, options: Options) -> list[Row]:
 
 
 def _lines(series: Series) -> list[_Line]:
-    of = series.of
-    batch, single = of(PRODUCT, rounds.BATCH), of(PRODUCT, rounds.SINGLE)
-    bare = of(BARE, rounds.P50)
-    one = [1.0] * len(of(PRODUCT, rounds.PSS))
-    up, down = {"higher_is_better": True}, {"higher_is_better": False}
-    return [
-        _Line(target=target, what=what, over=over, under=under, limit=limit, **better)
-        for target, what, over, under, limit, better in (
-            ("P1", "jobs/s, 200 a POST / C loop", batch, of(C_LOOP, rounds.BATCH), 0.75, up),
-            ("P2", "jobs/s, one a POST, 16 connections / C loop", single, of(C_LOOP, rounds.LIMIT_OF_SINGLE), 0.45, up),
-            ("P3", "control-plane CPU a job / the C loop's", control_plane(series), of(C_LOOP, rounds.CPU), 0.32, down),
-            ("P5", "submit to known end, p50 / bare p50", of(PRODUCT, rounds.P50), bare, 3.5, down),
-            ("P5", "submit to known end, p99 / bare p50", of(PRODUCT, rounds.P99), bare, 10, down),
-            ("P8", "MB: coordinator, gateway, one worker", of(PRODUCT, rounds.PSS), one, 90, down),
-            ("P8", "MB: a further worker", of(PRODUCT, rounds.PSS_OF_WORKER), one, 32, down),
-            ("P10", "jobs/s / prototype's", batch, of(PROTOTYPE, rounds.BATCH), 0.9, up),
-            ("P10", "jobs/s / prototype's without overlap", batch, of(NO_OVERLAP, rounds.BATCH), 0, up),
-        )
+    def of(quantity: str, contestant: str = PRODUCT) -> list[float]:
+        return series.of(contestant, quantity)
+
+    batch, bare = of(rounds.BATCH), of(rounds.P50, BARE)
+    one = [1.0] * len(of(rounds.PSS))
+    limit, limit_of_single, limit_cpu = map(
+        of, (rounds.LIMIT_OF_BATCH, rounds.LIMIT_OF_SINGLE, rounds.LIMIT_CPU_OF_BATCH)
+    )
+    higher = [
+        ("P1", "jobs/s, 200 a POST / C loop", batch, limit, 0.75),
+        ("P2", "jobs/s, one a POST, 16 connections / C loop", of(rounds.SINGLE), limit_of_single, 0.45),
+        ("P10", "jobs/s / prototype's", batch, of(rounds.BATCH, PROTOTYPE), 0.9),
+        ("P10", "jobs/s / prototype's without overlap", batch, of(rounds.BATCH, NO_OVERLAP), 0.0),
     ]
+    lower = [
+        ("P3", "control-plane CPU a job / the C loop's", control_plane(series), limit_cpu, 0.32),
+        ("P5", "submit to known end, p50 / bare p50", of(rounds.P50), bare, 3.5),
+        ("P5", "submit to known end, p99 / bare p50", of(rounds.P99), bare, 10.0),
+        ("P8", "MB: coordinator, gateway, one worker", of(rounds.PSS), one, 90.0),
+        ("P8", "MB: a further worker", of(rounds.PSS_OF_WORKER), one, 32.0),
+    ]
+    lines = [_Line(*line, True) for line in higher] + [_Line(*line, False) for line in lower]
+    return sorted(lines, key=lambda line: rounds.TARGETS.index(line.target))
 
 
 def control_plane(series: Series, contestant: str = PRODUCT) -> list[float]:
@@ -124,9 +127,9 @@ def contestant_rows(series: Series) -> list[list[str]]:
             [
                 name,
                 _rate(batch),
-                _ratio(batch, series.of(C_LOOP, rounds.BATCH)),
+                _ratio(batch, series.of(name, rounds.LIMIT_OF_BATCH)),
                 _rate(single),
-                _ratio(single, series.of(C_LOOP, rounds.LIMIT_OF_SINGLE)),
+                _ratio(single, series.of(name, rounds.LIMIT_OF_SINGLE)),
                 _number(series.of(name, rounds.P50), 2),
                 _number(series.of(name, rounds.P99), 2),
                 _number(series.of(name, rounds.CPU), 0),

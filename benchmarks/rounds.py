@@ -1,7 +1,7 @@
 """Takes the measurements, in rounds: whatever else the machine does hits all contestants alike.
 
-A round runs each measurement for each contestant in turn, another one first each time, with the C loop before and
-after. What is compared later are values of one round.
+A round runs each measurement for each contestant in turn, another one first each time, with the C loop between. What
+is compared later are values of one round, and with the C loop's just before and just after.
 """
 
 import contextlib
@@ -32,7 +32,9 @@ NO_OVERLAP: Final = "prototype, no overlap"
 # Quantities.
 BATCH: Final = "jobs/s, batches of 200"
 SINGLE: Final = "jobs/s, one POST a job"
-LIMIT_OF_SINGLE: Final = "jobs/s beside one POST a job"  # the C loop's around that measurement
+LIMIT_OF_BATCH: Final = "C loop's jobs/s around batches of 200"
+LIMIT_OF_SINGLE: Final = "C loop's jobs/s around one POST a job"
+LIMIT_CPU_OF_BATCH: Final = "C loop's CPU us around batches of 200"
 P50: Final = "p50 ms"
 P99: Final = "p99 ms"
 CPU: Final = "CPU us a job, the job included"
@@ -125,34 +127,43 @@ class Session:
         options = self._options
         turn = number % len(self.clusters)
         order = self.clusters[turn:] + self.clusters[:turn]
-        before = self._limit(number)
         if options.asks("P1", "P3", "P8", "P10"):
-            before = self._batches(number, order, before)
+            self._batches(number, order)
         if options.asks("P2"):
-            self._singles(number, order, before)
+            self._singles(number, order)
         if options.asks("P5"):
             self._latencies(number, order)
         if options.asks("P8"):
             self.series.add(PRODUCT, PSS, self._product.pss_mb(COORDINATOR, GATEWAY, AGENT, SPAWNING))
 
-    def _batches(self, number: int, order: list[Cluster], before: Throughput) -> Throughput:
+    def _batches(self, number: int, order: list[Cluster]) -> None:
+        limits = [self._limit(number)]
         for cluster in order:
             self._rate(number, cluster, "batch", self._options.jobs, BATCH, CPU_OF_BATCH)
+            limits.append(self._limit(number))
+            self._add_limit(cluster.name, LIMIT_OF_BATCH, limits)
         if self._options.asks("P1"):
             self._tell(number, XARGS)
             rate, cpu_us = xargs(self._options.jobs, timeout_s=LIMIT_S)
+            limits.append(self._limit(number))
+            self._add_limit(XARGS, LIMIT_OF_BATCH, limits)
             self.series.add(XARGS, BATCH, rate)
             self.series.add(XARGS, CPU, cpu_us)
-        after = self._limit(number)
-        self.series.add(C_LOOP, BATCH, mean((before.jobs_per_s, after.jobs_per_s)))
-        self.series.add(C_LOOP, CPU, mean((before.cpu_us, after.cpu_us)))
-        return after
+        self.series.add(C_LOOP, BATCH, mean(limit.jobs_per_s for limit in limits))
+        self.series.add(C_LOOP, CPU, mean(limit.cpu_us for limit in limits))
 
-    def _singles(self, number: int, order: list[Cluster], before: Throughput) -> None:
+    def _singles(self, number: int, order: list[Cluster]) -> None:
+        limits = [self._limit(number)]
         for cluster in order:
             self._rate(number, cluster, "single", max(1, self._options.jobs // 2), SINGLE, CPU_OF_SINGLE)
-        after = self._limit(number)
-        self.series.add(C_LOOP, LIMIT_OF_SINGLE, mean((before.jobs_per_s, after.jobs_per_s)))
+            limits.append(self._limit(number))
+            self._add_limit(cluster.name, LIMIT_OF_SINGLE, limits)
+
+    def _add_limit(self, contestant: str, quantity: str, limits: list[Throughput]) -> None:
+        """Note what the C loop did just before and just after what was measured last."""
+        self.series.add(contestant, quantity, mean(limit.jobs_per_s for limit in limits[-2:]))
+        if quantity == LIMIT_OF_BATCH:
+            self.series.add(contestant, LIMIT_CPU_OF_BATCH, mean(limit.cpu_us for limit in limits[-2:]))
 
     def _latencies(self, number: int, order: list[Cluster]) -> None:
         samples = self._options.samples

@@ -35,6 +35,7 @@ class Agent:
         self.draining = False
         self.samples: dict[str, Usage] = {}  # the latest, not yet said
         self.fed: dict[str, int] = {}  # stdin taken, not yet said
+        self._journal_full = False
         self._memory_max: dict[str, int] = {}
         self._emptied = asyncio.Event()
         self._runner: Runner
@@ -69,7 +70,7 @@ class Agent:
         except JournalFull as error:
             # Nothing was promised. Another worker may have room; this one takes nothing more for now.
             logs.get().error("attempt.refused", reason=f"the journal cannot be written: {error}")
-            self.draining = True
+            self.draining = self._journal_full = True
             too_late, accepted = too_late + accepted, []
         for command in accepted:
             self.assignments.accept(command)
@@ -190,6 +191,10 @@ class Agent:
         """Look at what the running trees use, every 5 s, until cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_S)
+            if self._journal_full:
+                # Ask for work again: if the disk is still full, the next start says so.
+                self.draining = self._journal_full = False
+                self.news.set()
             if not self.assignments.active:
                 continue
             for key, usage in self._runner.sample().items():
@@ -205,7 +210,7 @@ class Agent:
 
         Returns the attempts that were ended. Bounded: after 25 s it leaves with what there is.
         """
-        self.draining = True
+        self.draining, self._journal_full = True, False
         for key in self.assignments.waiting():
             self.assignments.prove_never_ran(key)
         stopped = list(self._runner.running()) if stop_jobs else []

@@ -78,7 +78,9 @@ def state_text(job: Job | Progress) -> str:
         return f"{outcome}: {end.signal}"
     if end.exit_code is not None:
         return f"{outcome}: exit status {end.exit_code}"
-    return f"{outcome}: {end.cause.replace('_', ' ')}" if end.cause else outcome
+    if end.cause and end.cause != "stop":
+        return f"{outcome}: {end.cause.replace('_', ' ')}"
+    return outcome
 
 
 def receipt_text(receipt: Receipt) -> str:

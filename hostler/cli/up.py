@@ -176,8 +176,10 @@ class _Up:
         say(f"stopping {jobs}gateway, workers and coordinator")
         await parts.end_stage(Stage.GATEWAY)
         await parts.end_stage(Stage.WORKERS)
-        if self._stopping and parts.pid(COORDINATOR):
-            await self._report(client, self._stopping)
+        if parts.pid(COORDINATOR):
+            if self._stopping:
+                await self._report(client, self._stopping)
+            await self._report_queue(client)
 
     async def _jobs_on_workers(self, client: Client, parts: Parts) -> Sequence[Job]:
         if not parts.pid(COORDINATOR):
@@ -204,6 +206,15 @@ class _Up:
             say(f"and {len(ended) - REPORTED_JOBS_MAX} more")
         if len(ended) < len(jobs):
             say(f"the end of {len(jobs) - len(ended)} jobs is not known yet; it will be when the worker is back")
+
+    async def _report_queue(self, client: Client) -> None:
+        try:
+            queued = (await client.describe(timeout_s=CALL_S)).queued
+        except HostlerError as error:
+            say(error.message)
+            return
+        if queued:
+            say(f"{queued:,} waiting job{'' if queued == 1 else 's'} will run when a worker is there again")
 
     def _report_one(self, job: Job) -> None:
         command = command_text(job.spec.work.argv)

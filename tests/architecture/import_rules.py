@@ -31,6 +31,7 @@ PURE = (
     "hostler.ids",
     "hostler.errors",
     "hostler.frames",
+    "hostler.shape",
     "coordinator.live",
     "coordinator.decisions",
     "coordinator.placement",

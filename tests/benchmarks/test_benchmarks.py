@@ -15,7 +15,7 @@ import pytest
 from benchmarks import report, rounds
 from benchmarks.clusters import AGENT, COORDINATOR, GATEWAY, SPAWNING
 from benchmarks.processes import CpuMeter
-from benchmarks.rounds import C_LOOP, PRODUCT, PROTOTYPE, Options, Series
+from benchmarks.rounds import PRODUCT, PROTOTYPE, Options, Series
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
@@ -142,9 +142,9 @@ def a_series() -> Series:
     series = Series()
     for product, limit in ((1000.0, 4000.0), (3000.0, 3000.0), (1600.0, 2000.0)):
         series.add(PRODUCT, rounds.BATCH, product)
-        series.add(C_LOOP, rounds.BATCH, limit)
+        series.add(PRODUCT, rounds.LIMIT_OF_BATCH, limit)
         series.add(PROTOTYPE, rounds.BATCH, 2000.0)
-        series.add(C_LOOP, rounds.CPU, 500.0)
+        series.add(PRODUCT, rounds.LIMIT_CPU_OF_BATCH, 500.0)
         for component, cpu_us in ((COORDINATOR, 40.0), (AGENT, 30.0), (SPAWNING, 100.0), (GATEWAY, 7.0)):
             series.cpu_us[PRODUCT, rounds.CPU_OF_BATCH, component].append(cpu_us)
     return series

@@ -61,6 +61,8 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.workers = [WORKER]
         self.heard: list[str] = []  # "signal 2", "stop"
         self.log_breaks_after: list[int] = []  # bytes of ledger after which a log's stream breaks, once each
+        self.fed = b""  # standard input; its end is the end of the job
+        self.feed_breaks = False
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
         self.on_signal: Callable[[int], End | None] = lambda _: None
         self.at_most_s = 20.0
@@ -192,8 +194,14 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         )
 
     def Feed(self, requests: Any, context: Any) -> Iterator[Any]:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test feeds")
-        yield
+        first = next(requests)
+        for message in requests:
+            self.fed += message.bytes
+            if self.feed_breaks:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator was killed")
+            yield jobs_pb2.FeedResponse(taken=len(self.fed))
+            if message.eof:
+                self.end(first.id, exited(0))
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test watches")

@@ -180,3 +180,65 @@ def test_a_reader_that_leaves_ends_the_job(fake: FakeCluster) -> None:
     status, _, said = end(run)
     assert (status, said) == (141, b"")
     assert fake.heard == ["stop"]
+
+
+def run_with(stdin: int, fake: FakeCluster) -> subprocess.Popen[bytes]:
+    """Start ``hostler run`` with this standard input."""
+    command = [*COMMAND, "--coordinator", fake.address, "run", "--", "x"]
+    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("size", [0, 5, 1_000_000])
+def test_standard_input_is_the_jobs_when_it_is_no_terminal(size: int, fake: FakeCluster) -> None:
+    """Every byte, and its end."""
+    fake.begin = lambda _: (None, b"")
+    run = run_with(subprocess.PIPE, fake)
+
+    run.communicate(b"x" * size, timeout=AT_MOST_S)
+
+    assert run.returncode == 0
+    assert fake.fed == b"x" * size
+
+
+def test_standard_input_may_be_a_file(fake: FakeCluster, tmp_path: Path) -> None:
+    """epoll knows no files; they are read all the same."""
+    fake.begin = lambda _: (None, b"")
+    (tmp_path / "input").write_bytes(b"content")
+
+    with (tmp_path / "input").open("rb") as file:
+        assert end(run_with(file.fileno(), fake)) == (0, b"", b"")
+
+    assert fake.fed == b"content"
+
+
+def test_standard_input_is_never_waited_for(fake: FakeCluster) -> None:
+    """The job has ended without reading it, and so does the command, though nobody closes the pipe."""
+    fake.begin = lambda _: (exited(3), out(b"x"))
+    run = run_with(subprocess.PIPE, fake)
+
+    assert run.wait(AT_MOST_S) == 3
+
+    for stream in (run.stdin, run.stdout, run.stderr):
+        assert stream is not None
+        stream.close()
+
+
+def test_an_empty_standard_input_is_not_forwarded(fake: FakeCluster) -> None:
+    """What comes from /dev/null needs no stream."""
+    assert end(run_with(subprocess.DEVNULL, fake)) == (0, b"", b"")
+
+    (job,) = fake.jobs.values()
+    assert not job.spec.work.stdin
+
+
+def test_a_job_never_works_on_half_its_input(fake: FakeCluster) -> None:
+    """When the coordinator is lost while input is under way the job is stopped, and that is 125."""
+    fake.begin = lambda _: (None, b"")
+    fake.feed_breaks = True
+    run = run_with(subprocess.PIPE, fake)
+
+    out_bytes, said = run.communicate(b"half", timeout=AT_MOST_S)
+
+    assert (run.returncode, out_bytes) == (125, b"")
+    assert b"standard input was cut off" in said
+    assert fake.heard == ["stop"]

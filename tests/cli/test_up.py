@@ -136,9 +136,14 @@ def test_up_is_ready_when_it_says_so_and_leaves_nothing_when_told_to_end(
     assert len({worker["name"] for worker in workers}) == 2
     ran = up.call("run", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (ran.returncode, ran.stdout, ran.stderr) == (7, "out\n", "err\n")
+    cat = [*COMMAND, "--data-dir", str(data_dir), "run", "--", "cat"]
+    fed = subprocess.run(cat, input=b"in\n", capture_output=True, timeout=AT_MOST_S, check=False)
+    assert (fed.returncode, fed.stdout) == (0, b"in\n")
     job = up.submit("sleep", "1000")
+    up.call("submit", "--label", "nobody=has", "--", "true")
 
     assert up.end() == 0
+    assert "1 waiting job will run when a worker is there again" in up.said()
     assert up.process.stdout is not None and up.process.stdout.read() == ""
     assert f"{job} (sleep 1000) stopped: SIGTERM" in up.said()
     assert running_in(data_dir) == []

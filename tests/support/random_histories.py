@@ -9,14 +9,16 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from coordinator.changes import Assigned, Ended, LogStored, Started, WorkerDraining
+from coordinator.events import Report
 from hostler.ids import AttemptKey
+from hostler.lifecycle import ON_A_WORKER
 from tests.support.builders import NOON_US, W1, W2, W3, a_report, a_submission, ended, never_ran, some_frames, started
 from tests.support.scene import Scene, check_invariants
 
 WORKERS = (W1, W2, W3)
-LABELS = ((), (), (("zone", "a"),), (("zone", "b"),))
+LABELS = ((), (), (), (("zone", "a"),))
 STEPS = ("submit", "join", "leave", "start", "end", "return", "survive", "stop", "tick", "store", "drain", "place")
-NUMBERS = st.integers(0, (1 << 24) - 1)
+NUMBERS = st.integers(0, (1 << 40) - 1)
 STEP = st.tuples(st.sampled_from(STEPS), NUMBERS)
 HISTORIES = st.lists(STEP, min_size=1, max_size=60)
 INVENTORY_STATES = ("waiting", "running", "ended")
@@ -77,14 +79,14 @@ class RandomHistory:
                     self.submitted,
                     key=key,
                     digest=b"d%d" % of.below(2) if key else b"",
-                    pin=("", "", *WORKERS)[of.below(5)],
+                    pin=("", "", "", *WORKERS)[of.below(6)],
                     labels=LABELS[of.below(4)],
-                    priority=of.below(3) - 1,
-                    slots=of.below(4),
+                    priority=(0, 1, -1)[of.below(3)],
+                    slots=(1, 1, 2, 0)[of.below(4)],
                     work=b"w" * (1 + 1500 * of.below(2)),
                 )
             )
-        self.scene.submit(*items, placing=bool(of.below(2)))
+        self.scene.submit(*items, placing=not of.below(2))
 
     def _join(self, of: Digits) -> None:
         self.sessions += 1
@@ -92,38 +94,50 @@ class RandomHistory:
         known = self.scene.live.workers.get(worker)
         inventory = {}
         for key in known.held if known else ():
-            if of.below(4):
+            if of.below(4) < 3:
                 inventory[key] = INVENTORY_STATES[of.below(3)]
         if self.attempts and of.below(2):
             inventory[self._attempt(of)] = INVENTORY_STATES[of.below(3)]
-        amnesia = not of.below(6)
+        amnesia = of.below(8) == 7
         self.scene.join(
             worker,
             session=f"session-{self.sessions}",
-            slots=of.below(4),
+            slots=(3, 2, 1, 4)[of.below(4)],
             labels=LABELS[of.below(4)],
-            mark=max(0, (known.sequence if known else 0) + 1 - of.below(4)),
+            mark=max(0, (known.sequence if known else 0) - (0, 1, 2, -1)[of.below(4)]),
             boot_id=f"boot-{self.sessions}" if amnesia else (known.boot_id if known else "boot-0"),
-            generation=of.below(3),
+            generation=known.generation + (0, 1, -1)[of.below(3)] if known else 1,
             inventory=tuple(inventory.items()),
         )
 
     def _leave(self, of: Digits) -> None:
         worker = self.scene.live.workers.get(WORKERS[of.below(3)])
         if worker is not None:
-            self.scene.leave(worker.id, goodbye=bool(of.below(2)), session=worker.session if of.below(8) else "older")
+            session = worker.session if of.below(8) < 7 else "older"
+            before = len(self.scene.history)
+            self.scene.leave(worker.id, goodbye=bool(of.below(2)), session=session)
+            assert session != "older" or len(self.scene.history) == before, "an older stream spoke for its worker"
 
     def _attempt(self, of: Digits) -> AttemptKey:
         return self.attempts[-1 - of.below(min(8, len(self.attempts)))]
 
     def _speaker(self, key: AttemptKey, of: Digits) -> str:
         job = self.scene.live.job(key.job)
-        return job.worker if job is not None and job.worker and of.below(6) else WORKERS[of.below(3)]
+        return job.worker if job is not None and job.worker and of.below(6) < 5 else WORKERS[of.below(3)]
+
+    def _say(self, report: Report, of: Digits) -> None:
+        """A worker's word moves its own current attempt, or nothing."""
+        key, live = report.key, self.scene.live
+        worker, job = self._speaker(key, of), live.job(key.job)
+        its_own = job is not None and job.state in ON_A_WORKER and (job.worker, job.attempt_key) == (worker, key)
+        before = len(self.scene.history)
+        self.scene.say(report, worker)
+        assert its_own or len(self.scene.history) == before, f"{worker} moved {key}"
 
     def _start(self, of: Digits) -> None:
         if self.attempts:
             key = self._attempt(of)
-            self.scene.say(started(key), self._speaker(key, of))
+            self._say(started(key), of)
 
     def _end(self, of: Digits) -> None:
         if not self.attempts:
@@ -139,19 +153,19 @@ class RandomHistory:
             report = ended(key, ended_at_us=end_us, ledger=ledger)
         else:
             report = ended(key, ended_at_us=end_us, ledger_bytes=len(ledger))
-        self.scene.say(report, self._speaker(key, of), placing=bool(of.below(2)))
+        self._say(report, of)
 
     def _return(self, of: Digits) -> None:
         if self.attempts:
             key = self._attempt(of)
-            self.scene.say(never_ran(key, ("", "no")[of.below(2)]), self._speaker(key, of))
+            self._say(never_ran(key, ("", "no")[of.below(2)]), of)
 
     def _survive(self, of: Digits) -> None:
         if self.attempts:
             key = self._attempt(of)
             survivors = tuple((7 + pid, "stuck") for pid in range(of.below(3)))
             report = a_report(key, started_at_us=NOON_US * of.below(2), survivors=survivors)
-            self.scene.say(report, self._speaker(key, of))
+            self._say(report, of)
 
     def _stop(self, of: Digits) -> None:
         jobs = list(self.scene.live.numbers)
@@ -159,7 +173,7 @@ class RandomHistory:
             self.scene.stop(jobs[of.below(len(jobs))], grace_s=float(of.below(3)))
 
     def _tick(self, of: Digits) -> None:
-        self.scene.wait((1.0, 20.0, 61.0)[of.below(3)])
+        self.scene.wait((1.0, 20.0, 61.0, 5.0)[of.below(4)])
         self.scene.tick()
 
     def _store(self, of: Digits) -> None:
@@ -175,7 +189,7 @@ class RandomHistory:
             self.scene.apply(WorkerDraining(worker, bool(of.below(2))))
 
     def _place(self, of: Digits) -> None:
-        self.scene.place(limit=1 + of.below(8))
+        self.scene.place(limit=8 - of.below(8))
 
     # What must hold
 
