@@ -159,7 +159,7 @@ class SqliteStore:
                     raise StoreBroken(f"another coordinator took the store over (epoch {epoch}, ours {self.epoch})")
                 for sql, parameters in rows.statements(changes):
                     writer.executemany(sql, parameters)
-            except (sqlite3.Error, StoreBroken) as error:
+            except (sqlite3.Error, OverflowError, StoreBroken) as error:
                 self._roll_back(error)
                 raise AssertionError("unreachable") from error
             try:

@@ -107,9 +107,7 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
 def receipt_to_proto(receipt: Receipt) -> types_pb2.Receipt:
     """Encode the proof of an end."""
     return types_pb2.Receipt(
-        signals=[
-            types_pb2.SentSignal(signal=s.signal, at_us=s.at_us, processes=s.processes) for s in receipt.signals
-        ],
+        signals=[types_pb2.SentSignal(signal=s.signal, at_us=s.at_us, processes=s.processes) for s in receipt.signals],
         ended=[types_pb2.ReceiptProcess(pid=p.pid, name=p.name) for p in receipt.ended],
         survivors=[types_pb2.ReceiptProcess(pid=p.pid, name=p.name) for p in receipt.survivors],
         verified_by=receipt.verified_by,

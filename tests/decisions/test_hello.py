@@ -1,10 +1,12 @@
 """A worker introduces itself: its inventory is reconciled with what it was given, before any new work."""
 
+from typing import Any
+
 import pytest
 
 from coordinator import decisions
 from coordinator.changes import Ended, LogLost, LogStored, Returned, WorkerSeen
-from coordinator.effects import Answer, AttachSession, DropSession, SendStart, SendStop
+from coordinator.effects import Answer, AttachSession, DropSession, Effect, SendStart, SendStop
 from hostler.errors import InvalidRequest
 from hostler.lifecycle import Outcome, State
 from hostler.wire.jobs import end_from_bytes
@@ -12,9 +14,9 @@ from tests.support.builders import W1, W2, a_hello, a_key, a_report, ended, neve
 from tests.support.scene import Scene, check_invariants, only, verdicts
 
 
-def the_mark(effects: list[object]) -> int:
+def the_mark(effects: list[Effect]) -> int:
     """The mark of a welcome."""
-    (attached,) = only(effects, AttachSession)  # type: ignore[arg-type]
+    (attached,) = only(effects, AttachSession)
     return attached.mark
 
 
@@ -27,7 +29,7 @@ def test_a_new_worker_is_welcomed_and_gets_work_afterwards() -> None:
 
     assert [type(effect) for effect in effects] == [AttachSession, SendStart]
     assert scene.worker().connected
-    assert the_mark(effects) == 0  # type: ignore[arg-type]
+    assert the_mark(effects) == 0
 
 
 def test_what_a_worker_still_has_is_kept_with_its_slots() -> None:
@@ -41,7 +43,7 @@ def test_what_a_worker_still_has_is_kept_with_its_slots() -> None:
     (attached,) = only(effects, AttachSession)
     assert attached.verdicts == [(key, "keep", 2)]
     assert scene.job(key.job).state is State.RUNNING
-    assert the_mark(effects) == 1  # type: ignore[arg-type]
+    assert the_mark(effects) == 1
     check_invariants(scene.live)
 
 
@@ -66,7 +68,7 @@ def test_a_start_that_never_arrived_is_sent_again_and_the_mark_lets_it_pass() ->
     effects = scene.join(session="session-2", mark=0)
 
     assert [(start.key, start.sequence) for start in only(effects, SendStart)] == [(key, 1)]
-    assert the_mark(effects) == 0  # type: ignore[arg-type]
+    assert the_mark(effects) == 0
     assert scene.job(key.job).state is State.ASSIGNED
 
 
@@ -95,7 +97,7 @@ def test_only_what_is_above_the_mark_is_sent_again() -> None:
 
     assert verdicts(effects) == {first: "keep"}
     assert [start.key for start in only(effects, SendStart)] == [second]
-    assert the_mark(effects) == 1  # type: ignore[arg-type]
+    assert the_mark(effects) == 1
 
 
 def test_an_accepted_attempt_that_the_worker_does_not_know_never_ran() -> None:
@@ -123,7 +125,7 @@ def test_a_stopped_attempt_that_the_worker_does_not_know_is_stopped(mark: int) -
 
     assert scene.last(Ended).outcome is Outcome.STOPPED
     assert only(effects, SendStart) == []
-    assert the_mark(effects) == 1  # type: ignore[arg-type]
+    assert the_mark(effects) == 1
     assert scene.live.jobs == {}
 
 
@@ -224,7 +226,7 @@ def test_an_ended_attempt_whose_log_has_arrived_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"boot_id": "boot-2", "journal_id": "journal-new"}])
-def test_a_log_that_its_worker_no_longer_holds_is_lost_at_once(changes: dict[str, str]) -> None:
+def test_a_log_that_its_worker_no_longer_holds_is_lost_at_once(changes: dict[str, Any]) -> None:
     """Loss is never silent, and nobody follows a log for ever."""
     scene = Scene()
     key = scene.trailing(ledger_bytes=5000)
@@ -252,7 +254,7 @@ def test_the_log_of_another_worker_is_not_touched() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"boot_id": "boot-2", "journal_id": "journal-new"}, {"journal_id": "journal-new"}])
-def test_a_worker_with_amnesia_cannot_prove_what_never_ran(changes: dict[str, str]) -> None:
+def test_a_worker_with_amnesia_cannot_prove_what_never_ran(changes: dict[str, Any]) -> None:
     """Started or not, stopping or not: all of it is lost, and the mark is above everything it was ever told."""
     scene = Scene()
     running, assigned = scene.running(), scene.assigned()
@@ -264,7 +266,7 @@ def test_a_worker_with_amnesia_cannot_prove_what_never_ran(changes: dict[str, st
     outcomes = {c.key: (c.outcome, c.cause) for c in scene.history if isinstance(c, Ended)}
     assert outcomes == dict.fromkeys((running, assigned), (Outcome.LOST, "host_restarted"))
     assert verdicts(effects) == {}
-    assert the_mark(effects) == 2  # type: ignore[arg-type]
+    assert the_mark(effects) == 2
     assert scene.worker().slots_used == 0
     check_invariants(scene.live)
 

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 def arguments(data_dir: Path, **settings: Any) -> list[str]:
     """The command line that `up` uses."""
-    loaded = load(**({"data_dir": data_dir, "http": "127.0.0.1:0", "log_format": "json"} | settings))
+    given: dict[str, Any] = {"data_dir": data_dir, "http": "127.0.0.1:0", "log_format": "json"} | settings
+    loaded = load(**given)
     return [sys.executable, "-m", "http_gateway", "--settings", loaded.to_json()]
 
 

@@ -101,10 +101,10 @@ def test_every_state_has_a_meaning_and_a_word() -> None:
 def test_numbers_are_those_of_the_contract() -> None:
     """The store and the wire hold them as numbers, so they may never move."""
     for state in State:
-        assert types_pb2.State.Value(f"STATE_{state.name}") == state
+        assert int(types_pb2.State.Value(f"STATE_{state.name}")) == int(state)
     for outcome in Outcome:
         name = "UNSPECIFIED" if outcome is Outcome.NONE else outcome.name
-        assert types_pb2.Outcome.Value(f"OUTCOME_{name}") == outcome
+        assert int(types_pb2.Outcome.Value(f"OUTCOME_{name}")) == int(outcome)
 
 
 @given(EVENTS)

@@ -1,0 +1,118 @@
+"""What was committed and loaded again is what was in memory."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coordinator.changes import LEDGER_UNKNOWN, Change, LogStored, Returned, StopRequested
+from coordinator.storage.sqlite import SqliteStore
+from hostler.lifecycle import Outcome, State
+from tests.support.builders import NOON_US, W1, W2, a_key, an_id
+from tests.support.random_histories import HISTORIES, RandomHistory
+from tests.support.stored import assigned, begun, commit, live_of, over, queued, remembered, seen
+
+
+async def through_the_store(path: Path, batches: list[list[Change]]) -> tuple[dict[str, object], int]:
+    """Commit in batches and load: what is remembered, and the next number."""
+    store = await SqliteStore.open(path)
+    for batch in batches:
+        await store.commit(batch, ())
+    loaded = await store.load()
+    await store.close()
+    return remembered(live_of(loaded.changes)), loaded.next_number
+
+
+STORIES: dict[str, list[Change]] = {
+    "nothing": [],
+    "waiting": [queued(1), queued(2, labels=(("zone", "a"),), pin=W1, priority=3, slots=0)],
+    "with a key": [queued(1, key="k", digest=b"d")],
+    "with a big spec": [queued(1, work=b"w" * 5000)],
+    "assigned at once": [seen(), queued(1), assigned(1)],
+    "assigned later": [seen(), queued(1), queued(2), assigned(2, sequence=1), assigned(1, sequence=2)],
+    "running": [seen(), queued(1), assigned(1), begun(1)],
+    "stopping": [seen(), queued(1), assigned(1), begun(1), StopRequested(1, a_key(1), 2.5, "ada", NOON_US)],
+    "stopping before the start": [seen(), queued(1), assigned(1), StopRequested(1, a_key(1), 2.5, "ada", NOON_US)],
+    "came back": [seen(), queued(1), assigned(1), Returned(1, a_key(1), "why", NOON_US)],
+    "tried again": [
+        seen(),
+        queued(1),
+        assigned(1),
+        Returned(1, a_key(1), "why", NOON_US),
+        assigned(1, sequence=2, attempt=2),
+    ],
+    "finished": [seen(), queued(1, key="k", digest=b"d"), assigned(1), begun(1), over(1)],
+    "finished before any worker": [queued(1), over(1, attempt=0, outcome=Outcome.STOPPED, started_at_us=0)],
+    "with its log": [seen(), queued(1), assigned(1), over(1, ledger=b"frames")],
+    "its log trails": [
+        seen(),
+        queued(1),
+        assigned(1),
+        begun(1),
+        LogStored(1, a_key(1), (), 40, 30),
+        over(1, ledger_bytes=100),
+    ],
+    "its log came first": [
+        seen(),
+        queued(1),
+        assigned(1),
+        LogStored(1, a_key(1), (), 100, 90),
+        over(1, ledger_bytes=100),
+    ],
+    "lost": [seen(), queued(1), assigned(1), begun(1), over(1, ledger_bytes=LEDGER_UNKNOWN, outcome=Outcome.LOST)],
+    "a worker that changed": [
+        seen(sequence=4),
+        seen(W2, labels=()),
+        seen(slots=9, generation=2, boot_id="boot-2", sequence=5),
+    ],
+}
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("story", STORIES)
+async def test_a_story_is_the_same_after_a_restart(path: Path, story: str, together: bool) -> None:
+    """Whether its changes were one commit or many."""
+    changes = STORIES[story]
+    batches = [changes] if together else [[change] for change in changes]
+
+    found, next_number = await through_the_store(path, batches)
+
+    live = live_of(changes)
+    assert found == remembered(live)
+    assert next_number == live.next_number
+
+
+@given(history=HISTORIES, sizes=st.lists(st.integers(1, 30), min_size=1, max_size=8))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_history_is_the_same_after_a_restart(history: list[tuple[str, int]], sizes: list[int]) -> None:
+    """However its changes were put together in commits."""
+    drive = RandomHistory()
+    for word, number in history:
+        drive.step(word, number)
+    left, batches = list(drive.scene.history), []
+    while left:
+        size = sizes[len(batches) % len(sizes)]
+        batches.append(left[:size])
+        left = left[size:]
+    with tempfile.TemporaryDirectory() as folder:
+        found, next_number = asyncio.run(through_the_store(Path(folder) / "hostler.db", batches))
+
+    assert found == remembered(drive.scene.live)
+    assert next_number == drive.scene.live.next_number
+
+
+async def test_a_restart_sends_again_in_the_order_of_sequences(path: Path) -> None:
+    """Jobs are loaded by age; what a worker was told is known by sequence."""
+    store = await SqliteStore.open(path)
+    await commit(store, seen(), queued(1), queued(2), assigned(2, sequence=1), assigned(1, sequence=2))
+    live = live_of((await store.load()).changes)
+    await store.close()
+
+    assert [(job.id, job.sequence, job.state) for job in live.jobs.values()] == [
+        (an_id(1), 2, State.ASSIGNED),
+        (an_id(2), 1, State.ASSIGNED),
+    ]
+    assert live.workers[W1].sequence == 2

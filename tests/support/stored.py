@@ -1,0 +1,133 @@
+"""Changes as the coordinator writes them, and what of a live set must be the same after it was loaded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from coordinator.changes import Assigned, Change, Ended, JobQueued, Started, WorkerSeen
+from coordinator.live import Job, Live, Worker
+from coordinator.storage.protocol import Store
+from hostler.jobs import Work
+from hostler.lifecycle import Outcome, State
+from hostler.wire.jobs import end_to_bytes, work_to_bytes
+from tests.support.builders import NOON_US, W1, a_key, an_end, an_id
+
+WORK = work_to_bytes(Work(argv=("true",)))
+
+
+def queued(number: int, **changes: Any) -> JobQueued:
+    """A job was accepted; its id is `an_id(number)`."""
+    change = JobQueued(
+        number=number,
+        id=an_id(number),
+        owner="ada",
+        family="native",
+        name="",
+        key="",
+        digest=b"",
+        pin="",
+        labels=(),
+        priority=0,
+        slots=1,
+        work=WORK,
+        at_us=NOON_US,
+    )
+    return change._replace(**changes)
+
+
+def seen(worker: str = W1, **changes: Any) -> WorkerSeen:
+    """A worker joined."""
+    change = WorkerSeen(
+        id=worker,
+        name="name-1",
+        host="host-1",
+        version="0.1.0",
+        labels=(("zone", "a"),),
+        slots=2,
+        boot_id="boot-1",
+        journal_id="journal-1",
+        generation=1,
+        sequence=0,
+        session="session-1",
+        at_us=NOON_US,
+    )
+    return change._replace(**changes)
+
+
+def assigned(number: int, *, worker: str = W1, sequence: int = 1, attempt: int = 1) -> Assigned:
+    """A worker was told to run it."""
+    return Assigned(number, a_key(number, attempt), worker, sequence, NOON_US + 1)
+
+
+def begun(number: int, attempt: int = 1) -> Started:
+    """Its program was started."""
+    return Started(number, a_key(number, attempt), NOON_US + 2, NOON_US + 3)
+
+
+def over(number: int, *, ledger: bytes = b"", attempt: int = 1, **changes: Any) -> Ended:
+    """It succeeded."""
+    end = an_end(ledger_bytes=len(ledger))
+    change = Ended(
+        number=number,
+        key=a_key(number, attempt),
+        outcome=Outcome.SUCCEEDED,
+        end=end_to_bytes(end),
+        exit_code=0,
+        signal="",
+        cause="exit",
+        error="",
+        started_at_us=NOON_US + 2,
+        ended_at_us=NOON_US + 4,
+        ledger_bytes=len(ledger),
+        output_bytes=len(ledger),
+        ledger=ledger,
+        at_us=NOON_US + 5,
+    )
+    return change._replace(**changes)
+
+
+async def commit(store: Store, *changes: Change) -> None:
+    """Commit these changes."""
+    await store.commit(changes, ())
+
+
+def live_of(changes: Sequence[Change]) -> Live:
+    """A live set that these changes lead to."""
+    live = Live()
+    for change in changes:
+        live.apply(change)
+    return live
+
+
+def remembered(live: Live) -> dict[str, Any]:
+    """Of a live set, what a restart may not forget. Connections and what is measured begin anew."""
+    return {
+        "jobs": {number: _job(job) for number, job in live.jobs.items()},
+        "numbers": live.numbers,
+        "keys": live.keys,
+        "queues": {key: sorted(_waiting(live, key)) for key in live.classes},
+        "queued": live.queued,
+        "trailing": set(live.trailing),
+        "workers": {worker.id: _worker(worker) for worker in live.workers.values()},
+    }
+
+
+def _waiting(live: Live, key: object) -> set[tuple[int, int]]:
+    return {
+        (-job.priority, job.number)
+        for job in live.jobs.values()
+        if job.state is State.QUEUED and job.placement.key == key
+    }
+
+
+def _job(job: Job) -> dict[str, Any]:
+    # The version counts every change, and a batch of changes is one row; survivors are said again by the worker.
+    fields = {name: getattr(job, name) for name in Job.__slots__ if name not in ("placement", "version", "survivors")}
+    fields["class"] = job.placement.key
+    if job.state is State.FINISHED:  # who asked for the end of a job that is over matters to nobody
+        del fields["stop_grace_s"], fields["stop_by"]
+    return fields
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    names = ("name", "host", "version", "labels", "slots", "boot_id", "journal_id", "generation", "sequence", "held")
+    return {name: getattr(worker, name) for name in names} | {"slots_used": worker.slots_used}
