@@ -36,7 +36,7 @@ from hostler import logs
 from hostler.clock import Clock
 from hostler.errors import HostlerError, Overloaded, Unavailable
 from hostler.jobs import Progress
-from hostler.lifecycle import State
+from hostler.lifecycle import Outcome, State
 
 INBOX_MAX = 10_000  # events waiting to be decided; a request beyond it is refused, a worker waits
 BATCH_CHANGES_MAX = 20_000  # changes of one commit; beyond it deciding waits for the commit in flight
@@ -310,6 +310,8 @@ class Engine:
     def _publish(self, change: Change) -> None:
         """Tell whoever waits for what has just become durable."""
         if isinstance(change, Ended):
+            if change.outcome is Outcome.LOST:
+                logs.get().warning("job.lost", attempt=str(change.key), cause=change.cause)
             if self._watchers.waited_for(change.number):
                 self._watchers.ended(change.number, _progress(change))
             self._watchers.log_changed(change.key.job)

@@ -159,6 +159,8 @@ class Agent:
         self.news.set()
 
     def _on_ended(self, ended: Ended) -> None:
+        if ended.cause is Cause.SUPERVISOR_DIED:
+            logs.get().warning("shim.died", attempt=ended.key)
         seen = self._memory_max.pop(ended.key, 0)
         if seen > ended.usage.memory_bytes_max:
             ended = replace(ended, usage=replace(ended.usage, memory_bytes_max=seen))
