@@ -6,11 +6,12 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from coordinator.rpc.cluster_service import ClusterService
 from coordinator.rpc.context import Gatekeeper, duplex, streaming, unary
 from coordinator.rpc.feed_service import FeedService
+from coordinator.rpc.guarded import GuardedServer
 from coordinator.rpc.jobs_service import JobsService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.workers_service import WorkersService
@@ -48,9 +49,12 @@ class RpcServer:
         for name, methods in self._methods(jobs, log, feed, cluster, workers).items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        guarded: Any = GuardedServer(self._gate)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         names = ("hostler.v1.Jobs", "hostler.v1.Cluster", "hostler.v1.Workers", health.SERVICE_NAME)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        reflected = reflection.aio.ReflectionServicer((*names, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, guarded)  # type: ignore[no-untyped-call]
+        self._server.add_generic_rpc_handlers(tuple(guarded.handlers))
 
     def _methods(
         self,
