@@ -43,6 +43,8 @@ BATCH_CHANGES_MAX = 20_000  # changes of one commit; beyond it deciding waits fo
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
 
+PUBLISHED = frozenset({Started, Ended, LogStored, LogLost})  # the changes that somebody may wait for
+
 Item = Callable[[Live, Instant], Decision | Iterator[Decision]]  # an iterator decides on what it changed itself
 
 
@@ -261,7 +263,8 @@ class Engine:
         for effect in batch.effects:
             performers[type(effect)](effect)
         for change in batch.changes:
-            self._publish(change)
+            if type(change) in PUBLISHED:
+                self._publish(change)
         if batch.changes:
             self._watchers.anything_changed()
         self._in_flight = None

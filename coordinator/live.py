@@ -27,7 +27,7 @@ from coordinator.changes import (
 )
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import Progress
-from hostler.lifecycle import ON_A_WORKER, Event, Outcome, State, advance
+from hostler.lifecycle import Event, Outcome, State, advance
 
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
 RUN_TIMES_KEPT = 20  # results of a class on a worker between two looks at its prefetch
@@ -230,9 +230,9 @@ class Live:
     def current(self, key: AttemptKey) -> Job | None:
         """The live job whose current attempt is *key* and is on a worker."""
         job = self.job(key.job)
-        if job is None or job.state not in ON_A_WORKER or (job.stage, job.attempt) != (key.stage, key.attempt):
+        if job is None or not State.QUEUED < job.state < State.FINISHED:
             return None
-        return job
+        return job if job.attempt == key.attempt and job.stage == key.stage else None
 
     def heads(self) -> Iterator[PlacementClass]:
         """Every class that has waiting jobs, its heap's head being a job that waits."""

@@ -72,12 +72,19 @@ class _Candidates:
     def _load(self, worker: Worker) -> float:
         return worker.slots_used / worker.slots if self._wanted.slots and worker.slots else float(len(worker.held))
 
+    def _has_room(self, worker: Worker) -> bool:
+        # Of all obstacles, only these two can come up while one pass goes on.
+        slots = self._wanted.slots
+        if slots and worker.slots_used + slots > worker.window(self._wanted):
+            return False
+        return len(worker.held) < PROCESSES_MAX
+
     def best(self) -> Worker | None:
         """The worker to take, or None. An entry whose worker was loaded since is put back with its new load."""
         while self._heap:
             load, _, worker = self._heap[0]
             now = self._load(worker)
-            if obstacle(worker, self._wanted):
+            if not self._has_room(worker):
                 heapq.heappop(self._heap)
             elif now != load:
                 heapq.heapreplace(self._heap, (now, worker.id, worker))

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from coordinator import decisions
 from coordinator.decisions import Submission
@@ -27,7 +28,7 @@ from hostler.errors import (
     Unavailable,
 )
 from hostler.ids import is_uuid, new_uuid
-from hostler.jobs import SUBMIT_ITEMS_MAX, Job, Progress, check_spec
+from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobSpec, Progress, check_spec
 from hostler.lifecycle import ON_A_WORKER, State
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
@@ -257,25 +258,29 @@ class _KnownJob(HostlerError):
 
 
 def _submission(message: types_pb2.JobSpec, job_id: str, caller: Caller) -> Submission:
-    spec = wire.spec_from_proto(message)
-    owner = spec.owner or caller.acting_for(spec.principal)
-    labels = tuple(sorted(spec.labels.items())) if spec.labels else ()
+    # The message has the fields of a JobSpec under the same names: checking it as it is saves building one for
+    # each of thousands of items, a third of this function's time.
+    error = check_spec(cast(JobSpec, message))
+    owner = message.owner or caller.acting_for(message.principal)
+    family = message.family or "native"
+    slots = 0 if message.slotless else (message.slots or 1)
+    labels = tuple(sorted(message.labels.items())) if message.labels else ()
     work = message.work.SerializeToString(deterministic=True)
     digest = b""
-    if spec.key:
-        seen = repr((spec.name, owner, spec.family, spec.worker, labels, spec.priority, spec.slots))
+    if message.key:
+        seen = repr((message.name, owner, family, message.worker, labels, message.priority, slots))
         digest = hashlib.sha256(work + seen.encode()).digest()
     return Submission(
-        check_spec(spec),
+        error,
         job_id,
         owner,
-        spec.family,
-        spec.name,
-        spec.key,
+        family,
+        message.name,
+        message.key,
         digest,
-        spec.worker,
+        message.worker,
         labels,
-        spec.priority,
-        spec.slots,
+        message.priority,
+        slots,
         work,
     )
