@@ -192,7 +192,8 @@ class Client:
         )
         try:
             # The job's own grace is not known here: the coordinator ends the call by itself.
-            timeout_s = FOREVER_S if grace_s is None else grace_s + wait_s + CALL_S
+            known = grace_s is not None and 0 <= grace_s < FOREVER_S  # NaN is not: the coordinator refuses it
+            timeout_s = grace_s + wait_s + CALL_S if known and grace_s is not None else FOREVER_S
             return wire_jobs.job_from_proto(await self._jobs.Stop(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             raise wire_errors.error_from_call(error) from error

@@ -250,6 +250,8 @@ async def test_a_gateway_that_ends_closes_its_streams_promptly_and_without_an_en
         names = [event.name async for event in events_of(events)]
         with pytest.raises(aiohttp.ClientError):
             await plain.content.read()
+        events.close()
+        plain.close()
 
     assert names == ["out"]
     assert took_s < 2.0
