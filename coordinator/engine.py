@@ -278,10 +278,19 @@ class Engine:
             SendStop: self._send_stop,
             SendSignal: self._send_signal,
             Acknowledge: self._acknowledge,
-            AttachSession: self._sessions.attach,
+            AttachSession: self._attach,
             DropSession: lambda e: self._sessions.drop(e.worker, superseded=e.superseded),
             LogKept: lambda e: e.receipts.stored(e.key, e.stored, forget=e.forget),
         }
+
+    def _attach(self, effect: AttachSession) -> None:
+        session: Session = effect.session
+        if session.attached.cancelled():
+            # The stream broke while its hello was being committed. Nobody else will say so, and a worker that
+            # counts as connected for ever would be given jobs that nobody runs and nobody calls lost.
+            self._take(lambda live, now: decisions.on_worker_left(live, effect.worker, session.id, False, now))
+        else:
+            self._sessions.attach(effect)
 
     def _add_waiter(self, effect: Wait) -> None:
         self._watchers.add(effect.waiter, effect.number, effect.until)

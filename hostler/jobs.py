@@ -219,7 +219,10 @@ def _check_work(work: Work) -> HostlerError | None:
     for name, value in work.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             return InvalidRequest(f"{name!r} cannot be an environment variable", field="env")
-        size += len(name.encode()) + len(value.encode())
+        length = len(name.encode()) + len(value.encode()) + 1
+        if length > ARGV_BYTES_MAX:
+            return TooLarge(f"the variable {name[:50]} is {length} bytes long; at most {ARGV_BYTES_MAX}", field="env")
+        size += length
     if size > WORK_BYTES_MAX:
         return TooLarge(f"argv and env are {size} bytes together; at most {WORK_BYTES_MAX}", field="argv")
     if b"\0" in work.cwd.encode():

@@ -96,7 +96,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "cpu_user_s": usage.cpu_user_s,
         "cpu_system_s": usage.cpu_system_s,
-        "memory_bytes_max": usage.memory_bytes_max,
+        "memory_bytes_max": usage.memory_bytes_max or None,  # null: not measured, the tree was too short-lived
         "processes": usage.processes,
     }
 

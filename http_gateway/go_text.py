@@ -6,6 +6,7 @@ Sources: encoding/json (scanner.go, decode.go), os (ProcessState.String), syscal
 
 import json
 import re
+import signal
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -58,8 +59,17 @@ def exit_text(code: int) -> str:
 
 def signal_text(name: str, *, core_dumped: bool = False) -> str:
     """How Go prints the end of a process that the signal *name* ("SIGKILL") ended."""
-    words = SIGNALS.get(name) or f"signal {name.removeprefix('SIG')}"
+    words = SIGNALS.get(name) or f"signal {_number(name)}"
     return f"signal: {words}{' (core dumped)' if core_dumped else ''}"
+
+
+def _number(name: str) -> str:
+    """A signal without a name in Go is told by its number; ``SIGRTMIN+3`` is one too."""
+    base, _, offset = name.partition("+")
+    try:
+        return str(int(signal.Signals[base]) + int(offset or 0))
+    except (KeyError, ValueError):
+        return name.removeprefix("SIG")
 
 
 class WrongType(ValueError):

@@ -20,13 +20,14 @@ class ClusterService:
         self._engine = engine
         self._store = store
         self._data_dir = data_dir
+        self._clock = clock
         self._started_at_us = clock.wall_us()
 
     async def list_workers(self, data: bytes, caller: Caller) -> jobs_pb2.ListWorkersResponse:
         """ListWorkers: by name, then id."""
         parse(jobs_pb2.ListWorkersRequest, data)
         workers = sorted(self._engine.live.workers.values(), key=lambda w: (w.name, w.id))
-        return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(_worker(w)) for w in workers])
+        return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(_worker(w, self._clock)) for w in workers])
 
     async def describe(self, data: bytes, caller: Caller) -> jobs_pb2.DescribeResponse:
         """Describe: counts and versions."""
@@ -43,7 +44,7 @@ class ClusterService:
         )
 
 
-def _worker(worker: LiveWorker) -> Worker:
+def _worker(worker: LiveWorker, clock: Clock) -> Worker:
     if worker.connected:
         state = WorkerState.DRAINING if worker.draining else WorkerState.CONNECTED
     else:
@@ -56,6 +57,7 @@ def _worker(worker: LiveWorker) -> Worker:
         labels=worker.labels,
         version=worker.version,
         running=len(worker.held),
-        seen_at_us=worker.seen_at_us,
+        # A connected worker speaks at least once a heartbeat.
+        seen_at_us=clock.wall_us() if worker.connected else worker.seen_at_us,
         host=worker.host,
     )

@@ -165,6 +165,10 @@ class SqliteStore:
             try:
                 writer.execute("COMMIT")
             except sqlite3.Error as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL and not writer.in_transaction:
+                    # With a WAL a full disk shows itself here; SQLite has rolled back, and the next commit
+                    # overwrites what it had written. Ending the process would only meet the full disk again.
+                    raise StoreFull(str(error)) from error
                 raise StoreBroken(f"COMMIT failed, its outcome is unknown: {error}") from error
         return {number: writer.execute(GET_WORK, (number,)).fetchone()[0] for number in fetch}
 

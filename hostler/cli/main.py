@@ -5,6 +5,7 @@ errors must be there at once. Exit codes: 0 fine, 1 a job failed, 2 usage, 3 not
 130 interrupted; `run` returns the job's own.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -41,12 +42,39 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    _open_standard_descriptors()
     code = call(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _reader_gone()
+    except OSError as error:
+        code = _cannot_write(error)
     sys.exit(code)
+
+
+def _open_standard_descriptors() -> None:
+    """Make sure that descriptors 0 to 2 are open.
+
+    A caller may have closed them. Whatever is opened next would take their numbers, and what is meant for people
+    would be written into a socket or a database.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # open as long as the process
+
+
+def _cannot_write(error: OSError) -> int:
+    """Standard output takes no more (a full disk): say so once, and keep the interpreter from trying again."""
+    failure = Failure(f"cannot write the answer: {error.strerror}", hint="see where standard output goes")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return _print(failure, as_json=False)
 
 
 def call(arguments: Sequence[str]) -> int:
@@ -64,6 +92,10 @@ def call(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _reader_gone()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _cannot_write(error)
     return code if isinstance(code, int) else OK
 
 

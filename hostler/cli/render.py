@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SHORT_ID_CHARACTERS = 8
+COMMAND_CHARACTERS_MAX = 500  # of a command in a table
 PROCESSES_NAMED_MAX = 8
 CROPPED_COLUMNS = frozenset({"name", "command", "labels"})
 PIPE_WIDTH = 100_000  # wide enough that rich never cuts
@@ -108,6 +109,9 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
     console, narrow = _console()
     table = _table("id", "state", "age", "took", "name", "command")
     for job in jobs:
+        command = command_text(job.spec.work.argv)
+        if len(command) > COMMAND_CHARACTERS_MAX:  # a table is padded to its longest cell
+            command = command[:COMMAND_CHARACTERS_MAX] + "..."
         took = ""
         if job.started_at_us:
             took = _span((job.finished_at_us or now_us) - job.started_at_us)
@@ -117,7 +121,7 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
             _span(now_us - job.queued_at_us),
             took,
             _croppable(job.spec.name),
-            _croppable(command_text(job.spec.work.argv)),
+            _croppable(command),
             style=_style(job),
         )
     console.print(table)
@@ -158,7 +162,9 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
     usage = end.usage if end is not None else job.usage
     if usage is not None:
         cpu = f"cpu {usage.cpu_user_s:.2f} s user and {usage.cpu_system_s:.2f} s system"
-        memory = f"memory at most {usage.memory_bytes_max / 1e6:.1f} MB"
+        # A tree that lived for less than a second and stayed below its shim's own size was not measured.
+        measured = f"at most {usage.memory_bytes_max / 1e6:.1f} MB" if usage.memory_bytes_max else "not measured"
+        memory = f"memory {measured}"
         yield "usage", f"{cpu}, {memory}, {_count(usage.processes, 'process')}"
     if end is not None:
         verified = f" (verified by {end.receipt.verified_by})" if end.receipt.verified_by else ""

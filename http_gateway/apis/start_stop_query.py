@@ -26,6 +26,7 @@ from hostler.errors import (
     InternalError,
     InvalidRequest,
     JobNotFound,
+    TooLarge,
     Unavailable,
     WorkerNotFound,
 )
@@ -115,7 +116,11 @@ class StartStopQuery:
         spec = JobSpec(
             work=Work(argv=(asked.command, asked.path), grace_s=0.0), family=FAMILY, worker=asked.worker_id, slots=0
         )
-        job = await self._submitter.submit_one(spec)
+        try:
+            job = await self._submitter.submit_one(spec)
+        except TooLarge as error:
+            # What execve would say; the document has no other status for it than 500.
+            raise InvalidRequest(f"fork/exec {asked.command[:100]}: argument list too long", field="path") from error
         if refusal := _not_started(await self._started(job)):
             raise refusal
         return json_response({"job_id": job}, status=201)

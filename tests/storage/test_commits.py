@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,52 @@ async def test_nothing_of_a_commit_that_found_no_room_is_there(store: SqliteStor
     assert (await store.load()).next_number == 2
     await commit(store, queued(2))
     assert await store.get_job(an_id(2)) is not None
+
+
+class FailingCommit:
+    """A connection whose next COMMIT fails, with the transaction rolled back or still open."""
+
+    def __init__(self, inner: sqlite3.Connection, code: int, *, rolls_back: bool) -> None:
+        self._inner, self._code, self._rolls_back = inner, code, rolls_back
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """Fail a COMMIT once."""
+        if sql != "COMMIT" or not self._code:
+            return self._inner.execute(sql, *parameters)
+        error = sqlite3.OperationalError("it failed")
+        error.sqlite_errorcode, self._code = self._code, 0
+        if self._rolls_back:
+            self._inner.execute("ROLLBACK")
+        raise error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+async def test_a_disk_that_is_full_at_the_commit_itself_is_no_broken_store(store: SqliteStore) -> None:
+    """With a WAL it is only then that pages are written: what has been rolled back is known not to be there."""
+    store._writer = FailingCommit(store._writer, sqlite3.SQLITE_FULL, rolls_back=True)  # type: ignore[assignment]
+
+    with pytest.raises(StoreFull):
+        await commit(store, queued(1))
+
+    assert await store.get_job(an_id(1)) is None
+    await commit(store, queued(2))
+    assert await store.get_job(an_id(2)) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "rolls_back"),
+    [(sqlite3.SQLITE_IOERR, True), (sqlite3.SQLITE_IOERR_FSYNC, False), (sqlite3.SQLITE_FULL, False)],
+)
+async def test_any_other_error_of_a_commit_leaves_its_outcome_unknown(
+    store: SqliteStore, code: int, rolls_back: bool
+) -> None:
+    """The process must end and look."""
+    store._writer = FailingCommit(store._writer, code, rolls_back=rolls_back)  # type: ignore[assignment]
+
+    with pytest.raises(StoreBroken, match="outcome is unknown"):
+        await commit(store, queued(1))
 
 
 async def test_small_commits_are_still_taken_while_large_ones_find_no_room(store: SqliteStore) -> None:

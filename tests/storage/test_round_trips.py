@@ -92,7 +92,8 @@ def test_any_history_is_the_same_after_a_restart(history: list[tuple[str, int]],
     drive = RandomHistory()
     for word, number in history:
         drive.step(word, number)
-    left, batches = list(drive.scene.history), []
+    left = list(drive.scene.history)
+    batches: list[list[Change]] = []
     while left:
         size = sizes[len(batches) % len(sizes)]
         batches.append(left[:size])

@@ -1,0 +1,159 @@
+"""Bytes that are no message, messages that are too long, methods that are not there: the server goes on."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from hostler.client import MESSAGE_BYTES_MAX, Client
+from hostler.errors import ErrorCode
+from hostler.v1 import jobs_pb2, jobs_pb2_grpc
+from tests.support.builders import a_spec, an_id
+
+UNARY = ["Jobs/Submit", "Jobs/Get", "Jobs/List", "Jobs/Stop", "Jobs/Signal", "Cluster/ListWorkers", "Cluster/Describe"]
+STREAMS = ["Jobs/Wait", "Jobs/Watch", "Jobs/ReadLog"]
+DUPLEX = ["Jobs/Feed", "Workers/Connect", "Workers/PushLog"]
+EVERY = UNARY + STREAMS + DUPLEX
+MALFORMED = {
+    "ones": b"\xff" * 12,
+    "a torn field": b"\x0a\x7fabc",
+    "an endless number": b"\x08" + b"\xff" * 11,
+    "a group without an end": b"\x0b\x0b\x0b",
+    "text that is no UTF-8": b"\x0a\x03\xff\xfe\xfd",
+}
+READ_FROM_BEYOND = jobs_pb2.ReadLogRequest(id=an_id(1))
+setattr(READ_FROM_BEYOND, "from", (1 << 64) - 1)  # a word of Python
+CASES = [
+    (method, kind)
+    for method in EVERY
+    for kind in MALFORMED
+    if (method, kind)
+    != ("Cluster/Describe", "text that is no UTF-8")  # it has no text: an unknown field, as it must be
+]
+
+
+def call(channel: Any, method: str, message: bytes) -> Any:
+    """Call a method with bytes."""
+    path = f"/hostler.v1.{method}"
+    if method in STREAMS:
+        return channel.unary_stream(path)(message, timeout=10)
+    if method in DUPLEX:
+        return channel.stream_stream(path)(iter([message]), timeout=10)
+    return channel.unary_unary(path)(message, timeout=10)
+
+
+async def outcome(called: Any) -> tuple[grpc.StatusCode, dict[str, str]]:
+    """The status and the trailers of a call."""
+    status = await called.code()
+    return status, {str(key): str(value) for key, value in await called.trailing_metadata()}
+
+
+def test_every_method_of_the_contract_is_called_here() -> None:
+    """A method that is added is added here."""
+    services = jobs_pb2.DESCRIPTOR.services_by_name
+    named = {f"{name}/{method.name}" for name, service in services.items() for method in service.methods}
+
+    assert named == {method for method in EVERY if not method.startswith("Workers/")}
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+async def test_bytes_that_are_no_message_are_an_invalid_argument(
+    client: Client, channel: Any, method: str, kind: str
+) -> None:
+    """With the stable code, in every method; and the server goes on."""
+    status, trailers = await outcome(call(channel, method, MALFORMED[kind]))
+
+    assert (status, trailers.get("hostler-code")) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_request")
+    assert (await client.describe()).queued == 0
+
+
+async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: Any) -> None:
+    """Seeded; some of them are messages, and then they are answered or refused for what they say."""
+    random = Random(1)
+    allowed = {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    methods = [method for method in EVERY if method not in ("Jobs/Watch", "Workers/Connect", "Workers/PushLog")]
+    calls = [call(channel, method, random.randbytes(random.randrange(1, 40))) for method in methods * 30]
+
+    found = [await outcome(each) for each in calls]
+
+    assert {status for status, _ in found} <= allowed, found
+    assert await client.submit_one(a_spec())
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("Jobs/List", jobs_pb2.ListRequest(after="9" * 40)),
+        ("Jobs/List", jobs_pb2.ListRequest(limit=(1 << 32) - 1)),
+        ("Jobs/ReadLog", READ_FROM_BEYOND),
+    ],
+)
+async def test_numbers_beyond_every_limit_are_no_fault_of_ours(channel: Any, method: str, message: Any) -> None:
+    """They are larger than the database can hold."""
+    status, _ = await outcome(call(channel, method, message.SerializeToString()))
+
+    assert status in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND)
+
+
+async def test_a_watch_from_beyond_every_event_waits(client: Client) -> None:
+    """It is no error to be early."""
+    await client.submit_one(a_spec())
+    watching = client.watch(after=(1 << 64) - 1)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(watching), 0.2)
+
+
+async def test_a_message_that_is_too_long_is_refused(client: Client, address: str) -> None:
+    """Before it is parsed; and the server goes on."""
+    unbounded = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options=unbounded) as made:
+        channel: Any = made
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary("/hostler.v1.Jobs/Submit")(bytes(MESSAGE_BYTES_MAX + 1), timeout=20)
+
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await client.submit_one(a_spec())
+
+
+@pytest.mark.parametrize("path", ["/hostler.v1.Jobs/Burn", "/hostler.v2.Jobs/Submit", "/x", "/hostler.v1.Jobs/submit"])
+async def test_a_method_that_is_not_there_is_unimplemented(channel: Any, path: str) -> None:
+    """As the protocol says."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await channel.unary_unary(path)(b"", timeout=10)
+
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_the_error_of_a_call_carries_its_code_and_field(channel: Any) -> None:
+    """In the trailers, for programs; the text is for people."""
+    stub = jobs_pb2_grpc.JobsStub(channel)
+    unknown = stub.Get(jobs_pb2.GetRequest(id=an_id(9)), timeout=10)
+    mistaken = stub.List(jobs_pb2.ListRequest(after="x"), timeout=10)
+
+    assert await outcome(unknown) == (grpc.StatusCode.NOT_FOUND, {"hostler-code": ErrorCode.JOB_NOT_FOUND.value})
+    assert await outcome(mistaken) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        {"hostler-code": ErrorCode.INVALID_REQUEST.value, "hostler-field": "after"},
+    )
+    assert an_id(9) in await unknown.details()
+
+
+async def test_a_client_that_goes_away_takes_its_waits_along(client: Client, channel: Any) -> None:
+    """Hundreds of abandoned waits leave nothing that is told later."""
+    job = await client.submit_one(a_spec())
+    message = jobs_pb2.WaitRequest(ids=[job]).SerializeToString()
+    calls = [call(channel, "Jobs/Wait", message) for _ in range(100)]
+    await client.describe()  # so that the waits before it are under way
+    for each in calls:
+        each.cancel()
+
+    assert (await client.stop(job)).state.word == "finished"
