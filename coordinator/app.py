@@ -115,6 +115,7 @@ class Coordinator:
         feed = FeedService(engine, store, watchers, feeds)
         server = RpcServer(jobs, LogService(store, log_store, watchers), feed, cluster, workers)
         stack.push_async_callback(server.stop)
+        stack.callback(sessions.drop_all)  # first: workers go at once instead of being waited for
         socket = coordinator_socket(settings.data_dir)
         self.grpc_address = await server.start(socket, tcp)
         write_endpoint(settings.data_dir, Endpoint(socket=f"unix:{socket}", grpc=self.grpc_address, pid=os.getpid()))
@@ -139,6 +140,8 @@ class Coordinator:
         """Return when the engine has ended by itself, which means that the process must end."""
         assert self._engine_task is not None
         await asyncio.wait((self._engine_task,))
+        error = None if self._engine_task.cancelled() else self._engine_task.exception()
+        logs.get().error("engine.failed", exc_info=error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

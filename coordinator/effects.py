@@ -85,12 +85,12 @@ class DropSession(NamedTuple):
 
 
 class LogKept(NamedTuple):
-    """Tell a worker how much of an attempt's log is durable; with `forget` that none is wanted."""
+    """Tell a worker how much of an attempt's log is durable; with `rewind` to push again from there."""
 
     receipts: Any
     key: AttemptKey
     stored: int
-    forget: bool
+    rewind: bool
 
 
 Effect = Answer | Tell | Wait | SendStart | SendStop | SendSignal | Acknowledge | AttachSession | DropSession | LogKept

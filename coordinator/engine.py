@@ -39,7 +39,7 @@ from hostler.jobs import Progress
 from hostler.lifecycle import Outcome, State
 
 INBOX_MAX = 10_000  # events waiting to be decided; a request beyond it is refused, a worker waits
-BATCH_CHANGES_MAX = 20_000  # changes of one commit; beyond it deciding waits for the commit in flight
+BATCH_MAX = 20_000  # changes or effects of one commit; beyond it deciding waits for the commit in flight
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
 
@@ -57,6 +57,11 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.effects)
+
+    @property
+    def full(self) -> bool:
+        """Whether deciding must wait for the commit in flight."""
+        return max(len(self.changes), len(self.effects)) >= BATCH_MAX
 
 
 class Engine:
@@ -166,7 +171,7 @@ class Engine:
         commit: asyncio.Task[dict[int, bytes]] | None = None
         try:
             while True:
-                if self._inbox and len(self._pending.changes) < BATCH_CHANGES_MAX:
+                if self._inbox and not self._pending.full:
                     self._decide()
                 if commit is not None and commit.done():
                     await self._finish(commit)
@@ -179,7 +184,7 @@ class Engine:
                     else:
                         self._act(self._in_flight, {})
                         continue
-                if not (self._inbox and len(self._pending.changes) < BATCH_CHANGES_MAX):
+                if not (self._inbox and not self._pending.full):
                     if commit is None and not self._pending and not self._inbox:
                         self._quiet.set()
                     await self._wake.wait()
@@ -202,7 +207,7 @@ class Engine:
         now = self._now()
         batch = self._pending
         inbox = self._inbox
-        while inbox and len(batch.changes) < BATCH_CHANGES_MAX:
+        while inbox and not batch.full:
             decided = inbox.popleft()(self.live, now)
             for decision in (decided,) if isinstance(decided, Decision) else decided:
                 for change in decision.changes:
@@ -280,7 +285,7 @@ class Engine:
             Acknowledge: self._acknowledge,
             AttachSession: self._attach,
             DropSession: lambda e: self._sessions.drop(e.worker, superseded=e.superseded),
-            LogKept: lambda e: e.receipts.stored(e.key, e.stored, forget=e.forget),
+            LogKept: lambda e: e.receipts.stored(e.key, e.stored, rewind=e.rewind),
         }
 
     def _attach(self, effect: AttachSession) -> None:

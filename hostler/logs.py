@@ -27,6 +27,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "coordinator.stopped": "The coordinator has ended in order.",
         "store.commit_failed": "A commit was rolled back; its batch was refused and the live set was loaded again.",
         "store.broken": "The outcome of a commit is unknown; the process ends and loads again.",
+        "engine.failed": "The engine ended by a fault of hostler's own; the process ends and loads again.",
         "worker.connected": "A worker's control stream is reconciled.",
         "worker.unreachable": "A worker's stream ended without a goodbye.",
         "worker.left": "A worker said goodbye.",

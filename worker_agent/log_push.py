@@ -40,8 +40,10 @@ class LogPush:
                     await call.write(message)
                     continue
                 waiting = asyncio.create_task(self._agent.log_news.wait())
-                await asyncio.wait((waiting, listener), timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                try:
+                    await asyncio.wait((waiting, listener), timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
             listener.result()
         finally:
             listener.cancel()

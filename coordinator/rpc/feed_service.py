@@ -108,8 +108,10 @@ class FeedService:
             feed.changed.clear()
             changed = asyncio.create_task(feed.changed.wait())
             waiting = {changed, over} if reader.done() else {changed, over, reader}
-            done, _ = await asyncio.wait(waiting, timeout=SEND_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
+            try:
+                done, _ = await asyncio.wait(waiting, timeout=SEND_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
             if not done:
                 feed.send_again()
         closed = over.done() or feed.closed

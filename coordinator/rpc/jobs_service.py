@@ -28,7 +28,7 @@ from hostler.errors import (
     Unavailable,
 )
 from hostler.ids import is_uuid, new_uuid
-from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobSpec, Progress, check_spec
+from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, JobSpec, Progress, check_spec
 from hostler.lifecycle import ON_A_WORKER, State
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
@@ -124,10 +124,14 @@ class JobsService:
         return checked
 
     async def _add_progress(self, answer: jobs_pb2.SubmitResponse, wait_s: float) -> None:
-        places = {result.id: result for result in answer.results if result.id}
+        places: dict[str, list[jobs_pb2.SubmitResult]] = {}  # one key may stand for several items
+        for result in answer.results:
+            if result.id:
+                places.setdefault(result.id, []).append(result)
         async for group in self._progress(list(places), State.FINISHED, wait_s):
             for progress in group:
-                places[progress.id].progress.CopyFrom(wire.progress_to_proto(progress))
+                for place in places[progress.id]:
+                    place.progress.CopyFrom(wire.progress_to_proto(progress))
 
     async def get(self, data: bytes, caller: Caller) -> types_pb2.Job:
         """Get: one job as it stands."""
@@ -162,6 +166,8 @@ class JobsService:
         request = parse(jobs_pb2.ListRequest, data)
         if request.after and not request.after.isdecimal():
             raise InvalidRequest("after is not the `next` of an earlier page", field="after")
+        if any(state not in State._value2member_map_ for state in request.states):
+            raise InvalidRequest("states names a state that does not exist", field="states")
         page = await self._store.find_jobs(wire.query_from_proto(request))
         return jobs_pb2.ListResponse(
             jobs=[wire.job_to_proto(self._with_live_facts(job)) for job in page.jobs], next=page.next
@@ -174,8 +180,8 @@ class JobsService:
         if job.state is State.FINISHED:
             return wire.job_to_proto(job)
         grace_s = request.grace_s if request.HasField("grace_s") else job.spec.work.grace_s
-        if not 0 <= grace_s <= 86400:
-            raise InvalidRequest("grace is a number of seconds from 0 to 86400", field="grace")
+        if not 0 <= grace_s <= DURATION_S_MAX:
+            raise InvalidRequest("grace is a number of seconds, 0 for SIGKILL at once", field="grace")
         by = caller.acting_for(request.principal)
         waiter = Waiter()
         try:

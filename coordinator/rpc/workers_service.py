@@ -28,6 +28,7 @@ LAST_WORDS_S = 1.0
 STARTS_PER_MESSAGE = 500
 INLINE_LEDGER_BYTES_MAX = 64 * 1024
 SLOTS_MAX = 4096
+NUMBER_MAX = 1 << 62  # SQLite's integers are signed
 
 
 class WorkersService:
@@ -44,7 +45,7 @@ class WorkersService:
 
     async def connect(self, context: Context, caller: Caller) -> None:
         """Connect: reconcile, then pass reports in and commands out until the stream ends."""
-        first = parse(workers_pb2.WorkerMessage, await self._read(context))
+        first = parse(workers_pb2.WorkerMessage, await self._read(context) or b"")
         if not first.HasField("hello"):
             raise InvalidRequest("the first message of a worker carries its hello")
         hello = _hello(first.hello)
@@ -79,17 +80,17 @@ class WorkersService:
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
-    async def _read(self, context: Context) -> bytes:
-        """The next message; empty when the stream has ended or the worker was silent for too long."""
+    async def _read(self, context: Context) -> bytes | None:
+        """The next message; None when the stream has ended or the worker was silent for too long."""
         try:
             async with asyncio.timeout(self._heartbeat_s * SILENT_BEATS):
-                message = await context.read()
+                message: bytes = await context.read()
         except TimeoutError:
-            return b""
-        return b"" if message is grpc.aio.EOF else message
+            return None
+        return None if message is grpc.aio.EOF else message  # type: ignore[comparison-overlap]
 
     async def _listen(self, context: Context, session: Session) -> bool:
-        while data := await self._read(context):
+        while (data := await self._read(context)) is not None:
             if session.closed:
                 return False
             message = parse(workers_pb2.WorkerMessage, data)
@@ -169,18 +170,16 @@ class WorkersService:
         """PushLog: pieces in, marks out."""
         receipts = Receipts()
         listener = asyncio.create_task(self._take_pieces(context, receipts))
+        speaker = asyncio.create_task(_send_marks(context, receipts))
         try:
-            while not (listener.done() and not receipts.marks):
-                waiting = asyncio.create_task(receipts.wake.wait())
-                await asyncio.wait((waiting, listener), return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-                message = receipts.take()
-                if message.marks:
-                    await context.write(message.SerializeToString())
-            listener.result()
+            await asyncio.wait((listener, speaker), return_when=asyncio.FIRST_COMPLETED)
+            for part in (listener, speaker):
+                if part.done():
+                    part.result()
         finally:
             listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            speaker.cancel()
+            await asyncio.gather(listener, speaker, return_exceptions=True)
             self._receipts = {key: r for key, r in self._receipts.items() if r is not receipts}
 
     async def _take_pieces(self, context: Context, receipts: "Receipts") -> None:
@@ -219,6 +218,14 @@ class WorkersService:
         self._engine.post_stored(lambda live, now: _on_stored(live, pieces, receipts_of))
 
 
+async def _send_marks(context: Context, receipts: "Receipts") -> None:
+    while True:
+        await receipts.wake.wait()
+        message = receipts.take()
+        if message.marks:
+            await context.write(message.SerializeToString())
+
+
 class Receipts:
     """What is to be said to one PushLog stream, and how far each attempt has been received on it."""
 
@@ -240,11 +247,13 @@ class Receipts:
         mark.forget = mark.forget or forget
         mark.rewind = mark.rewind or rewind
 
-    def stored(self, key: AttemptKey, position: int, *, forget: bool) -> None:
-        """Say how far *key* is durable."""
+    def stored(self, key: AttemptKey, position: int, *, rewind: bool) -> None:
+        """Say how far *key* is durable, or that it must come again from there."""
         mark = self._mark(key)
         mark.stored = position
-        mark.forget = mark.forget or forget
+        if rewind:
+            mark.rewind = True
+            self.received[key] = position
 
     def take(self) -> workers_pb2.LogReceipt:
         """Return what has gathered and start anew."""
@@ -275,7 +284,8 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
             extents = tuple(piece.extent for piece in kept)
             decision.changes.append(LogStored(job.number, key, extents, position, output))
         if key in receipts:
-            decision.effects.append(LogKept(receipts[key], key, position, False))
+            # A piece that did not follow was pushed twice with other borders: it must come again from here.
+            decision.effects.append(LogKept(receipts[key], key, position, rewind=len(kept) < len(group)))
     return decision
 
 
@@ -287,6 +297,13 @@ def _add_start(
     message: workers_pb2.CoordinatorMessage, sequence: int, key: AttemptKey, work: bytes, slots: int
 ) -> None:
     message.starts.add(sequence=sequence, key=key_to_proto(key), work=work, slots=slots)
+
+
+def _number(value: int, field: str) -> int:
+    """A number that the store can hold; a larger one would end the coordinator."""
+    if value > NUMBER_MAX:
+        raise InvalidRequest(f"{field} is beyond every limit", field=field)
+    return value
 
 
 def _hello(message: workers_pb2.Hello) -> Hello:
@@ -309,8 +326,8 @@ def _hello(message: workers_pb2.Hello) -> Hello:
         slots=min(message.slots, SLOTS_MAX),
         boot_id=message.boot_id,
         journal_id=message.journal_id,
-        generation=message.generation,
-        mark=message.mark,
+        generation=_number(message.generation, "generation"),
+        mark=_number(message.mark, "mark"),
         inventory=tuple((key_from_proto(h.key), states.get(h.state, "running")) for h in message.inventory),
     )
 
@@ -326,17 +343,17 @@ def _report(message: workers_pb2.Report) -> Report:
             end.exit_code if end.HasField("exit_code") else None,
             end.signal,
             end.error,
-            end.started_at_us,
-            end.ended_at_us,
-            end.ledger_bytes,
-            end.out_bytes + end.err_bytes,
+            _number(end.started_at_us, "started_at_us"),
+            _number(end.ended_at_us, "ended_at_us"),
+            _number(end.ledger_bytes, "ledger_bytes"),
+            _number(end.out_bytes + end.err_bytes, "out_bytes"),
         )
     ledger = message.ledger
     if len(ledger) > INLINE_LEDGER_BYTES_MAX or (facts and len(ledger) not in (0, facts.ledger_bytes)):
         ledger = b""  # it will be asked for through PushLog
     return Report(
         key=key_from_proto(message.key),
-        started_at_us=message.started_at_us,
+        started_at_us=_number(message.started_at_us, "started_at_us"),
         end=facts,
         end_bytes=data,
         ledger=ledger,

@@ -34,6 +34,7 @@ from hostler.lifecycle import Outcome, State
 T = TypeVar("T")
 
 CHECKPOINT_S = 1.0
+WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log anew
 PAGE_MAX = 1000
 INTEGER_MAX = (1 << 63) - 1  # SQLite's; a larger number from outside means the same as this one
 
@@ -76,6 +77,7 @@ class SqliteStore:
         self._reader: sqlite3.Connection
         self._checkpointer: sqlite3.Connection
         self._checkpointed = 0.0
+        self._wal_too_long = False
         self._closed = False
 
     @classmethod
@@ -147,7 +149,9 @@ class SqliteStore:
     def _checkpoint(self) -> None:
         # A checkpoint that finds the database busy or the disk full is tried again a second later.
         with contextlib.suppress(sqlite3.OperationalError):
-            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _, pages, _ = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            # A passive checkpoint beside a busy writer never finds the log at rest, so it would grow for ever.
+            self._wal_too_long = pages > WAL_PAGES_MAX
 
     def _commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
         writer = self._writer
@@ -170,6 +174,10 @@ class SqliteStore:
                     # overwrites what it had written. Ending the process would only meet the full disk again.
                     raise StoreFull(str(error)) from error
                 raise StoreBroken(f"COMMIT failed, its outcome is unknown: {error}") from error
+        if self._wal_too_long:
+            self._wal_too_long = False
+            with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way: at the next look
+                writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         return {number: writer.execute(GET_WORK, (number,)).fetchone()[0] for number in fetch}
 
     def _roll_back(self, error: Exception) -> None:

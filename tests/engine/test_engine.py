@@ -208,7 +208,7 @@ async def test_what_came_first_is_answered_first(bench: Bench) -> None:
 async def test_the_inbox_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store is slow, requests beyond the bounds are refused; a worker's word waits and is never refused."""
     monkeypatch.setattr(engine_module, "INBOX_MAX", 4)
-    monkeypatch.setattr(engine_module, "BATCH_CHANGES_MAX", 3)
+    monkeypatch.setattr(engine_module, "BATCH_MAX", 3)
     bench.store.hold()
     answers = []
     for number in range(1, 9):  # one in flight, three decided, four in the inbox

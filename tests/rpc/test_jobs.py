@@ -104,7 +104,7 @@ async def test_the_order_of_an_environment_does_not_make_another_body(client: Cl
 
 async def test_submit_can_wait_for_the_end(client: Client, worker: FakeWorker) -> None:
     """What ended in time has its progress, what did not has its id."""
-    asking = asyncio.create_task(client.submit_and_wait([a_spec(), BAD, a_spec()], wait_s=0.5))
+    asking = asyncio.create_task(client.submit_and_wait([a_spec(), BAD, a_spec()], wait_s=1.5))
     keys = await worker.takes(2)
     await worker.report_ended(keys[0], exit_code=4)
 
@@ -214,8 +214,9 @@ async def test_wait_ends_with_what_there_is_when_time_is_over(client: Client, wo
     ids = [str(job) for job in await client.submit([a_spec(), a_spec()])]
     keys = await worker.takes(2)
     await worker.report_ended(keys[1])
+    await eventually(lambda: worker.acknowledged)
 
-    assert [progress.id async for progress in client.wait(ids, timeout_s=0.3)] == [ids[1]]
+    assert [progress.id async for progress in client.wait(ids, timeout_s=0.5)] == [ids[1]]
 
 
 async def test_wait_for_the_start_is_told_of_the_start(client: Client, worker: FakeWorker) -> None:

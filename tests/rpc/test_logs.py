@@ -272,7 +272,6 @@ async def test_logs_and_jobs_survive_a_restart_of_the_coordinator(settings: Sett
         await worker.report_ended(keys[2], ledger=WHOLE)
         await eventually(lambda: worker.acknowledged == {keys[0], keys[2]})
         await worker.break_off()
-        await worker.open_push()
 
     async with Coordinator(settings), Client(address) as client:
         await asyncio.wait_for(client.describe(wait_for_ready=True), 10)

@@ -60,7 +60,7 @@ class FakeWorker:
         Raises:
             grpc.aio.AioRpcError: the coordinator refused.
         """
-        self._control = self._stub.Connect()
+        self._control = self._stub.Connect(wait_for_ready=True)
         held = [workers_pb2.Held(key=key_to_proto(key), state=state) for key, state in inventory]
         fields: dict[str, Any] = {"worker": self.id, "mark": self.mark, "inventory": held} | self._hello | hello
         message = workers_pb2.Hello(**fields)
@@ -81,8 +81,10 @@ class FakeWorker:
         await self._control.write(message)
 
     async def break_off(self) -> None:
-        """Let the control stream end without a word, as a cut cable does."""
+        """Let both streams end without a word, as a cut cable does."""
         self._control.cancel()
+        if self._bulk is not None:
+            self._bulk.cancel()
         await eventually(self._control.done)
 
     async def say_goodbye(self) -> None:
@@ -140,7 +142,7 @@ class FakeWorker:
         if self._bulk is not None:
             self._bulk.cancel()
         self.marks = []
-        self._bulk = self._stub.PushLog()
+        self._bulk = self._stub.PushLog(wait_for_ready=True)
         self._readers.append(asyncio.create_task(self._read_marks(self._bulk, self.marks)))
 
     async def push(self, key: AttemptKey, position: int, frames: bytes) -> None:
