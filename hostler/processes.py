@@ -21,17 +21,28 @@ def settle_memory() -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
+class Ending(asyncio.Event):
+    """Set when this program is to end; `terminated` says whether by SIGTERM, the word of a service manager."""
+
+    terminated = False
+
+
 @asynccontextmanager
-async def end_requested(parent_fd: int) -> AsyncIterator[asyncio.Event]:
+async def end_requested(parent_fd: int) -> AsyncIterator[Ending]:
     """Yield an event that is set on SIGTERM, on SIGINT, and at end of file of *parent_fd* (if >= 0).
 
     The write end of that pipe is held by the parent alone, so even a parent that was killed ends
     its parts in order.
     """
     loop = asyncio.get_running_loop()
-    ending = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
+    ending = Ending()
+
+    def terminate() -> None:
+        ending.terminated = True
+        ending.set()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGINT, ending.set)
 
     def parent_spoke() -> None:
         if not os.read(parent_fd, 1024):

@@ -53,7 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: Annotated[str, Meta(max_length=200, description="The worker's name; empty: the host's name.")] = ""
     labels: Annotated[dict[str, str], Meta(description="The worker's labels, for placement.")] = {}
     stop_jobs: Annotated[
-        bool, Meta(description="A worker that is told to end stops its jobs first; otherwise they run on.")
+        bool,
+        Meta(description="On Ctrl-C, or with its parent, a worker stops its jobs first. SIGTERM never does."),
     ] = False
     lost_after_s: Annotated[
         float, Meta(gt=0, description="Seconds after which the jobs of an unreachable worker end as lost.")

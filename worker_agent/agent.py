@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from hostler import logs
 from hostler.jobs import Usage
-from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Started, Unkillable
-from worker_agent.attempts import Cause, Ended
+from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Returned, Started, Unkillable
+from worker_agent.attempts import Cause, Ended, Exited
 from worker_agent.journal import Accepted, Journal, JournalFull
 from worker_agent.recovery import Fate, recover
 from worker_agent.reports import Assignments, HeldState, StartCommand
@@ -38,17 +38,22 @@ class Agent:
         self._journal_full = False
         self._memory_max: dict[str, int] = {}
         self._emptied = asyncio.Event()
+        self._early: list[Event] | None = None  # during recovery: what is told of attempts that are not held yet
         self._runner: Runner
 
     async def recover(self, runner: Runner) -> None:
         """Take over what an earlier agent left; must be called before anything else."""
         self._runner = runner
+        early = self._early = []
         fates = await recover(runner, self.journal.open_attempts.keys())
         for found in fates.values():
             running = found.fate in (Fate.RUNNING, Fate.UNKNOWN)
             self.assignments.adopt(found.key, running=running, ended=found.ended)
         for key in self.journal.tombstones:
             self.assignments.prove_never_ran(key)
+        self._early = None
+        for event in early:
+            self.on_event(event)
         logs.get().info(
             "agent.started",
             generation=self.journal.generation,
@@ -141,8 +146,13 @@ class Agent:
 
     def on_event(self, event: Event) -> None:
         """Take the runner's word; never blocks and never raises."""
-        if isinstance(event, Ended):
+        if self._early is not None:
+            self._early.append(event)
+            return
+        if isinstance(event, (Exited, Ended)):
             self._on_ended(event)
+        elif isinstance(event, Returned):
+            self._on_returned(event)
         elif isinstance(event, Started):
             self.assignments.started(event.key, event.pid, event.at_us)
         elif isinstance(event, Output):
@@ -158,26 +168,44 @@ class Agent:
             self.assignments.prove_never_ran(event.key)
         self.news.set()
 
-    def _on_ended(self, ended: Ended) -> None:
-        if ended.cause is Cause.SUPERVISOR_DIED:
+    def _on_ended(self, ended: Ended | Exited) -> None:
+        if isinstance(ended, Ended) and ended.cause is Cause.SUPERVISOR_DIED:
             logs.get().warning("shim.died", attempt=ended.key)
         seen = self._memory_max.pop(ended.key, 0)
-        if seen > ended.usage.memory_bytes_max:
-            ended = replace(ended, usage=replace(ended.usage, memory_bytes_max=seen))
+        if seen:
+            ended = ended.ended() if isinstance(ended, Exited) else ended
+            ended = replace(ended, usage=replace(ended.usage, memory_bytes_max=max(seen, ended.usage.memory_bytes_max)))
         self.assignments.end(ended)
         self._fill()
-        if not self.assignments.active:
+        if self.draining or not self.assignments.active:
             self._emptied.set()
         held = self.assignments.held.get(ended.key)
         if held is not None and not held.inline:
             self.log_news.set()
 
+    def _on_returned(self, event: Returned) -> None:
+        for order in reversed(event.orders):
+            if self.draining:
+                self.assignments.prove_never_ran(order.key)
+            else:
+                self.assignments.returned(order)
+        self._emptied.set()
+        self._fill()
+
     def _fill(self) -> None:
-        while (order := self.assignments.start_next()) is not None:
+        """Start what has room; beyond the slots, give shims with short attempts something to go on with."""
+        assignments, runner = self.assignments, self._runner
+        while (held := assignments.next_waiting()) is not None:
+            order = held.order
+            assert order is not None
             try:
-                self._runner.start(order)
+                if assignments.has_room(held, runner.queues.queued):
+                    runner.start(order, leads=held.may_queue)
+                elif not (held.may_queue and runner.start_behind(order)):
+                    break
+                assignments.start(held)
             except ProcessCapReached as error:
-                self.assignments.refuse(order.key, str(error))
+                assignments.refuse(held.key, str(error))
         if self.assignments.has_news:
             self.news.set()
 
@@ -221,7 +249,7 @@ class Agent:
         self.news.set()
         try:
             async with asyncio.timeout(LEAVE_S if stop_jobs else RETURN_S):
-                while self.assignments.held if stop_jobs else self._unsaid_ends():
+                while self.assignments.held if stop_jobs else self._unsaid_ends() or self._runner.queues.queued:
                     self._emptied.clear()
                     await self._emptied.wait()
         except TimeoutError:

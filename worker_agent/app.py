@@ -10,7 +10,7 @@ from hostler import logs
 from hostler.clock import SystemClock
 from hostler.endpoint import coordinator_address
 from hostler.errors import InvalidRequest
-from hostler.processes import settle_memory
+from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from worker_agent.agent import Agent
 from worker_agent.capacity import boot_id, default_slots, host_name
@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 IDENTITY_FILE = "worker.json"
 
 
-async def run(settings: Settings, ending: asyncio.Event) -> int:
+async def run(settings: Settings, ending: Ending) -> int:
     """Work until *ending* is set.
 
     Returns the exit code: 0 ended in order, 3 another agent speaks for this worker.
@@ -71,7 +71,7 @@ async def run(settings: Settings, ending: asyncio.Event) -> int:
         journal.close()
 
 
-async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: asyncio.Event) -> int:
+async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: Ending) -> int:
     linked = asyncio.create_task(link.run())
     sampling = asyncio.create_task(agent.keep_sampling())
     asked = asyncio.create_task(ending.wait())
@@ -84,9 +84,11 @@ async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, en
             linked.result()
         if sampling.done():
             sampling.result()
-        stopped = await agent.leave(stop_jobs=settings.stop_jobs)
+        # SIGTERM alone is an upgrade or a restart: jobs run on and the next agent adopts them.
+        stop_jobs = settings.stop_jobs and not ending.terminated
+        stopped = await agent.leave(stop_jobs=stop_jobs)
         await link.say_goodbye()
-        if settings.stop_jobs:
+        if stop_jobs:
             await runner.close(stop_jobs=True)
         logs.get().info("agent.stopped", stopped=stopped, left_running=sorted(runner.running()))
         return 0

@@ -1,4 +1,4 @@
-"""What the runner tells its owner about attempts; `Ended` itself is in attempts.
+"""What the runner tells its owner about attempts; `Ended` and `Exited` are in attempts.
 
 Pure values. `Started` and `Output` may be told again after a connection to a shim was lost.
 """
@@ -6,7 +6,7 @@ Pure values. `Started` and `Output` may be told again after a connection to a sh
 from typing import NamedTuple
 
 from hostler.jobs import EndedProcess
-from worker_agent.attempts import Ended
+from worker_agent.attempts import Ended, Exited, Order
 
 
 class Started(NamedTuple):
@@ -44,4 +44,10 @@ class NeverRan(NamedTuple):
     key: str
 
 
-Event = Started | Output | Fed | Unkillable | NeverRan | Ended
+class Returned(NamedTuple):
+    """Attempts that were queued behind another came back, in this order: they never ran, and may be started again."""
+
+    orders: tuple[Order, ...]
+
+
+Event = Started | Output | Fed | Unkillable | NeverRan | Returned | Ended | Exited

@@ -5,9 +5,11 @@ An attempt is named by its key, ``JOB.STAGE.ATTEMPT`` (see hostler.ids); times a
 microseconds since the epoch and serve display only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from hostler.jobs import End, EndedProcess, Receipt, SentSignal, Usage
 
@@ -26,16 +28,18 @@ class Cause(StrEnum):
     HOST_RESTARTED = "host_restarted"  # the boot id changed; the exit status is unknown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What the agent asks a shim to run. The program is started without a shell."""
+class Order(NamedTuple):
+    """What the agent asks a shim to run. The program is started without a shell.
+
+    A tuple, as each attempt makes two: in the agent and in the shim (a frozen dataclass takes 2 us more for each).
+    """
 
     key: str
     argv: tuple[str, ...]
-    env: dict[str, str] = field(default_factory=dict)  # laid over the worker's own environment
-    cwd: str = ""  # empty: the worker's working directory
-    timeout_s: float = 0.0  # 0: no limit; counted from the start
     grace_s: float = 10.0  # between SIGTERM and SIGKILL when the timeout ends it
+    cwd: str = ""  # empty: the worker's working directory
+    env: Mapping[str, str] = MappingProxyType({})  # laid over the worker's own environment
+    timeout_s: float = 0.0  # 0: no limit; counted from the start
     output_bytes_max: int = 0  # 0: no limit; counts stdout and stderr together
     leftovers_wait: bool = False  # True: wait for the rest of the tree instead of ending it
     stdin: bool = False  # True: stdin is a pipe fed by `feed`; False: /dev/null
@@ -80,8 +84,10 @@ class Ended:
         return content
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote; unknown keys raise TypeError."""
+    def from_json(cls, value: dict[str, Any] | list[Any]) -> "Ended":
+        """Read what `to_json` wrote, or the fields of an `Exited`; anything else raises TypeError or KeyError."""
+        if isinstance(value, list):
+            return Exited(*value).ended()
         receipt = value["receipt"]
         return cls(
             **{
@@ -116,3 +122,70 @@ class Ended:
             dropped_bytes=self.dropped_bytes,
             ledger_bytes=self.ledger_bytes,
         )
+
+
+class Exited(NamedTuple):
+    """The end of an attempt that exited by itself, left nothing behind and was not touched by us: `Ended` in short.
+
+    In JSON it is the list of its fields, in order. Nearly every end of a short program is one, and writing,
+    reading and keeping it costs a fifth of an `Ended` with its receipt (5 us against 25 us for the three).
+    """
+
+    key: str
+    started_at_us: int
+    ended_at_us: int
+    exit_code: int
+    cpu_user_s: float
+    cpu_system_s: float
+    memory_bytes_max: int
+    processes: int
+    out_bytes: int
+    err_bytes: int
+    dropped_bytes: int
+    segment: str
+    ledger_offset: int
+    ledger_bytes: int
+
+    @property
+    def evidence(self) -> str:
+        """One sentence for people."""
+        return f"the program exited with code {self.exit_code} by itself"
+
+    def ended(self) -> Ended:
+        """Return the same in long."""
+        return Ended(
+            key=self.key,
+            started_at_us=self.started_at_us,
+            ended_at_us=self.ended_at_us,
+            exit_code=self.exit_code,
+            signal="",
+            cause=Cause.EXIT,
+            evidence=self.evidence,
+            receipt=Receipt(verified_by="wait", verified_at_us=self.ended_at_us),
+            usage=Usage(
+                cpu_user_s=self.cpu_user_s,
+                cpu_system_s=self.cpu_system_s,
+                memory_bytes_max=self.memory_bytes_max,
+                processes=self.processes,
+            ),
+            out_bytes=self.out_bytes,
+            err_bytes=self.err_bytes,
+            dropped_bytes=self.dropped_bytes,
+            segment=self.segment,
+            ledger_offset=self.ledger_offset,
+            ledger_bytes=self.ledger_bytes,
+        )
+
+
+def never_started(key: str, ended_at_us: int, cause: Cause, evidence: str, error: str) -> Ended:
+    """Return the end of an attempt whose program was never started."""
+    return Ended(
+        key=key,
+        started_at_us=0,
+        ended_at_us=ended_at_us,
+        exit_code=None,
+        signal="",
+        cause=cause,
+        evidence=evidence,
+        error=error,
+    )

@@ -106,8 +106,9 @@ class Journal:
             if each.seq <= mark:
                 raise ValueError(f"sequence {each.seq} of {each.key} is not above the mark {mark}")
             mark = each.seq
-        self._append(ACCEPTED, [list(each) for each in group])
-        self._note(ACCEPTED, [list(each) for each in group])
+        entries = list(group)  # in JSON, a tuple is a list
+        self._append(ACCEPTED, entries)
+        self._note(ACCEPTED, entries)
 
     def tombstone(self, key: str, seq: int) -> None:
         """Refuse an assignment before it comes, because its stop came first; the mark rises to its sequence.

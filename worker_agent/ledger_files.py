@@ -38,8 +38,11 @@ class LedgerFiles:
         if not segment or self._places.get(key) == (segment, offset):
             return
         self._places[key] = LedgerPlace(segment, offset)
-        self._keys.setdefault(segment, set()).add(key)
-        self.writes_to(segment)
+        keys = self._keys.get(segment)
+        if keys is None:
+            keys = self._keys[segment] = set()
+            self.writes_to(segment)
+        keys.add(key)
 
     def writes_to(self, segment: str) -> None:
         """Note that a living shim's latest segment is *segment*."""

@@ -103,28 +103,30 @@ def supervisor_died(record: AttemptRecord, segment: str, receipt: Receipt) -> En
 
 
 async def end_of_dead(
-    directory: Path, shim: int, key: str | None, unkillable: Callable[[str, tuple[EndedProcess, ...]], None]
-) -> Ended | None:
-    """End what a dead shim left and say how its attempt *key* ended; None: that was never started, or there is none.
+    directory: Path, shim: int, keys: Collection[str], unkillable: Callable[[str, tuple[EndedProcess, ...]], None]
+) -> dict[str, Ended]:
+    """End what a dead shim left and say how its attempts *keys* ended; one that is not in the answer never started.
 
-    The caller has proved the shim dead. Does not return while a process of the attempt lives: *unkillable* is
+    The caller has proved the shim dead. Does not return while a process of the attempts lives: *unkillable* is
     told of survivors once a minute.
     """
-    ended: Ended | None = None
-    found: tuple[AttemptRecord, str] | None = None
+    ends: dict[str, Ended] = {}
+    unfinished: list[tuple[AttemptRecord, str]] = []  # one, or more when exit frames did not fit on the disk
     identity: SegmentIdentity | None = None
     for path in segments_of(directory, shim):
-        segment = await asyncio.to_thread(scan_segment, path, {key} if key else ())
+        segment = await asyncio.to_thread(scan_segment, path, keys)
         identity = segment.identity or identity
         for record in segment.attempts:
-            if record.key == key:
-                ended, found = record.ended, (record, path.name)
+            if record.ended is not None:
+                ends[record.key] = record.ended
+            elif record.key in keys:
+                unfinished.append((record, path.name))
     while True:
-        receipt = await asyncio.to_thread(end_orphans, identity, {key} if key else (), WITHIN_S)
+        receipt = await asyncio.to_thread(end_orphans, identity, keys, WITHIN_S)
         if not receipt.survivors:
             break
-        if key is not None:
-            unkillable(key, receipt.survivors)
-    if ended is None and found is not None:
-        ended = supervisor_died(*found, receipt)
-    return ended
+        if unfinished:
+            unkillable(unfinished[-1][0].key, receipt.survivors)
+    for record, name in unfinished:
+        ends[record.key] = supervisor_died(record, name, receipt)
+    return ends

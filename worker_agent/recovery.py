@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Final
 
 from hostler.jobs import Receipt
+from worker_agent.attempt_events import NeverRan
 from worker_agent.attempts import Ended
 from worker_agent.ledger import Segment, SegmentIdentity, parse_segment_name, scan_segment, segment_name
 from worker_agent.orphans import end_of_dead, supervisor_died
 from worker_agent.process_tree import is_alive
-from worker_agent.runner import NeverRan, Runner
+from worker_agent.runner import Runner
 from worker_agent.shim_link import LinkLost, Message, ShimLink
 
 ANSWER_S: Final = 2.0  # for a shim to answer a hello, and to write its first frame
@@ -142,9 +143,9 @@ class Recovery:
         return None
 
     def _take_in(self, link: ShimLink, state: Message) -> None:
-        last = state["ended"]
-        if last is not None and last["key"] in self._open:
-            self._fates[last["key"]] = Recovered(key=last["key"], fate=Fate.ENDED, ended=Ended.from_json(last))
+        for ended in map(Ended.from_json, state["ended"]):
+            if ended.key in self._open:
+                self._fates[ended.key] = Recovered(key=ended.key, fate=Fate.ENDED, ended=ended)
         key = state["key"]
         if key in self._open:
             self._fates[key] = Recovered(key=key, fate=Fate.RUNNING)
@@ -175,10 +176,9 @@ class Recovery:
                     self._fates[record.key] = Recovered(key=record.key, fate=Fate.ENDED, ended=ended)
 
     async def _end_unfinished(self, shim: int, key: str) -> None:
-        ended = await end_of_dead(self._runner.segments_dir, shim, key, self._runner.unkillable)
+        ends = await end_of_dead(self._runner.segments_dir, shim, {key}, self._runner.unkillable)
         if key in self._open:
-            assert ended is not None
-            self._fates[key] = Recovered(key=key, fate=Fate.ENDED, ended=ended)
+            self._fates[key] = Recovered(key=key, fate=Fate.ENDED, ended=ends[key])
 
     # -- cleaning
 
@@ -190,7 +190,7 @@ class Recovery:
                     ledgers.place(record.key, segment.path.name, record.ledger_offset)
             ledgers.writes_to(segment.path.name)
         for shim in sorted(self._dead):
-            await end_of_dead(self._runner.segments_dir, shim, None, self._runner.unkillable)
+            await end_of_dead(self._runner.segments_dir, shim, (), self._runner.unkillable)
             ledgers.shim_gone(shim)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._runner.sockets_dir / f"shim-{shim}.sock")

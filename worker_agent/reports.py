@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from hostler.jobs import EndedProcess
-from worker_agent.attempts import Ended, Order
+from worker_agent.attempts import Ended, Exited, Order
 
 INLINE_LEDGER_BYTES_MAX = 8 * 1024  # a log up to this long travels in the report
 
@@ -43,7 +43,7 @@ class Held:
     state: HeldState = HeldState.WAITING
     started_at_us: int = 0
     pid: int = 0
-    ended: Ended | None = None
+    ended: Ended | Exited | None = None
     never_ran: bool = False
     refusal: str = ""
     survivors: tuple[EndedProcess, ...] = ()
@@ -53,6 +53,11 @@ class Held:
     ledger_bytes: int = 0  # of the log, as far as it is known
     pushed: int = 0  # of the log, sent on the stream that is up
     stored: int = 0  # of the log, durable at the coordinator
+
+    @property
+    def may_queue(self) -> bool:
+        """Whether it may wait in a shim behind another: what takes more slots or is fed has a shim of its own."""
+        return self.slots == 1 and self.order is not None and not self.order.stdin
 
     @property
     def log_done(self) -> bool:
@@ -119,19 +124,39 @@ class Assignments:
             self.slots_used += slots - held.slots
             held.slots = slots
 
-    def start_next(self) -> Order | None:
-        """Take the next attempt that has room; it counts as running from now on."""
-        held = self._next_waiting(self._waiting_slotless) or self._next_waiting(self._waiting)
-        if held is None or (self.slots_used + held.slots > self._slots and held.slots):
-            return None
+    def next_waiting(self) -> Held | None:
+        """Return the attempt whose turn it is: one that takes no slots, or the first of the others."""
+        return self._first(self._waiting_slotless) or self._first(self._waiting)
+
+    def has_room(self, held: Held, queued: int) -> bool:
+        """Say whether the slots let an attempt run beside those that run.
+
+        *queued* attempts count as running and wait behind another in the same shim. Each of them takes one slot
+        and gets it from the one before it, so they are left out of the count.
+        """
+        return not held.slots or self.slots_used - queued + held.slots <= self._slots
+
+    def start(self, held: Held) -> None:
+        """Take the attempt that `next_waiting` returned; it was handed to a shim and counts as running from now on."""
         (self._waiting if held.slots else self._waiting_slotless).popleft()
         held.state = HeldState.RUNNING
+        held.order = None
         self.slots_used += held.slots
-        order, held.order = held.order, None
-        return order
+
+    def returned(self, order: Order) -> None:
+        """The attempt did not run after all: it is the next that waits, or never runs when it was to be stopped."""
+        held = self.held.get(order.key)
+        if held is None or held.state is not HeldState.RUNNING:
+            return
+        if held.stopping:
+            self.prove_never_ran(order.key)
+            return
+        held.state, held.order = HeldState.WAITING, order
+        self.slots_used -= held.slots
+        self._waiting.appendleft(held)
 
     @staticmethod
-    def _next_waiting(queue: deque[Held]) -> Held | None:
+    def _first(queue: deque[Held]) -> Held | None:
         while queue and queue[0].state is not HeldState.WAITING:
             queue.popleft()
         return queue[0] if queue else None
@@ -178,7 +203,7 @@ class Assignments:
             held.survivors = survivors
             self._unsaid[key] = None
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: Ended | Exited) -> None:
         """Nothing of the attempt's tree is left."""
         held = self.held.get(ended.key)
         if held is None:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import contextlib
 import os
-import secrets
 import signal as signals
 import time
 from collections import deque
@@ -20,18 +19,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hostler.jobs import EndedProcess, Usage
-from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Started, Unkillable
-from worker_agent.attempts import Cause, Ended, Order
+from worker_agent.attempt_events import Event, Fed, Output, Returned, Started, Unkillable
+from worker_agent.attempts import Cause, Ended, Exited, Order, never_started
 from worker_agent.cgroups import Containment
 from worker_agent.ledger import segments_of
 from worker_agent.ledger_files import LedgerFiles
+from worker_agent.order_queues import Attempt, OrderQueues
 from worker_agent.orphans import end_of_dead
 from worker_agent.process_tree import is_alive
 from worker_agent.sampling import sample_trees
 from worker_agent.shim_link import LauncherLink, LinkLost, Message, ShimLink
-from worker_agent.shim_protocol import encode, order_to_json
-
-__all__ = ["Event", "Fed", "NeverRan", "Output", "ProcessCapReached", "Runner", "Started", "Unkillable"]
+from worker_agent.shim_protocol import order_to_json
 
 SHIMS_PER_GENERATION: Final = 1_000_000  # shim numbers are unique in a data directory
 CONNECT_S: Final = 5.0
@@ -46,21 +44,6 @@ _TRIES: Final = 3  # to make a shim, and to give an order to shims that die of i
 
 class ProcessCapReached(Exception):
     """`start` was refused: as many attempts run as the worker's process cap allows."""
-
-
-class _Attempt:
-    """An attempt that was started, or adopted, and has not ended."""
-
-    __slots__ = ("at", "discarded", "link", "order", "pid", "stop", "tries")
-
-    def __init__(self, order: Order | None) -> None:
-        self.order = order  # None: adopted from an earlier agent
-        self.link: ShimLink | None = None  # None: it waits for a shim
-        self.pid = 0
-        self.at = time.monotonic()
-        self.discarded = False  # True: nobody may hear of its end
-        self.stop: Message | None = None  # said again when a lost connection is made anew
-        self.tries = 0
 
 
 class Runner:
@@ -91,13 +74,14 @@ class Runner:
         self._launcher = LauncherLink(
             segments=self.segments_dir, sockets=runtime_dir, log=data_dir / "launcher.log", containment=containment
         )
-        self._attempts: dict[str, _Attempt] = {}
+        self._attempts: dict[str, Attempt] = {}
         self._waiting: deque[str] = deque()  # keys without a shim; at most process_cap
         self._links: dict[int, ShimLink] = {}
         self._idle: list[ShimLink] = []  # the last one is the warmest
-        self._forking = 0
+        self.queues = OrderQueues()
         self._last_shim = generation * SHIMS_PER_GENERATION
         self._owned: set[asyncio.Task[None]] = set()
+        self._forks: set[asyncio.Task[None]] = set()  # those of the owned that make shims
         self._closing = False
         self._emptied = asyncio.Event()
 
@@ -120,27 +104,45 @@ class Runner:
 
     # -- the caller's verbs
 
-    def start(self, order: Order) -> None:
-        """Hand *order* to a free warm shim or to a new one; `Started` or `Ended` follows.
+    def start(self, order: Order, *, leads: bool = False) -> None:
+        """Hand *order* to a free warm shim or to a new one; `Started`, `Ended` or `Exited` follows.
+
+        *leads*: others may be queued behind it by `start_behind`.
 
         Raises:
             ProcessCapReached: nothing was started.
             ValueError: an attempt of this key is known already.
         """
-        key = order.key
-        if key in self._attempts or self.ledgers.knows(key):
-            raise ValueError(f"attempt {key} is known already")
-        if len(self._attempts) >= self._process_cap:
+        if order.key not in self._attempts and len(self._attempts) - self.queues.queued >= self._process_cap:
             raise ProcessCapReached(f"{self._process_cap} attempts run")
-        self._attempts[key] = _Attempt(order)
+        self._note(order, leads)
         if self._idle:
-            self._run(self._idle.pop(), key)
+            self._run(self._idle.pop(), order.key)
         else:
-            self._waiting.append(key)
+            self._waiting.append(order.key)
             self._fork_more()
 
+    def start_behind(self, order: Order) -> bool:
+        """Queue *order* in the busy shim with the shortest queue; False when none has room, and nothing was done.
+
+        It starts when those before it have ended, or comes back as `Returned`.
+
+        Raises:
+            ValueError: an attempt of this key is known already.
+        """
+        link = self.queues.shortest()
+        if link is not None:
+            self._note(order, leads=True)
+            self._run(link, order.key)
+        return link is not None
+
+    def _note(self, order: Order, leads: bool) -> None:
+        if order.key in self._attempts or self.ledgers.knows(order.key):
+            raise ValueError(f"attempt {order.key} is known already")
+        self._attempts[order.key] = Attempt(order, leads=leads)
+
     def stop(self, key: str, *, grace_s: float, cause: Cause) -> bool:
-        """End the tree of an attempt; the answer is its `Ended` event with a receipt.
+        """End the tree of an attempt; the answer is its `Ended` event with a receipt, or `Returned`.
 
         SIGTERM and SIGCONT to every process, *grace_s* seconds of patience, SIGKILL; a grace of 0 is SIGKILL
         at once. A second call may only shorten the patience. False: no such attempt runs (it may have ended).
@@ -216,34 +218,32 @@ class Runner:
     # -- shims
 
     def _fork_more(self) -> None:
-        while self._forking < min(FORKS_AT_ONCE, len(self._waiting)) and not self._closing:
-            self._forking += 1
-            self.own(self._new_shim())
+        while len(self._forks) < min(FORKS_AT_ONCE, len(self._waiting)) and not self._closing:
+            fork = self.own(self._new_shim())
+            self._forks.add(fork)
+            fork.add_done_callback(self._forked)
+
+    def _forked(self, fork: asyncio.Task[None]) -> None:
+        self._forks.discard(fork)
+        self._fork_more()
 
     async def _new_shim(self) -> None:
         error: Exception | None = None
-        try:
-            for _ in range(_TRIES):
-                self._last_shim += 1
-                shim, nonce = self._last_shim, secrets.token_hex(16)
-                path = self.sockets_dir / f"shim-{shim}.sock"
-                try:
-                    pid, start_ticks = await self._launcher.fork(shim, nonce)
-                    link = ShimLink(shim=shim, pid=pid, start_ticks=start_ticks, nonce=nonce, path=path)
-                    self.admit(link, await link.hello(self.generation, CONNECT_S))
-                    return
-                except LinkLost as lost:
-                    error = lost
-            if self._waiting:
-                self._end_unstarted(self._waiting[0], Cause.NOT_STARTED, "no process could be made for it", str(error))
-        finally:
-            self._forking -= 1
-            self._fork_more()
+        for _ in range(_TRIES):
+            self._last_shim += 1
+            try:
+                self.admit(*await self._launcher.make(self._last_shim, self.generation, CONNECT_S))
+                return
+            except LinkLost as lost:
+                error = lost
+        if self._waiting:
+            self._end_unstarted(self._waiting[0], Cause.NOT_STARTED, "no process could be made for it", str(error))
 
     def admit(self, link: ShimLink, state: Message) -> None:
         """Take a connected shim in: it runs what it says it runs, or is free. Also used by recovery."""
         self._links[link.shim] = link
-        key = link.key = state["key"]
+        link.is_long = False
+        key = state["key"]
         if key is None:
             self._offer(link)
         else:
@@ -252,8 +252,9 @@ class Runner:
         link.attach(self._on_message, self._on_lost)
 
     def _adopt(self, link: ShimLink, key: str, state: Message) -> None:
-        attempt = self._attempts.setdefault(key, _Attempt(None))
+        attempt = self._attempts.setdefault(key, Attempt(None))
         attempt.link, attempt.pid = link, int(state["main_pid"])
+        self.queues.add(link, key, leads=False)
         self.ledgers.place(key, state["segment"], state["ledger_offset"])
         self._tell(attempt, Started(key, attempt.pid, int(state["started_at_us"])))
         if state["position"]:
@@ -267,7 +268,6 @@ class Runner:
         self.stop(key, grace_s=0.0, cause=Cause.DRAIN)
 
     def _offer(self, link: ShimLink) -> None:
-        link.key = None
         if self._waiting:
             self._run(link, self._waiting.popleft())
         elif self._closing:
@@ -279,10 +279,10 @@ class Runner:
     def _run(self, link: ShimLink, key: str) -> None:
         attempt = self._attempts[key]
         assert attempt.order is not None
-        link.key = key
         attempt.link = link
         attempt.at = time.monotonic()
-        link.send_raw(encode({"type": "run", "order": order_to_json(attempt.order)}))
+        self.queues.add(link, key, leads=attempt.leads)
+        link.send_order(order_to_json(attempt.order))
 
     def _retire(self, link: ShimLink) -> None:
         link.retired = True
@@ -303,7 +303,10 @@ class Runner:
     def _on_message(self, link: ShimLink, message: Message) -> None:
         kind = message["type"]
         if kind == "ended":
-            self._on_ended(link, Ended.from_json(message["ended"]))
+            self._on_ends(link, message["ended"])
+            return
+        if kind == "returned":
+            self._on_returned(link, message["keys"])
             return
         attempt = self._attempts.get(message.get("key", ""))
         if attempt is None or attempt.link is not link:
@@ -312,6 +315,7 @@ class Runner:
         if kind in ("started", "output"):
             self.ledgers.place(key, message["segment"], message["ledger_offset"])
         if kind == "started":
+            self.queues.runs_long(link)
             attempt.pid = int(message["pid"])
             self._tell(attempt, Started(key, attempt.pid, int(message["at_us"])))
         elif kind == "output":
@@ -326,17 +330,36 @@ class Runner:
         """Hand an event to the owner: for recovery, when it finds out late."""
         self._on_event(event)
 
-    def _tell(self, attempt: _Attempt, event: Event) -> None:
+    def _tell(self, attempt: Attempt, event: Event) -> None:
         if not attempt.discarded:
             self._on_event(event)
 
-    def _on_ended(self, link: ShimLink, ended: Ended) -> None:
+    def _on_ends(self, link: ShimLink, content: list[Any]) -> None:
+        ends = [Exited(*each) if type(each) is list else Ended.from_json(each) for each in content]
+        self.queues.ran(link)
         # The shim is free first, so that a start from within the event finds it warm.
-        if link.key == ended.key:
+        if self.queues.remove(link, [ended.key for ended in ends]):
             self._offer(link)
-        self.end(ended)
+        for ended in ends:
+            self.end(ended)
 
-    def end(self, ended: Ended) -> None:
+    def _on_returned(self, link: ShimLink, keys: list[str]) -> None:
+        keys = [key for key in keys if key in link.orders]
+        # Orders that crossed the news that the shim is busy for longer come back without it.
+        link.is_long = link.is_long or any(self._attempts[key].stop is None for key in keys)
+        if self.queues.remove(link, keys):
+            self._offer(link)
+        self._return(keys)
+
+    def _return(self, keys: list[str]) -> None:
+        """Tell of attempts that were queued and never ran."""
+        orders = tuple(order for key in keys if (order := self._attempts.pop(key).order) is not None)
+        if not self._attempts:
+            self._emptied.set()
+        if orders:
+            self._on_event(Returned(orders))
+
+    def end(self, ended: Ended | Exited) -> None:
         """Close an attempt and tell of it once. Also used by recovery."""
         attempt = self._attempts.pop(ended.key, None)
         if attempt is None:
@@ -352,25 +375,14 @@ class Runner:
     def _end_unstarted(self, key: str, cause: Cause, evidence: str, error: str = "") -> None:
         with contextlib.suppress(ValueError):
             self._waiting.remove(key)
-        now_us = time.time_ns() // 1000
-        self.end(
-            Ended(
-                key=key,
-                started_at_us=0,
-                ended_at_us=now_us,
-                exit_code=None,
-                signal="",
-                cause=cause,
-                evidence=evidence,
-                error=error,
-            )
-        )
+        self.end(never_started(key, time.time_ns() // 1000, cause, evidence, error))
 
     # -- lost shims
 
     def _on_lost(self, link: ShimLink) -> None:
         if link in self._idle:
             self._idle.remove(link)
+        self.queues.close(link)
         if link.shim in self._links:
             self.own(self._settle_lost(link))
 
@@ -386,14 +398,22 @@ class Runner:
                 continue
             self._readmit(link, state)
             return
-        key = link.key if link.key in self._attempts else None
-        ended = await end_of_dead(self.segments_dir, link.shim, key, self.unkillable)
-        if ended is not None:
-            self.end(ended)
-        elif key is not None:
-            # No `started` frame, and no shim that could still write one: it never ran, so it may run now.
-            self._requeue(key)
+        # What has no `started` frame, and no shim that could still write one, never ran: it may run now.
+        self._settle(link, await end_of_dead(self.segments_dir, link.shim, set(link.orders), self.unkillable), None)
         self._shim_is_gone(link)
+        self._fork_more()
+
+    def _settle(self, link: ShimLink, ends: dict[str, Ended], running: str | None) -> None:
+        """Close what a shim had when its connection was lost, but for what it still runs."""
+        keys = list(link.orders)
+        self.queues.remove(link, keys)
+        unstarted = [key for key in keys if key in self._attempts and key not in ends and key != running]
+        for ended in ends.values():
+            self.end(ended)
+        if unstarted:
+            # The one that was next keeps its place among those that run; if shims die of it, this ends.
+            self._requeue(unstarted[0])
+        self._return(unstarted[1:])
 
     def unkillable(self, key: str, survivors: tuple[EndedProcess, ...]) -> None:
         """Tell that somebody survives SIGKILL. Also used by recovery."""
@@ -402,13 +422,11 @@ class Runner:
             self._tell(attempt, Unkillable(key, survivors))
 
     def _readmit(self, link: ShimLink, state: Message) -> None:
-        lost_key = link.key
-        if state["ended"] is not None and state["ended"]["key"] == lost_key:
-            self.end(Ended.from_json(state["ended"]))
-        elif lost_key is not None and state["key"] != lost_key and lost_key in self._attempts:
-            # The order was lost on the way; this shim closed the old connection unread and will never run it.
-            self._requeue(lost_key)
+        # Orders that were lost on the way or waited: this shim has dropped them with the old connection.
+        ends = {ended.key: ended for ended in map(Ended.from_json, state["ended"])}
+        self._settle(link, ends, state["key"])
         self.admit(link, state)
+        self._fork_more()
 
     def _requeue(self, key: str) -> None:
         attempt = self._attempts[key]
@@ -421,7 +439,6 @@ class Runner:
             self._end_unstarted(key, Cause.NOT_STARTED, "the program was not started", error)
         else:
             self._waiting.appendleft(key)
-            self._fork_more()
 
     def _shim_is_gone(self, link: ShimLink) -> None:
         self._links.pop(link.shim, None)
@@ -433,11 +450,12 @@ class Runner:
 
     # -- ownership and the end
 
-    def own(self, work: Coroutine[Any, Any, None]) -> None:
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine for as long as it takes or until the runner closes."""
         owned = asyncio.get_running_loop().create_task(work)
         self._owned.add(owned)
         owned.add_done_callback(self._owned.discard)
+        return owned
 
     async def close(self, *, stop_jobs: bool) -> None:
         """Leave. With *stop_jobs* every attempt is ended first (cause drain, 10 s of grace) and every shim retired.
@@ -459,6 +477,8 @@ class Runner:
             await self._leave()
 
     async def _leave(self) -> None:
+        if self._forks:  # a shim nobody has connected to would stay for a minute
+            await asyncio.wait(self._forks, timeout=CONNECT_S)
         for link in self._idle:
             self._retire(link)
         self._idle.clear()

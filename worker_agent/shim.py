@@ -4,10 +4,15 @@ Role: a session of its own, child subreaper, in a cgroup of its own. It takes or
 over a unix socket, runs them one after another (see supervision), and keeps what it knows in its
 segment. With no agent it goes on: it reads the pipes and enforces time limits and caps.
 
-Fencing: a hello with a higher generation closes every older connection unread, and lower
-generations are refused from then on. So once a new agent has its answer, no older order can run.
+A few orders may wait here while one runs, so that the next begins at once, and ends may wait a
+moment for more of them: this is for programs of some milliseconds. When the one that runs turns
+out to be longer, the waiting ones are given back unrun. They never outlive their connection.
 
-It ends when it is retired, or 60 s after it became idle with no agent connected.
+Fencing: a hello with a higher generation closes every older connection unread, drops the orders
+that wait, and lower generations are refused from then on. So once a new agent has its answer, no
+older order can run.
+
+It ends when it is retired, or 3 s after it became idle with no agent connected.
 Limits: standard library only, single-threaded, one loop over epoll, no timers but the loop's.
 """
 
@@ -22,21 +27,26 @@ import signal
 import socket
 import struct
 import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from worker_agent.attempts import Cause
+from worker_agent.attempts import Cause, Order
 from worker_agent.cgroups import Cgroup, Containment
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
-from worker_agent.shim_protocol import Decoder, ProtocolError, encode, order_from_json
+from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
 from worker_agent.supervision import Phase, Supervision
 
-ORPHAN_S: Final = 60.0  # how long an idle shim waits for an agent
+ORPHAN_S: Final = 3.0  # how long an idle shim waits for an agent; what it knows is in its segment
 HELLO_S: Final = 5.0  # how long a connection may stay without a hello
 STRANGERS_MAX: Final = 16  # connections without a hello
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+GATHER_S: Final = 0.01  # how long ends wait for more of them, while more orders wait
+GATHER_BYTES: Final = 32 * 1024
 _PEER: Final = struct.Struct("iII")
+_EVENTS_MAX: Final = 16  # of one wait; Python makes room for 1,023 each time if it is not told
 _RECEIVE_BYTES: Final = 64 * 1024  # larger ones are mapped anew by malloc each time
 
 
@@ -73,7 +83,11 @@ class Shim:
         self._agent: _Connection | None = None
         self._strangers: dict[int, _Connection] = {}
         self._current: Supervision | None = None
-        self._last_ended = b""  # JSON of the last end: told again in `state`, in case it never arrived
+        self._queue: deque[Order] = deque()  # what runs next; at most QUEUE_MAX behind the one that runs
+        self._unsaid: list[bytes] = []  # JSON of ends that wait for more of them
+        self._due_unsaid = math.inf
+        # JSON of the last ends, told again in `state`: as many as can be on their way to an agent and never arrive.
+        self._last_ends: deque[bytes] = deque(maxlen=QUEUE_MAX + 1)
         self._retired = False
         self._poll = select.epoll()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -98,7 +112,7 @@ class Shim:
             due = self._next_due()
             # epoll counts in milliseconds and rounds up, so a deadline is never met too early.
             timeout = -1 if due == math.inf else max(0.0, due - monotonic())
-            for fd, _ in poll(timeout):
+            for fd, _ in poll(timeout, _EVENTS_MAX):
                 self._on_event(fd)
             # What became due by these events is seen in the next round, before its wait.
             if due <= (now := monotonic()):
@@ -114,14 +128,21 @@ class Shim:
         due = math.inf if self._agent is not None else self._orphan_until
         if current is not None:
             due = current.next_due()
+        if self._due_unsaid < due:
+            due = self._due_unsaid
         for stranger in self._strangers.values():
             due = min(due, stranger.until)
         return due
 
     def _tick(self, now: float) -> None:
-        if self._current is not None:
-            self._current.tick(now)
+        current = self._current
+        if current is not None:
+            current.tick(now)
+            if current.is_long and self._queue:
+                self._give_back(self._queue)
             self._check_over()
+        if now >= self._due_unsaid:
+            self._say_ends()
         for stranger in [each for each in self._strangers.values() if now >= each.until]:
             self._drop(stranger)
 
@@ -130,7 +151,7 @@ class Shim:
         if agent is not None and fd == agent.fd:
             self._on_agent(agent)
         elif fd == self._woken:
-            os.read(fd, 4096)
+            os.read(fd, 64)
             if current is not None:
                 current.reap()
                 self._check_over()
@@ -148,10 +169,43 @@ class Shim:
         current = self._current
         if current is None or current.phase is not Phase.OVER:
             return
+        self._note_end(current)
+        self._begin_next()
+
+    def _note_end(self, current: Supervision) -> None:
+        now = time.monotonic()
         self._current = None
-        self._orphan_until = time.monotonic() + ORPHAN_S
-        self._last_ended = current.ended_json
-        self._tell(current.ended_message())
+        self._orphan_until = now + ORPHAN_S
+        self._last_ends.append(current.ended_json)
+        if self._agent is not None:
+            self._unsaid.append(current.ended_json)
+            self._due_unsaid = min(self._due_unsaid, now + GATHER_S)
+
+    def _begin_next(self) -> None:
+        """Begin the next order, and say the ends that have gathered unless more of them are to be expected soon."""
+        while self._queue and self._current is None:
+            order = self._queue.popleft()
+            current = self._current = Supervision(
+                order, tree=self._tree, segment=self._segment, poll=self._poll, tell=self._tell_progress
+            )
+            current.begin(self._base_env, self._null, self._home)
+            if current.phase is Phase.OVER:
+                self._note_end(current)
+        # With the last order under way the agent may send more, which then are here before it ends.
+        if not self._queue or sum(map(len, self._unsaid)) > GATHER_BYTES:
+            self._say_ends()
+
+    def _say_ends(self) -> None:
+        ends, self._unsaid, self._due_unsaid = self._unsaid, [], math.inf
+        if ends:
+            self._tell(encode_ends(ends))
+
+    def _give_back(self, orders: Iterable[Order]) -> None:
+        """Tell that these orders of the queue never ran, and never run here."""
+        keys = [order.key for order in orders]
+        self._queue = deque(order for order in self._queue if order.key not in keys)
+        self._say_ends()
+        self._tell(encode({"type": "returned", "keys": keys}))
 
     # -- messages to the agent
 
@@ -199,7 +253,7 @@ class Shim:
             "start_ticks": self._identity.start_ticks,
             "generation": self._generation,
             "key": None,
-            "ended": json.loads(self._last_ended) if self._last_ended else None,
+            "ended": [json.loads(each) for each in self._last_ends],
         }
         current = self._current
         if current is not None:
@@ -228,6 +282,10 @@ class Shim:
         if self._agent is connection:
             self._agent = None
             self._orphan_until = time.monotonic() + ORPHAN_S
+            # Whoever comes next judges by `state` and the segment what never ran and how the others ended.
+            self._queue.clear()
+            self._unsaid.clear()
+            self._due_unsaid = math.inf
         connection.sock.close()
 
     def _receive(self, connection: _Connection) -> list[dict[str, Any]] | None:
@@ -292,11 +350,15 @@ class Shim:
     def _on_message(self, agent: _Connection, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "run":
-            self._begin(agent, message)
+            self._take_orders(agent, message)
         elif kind == "retire":
             self._retired = True
+            if self._queue:
+                self._give_back(self._queue)
         elif self._current is not None and message.get("key") == self._current.key:
             self._on_control(agent, self._current, kind, message)
+        elif kind == "stop" and (queued := [order for order in self._queue if order.key == message.get("key")]):
+            self._give_back(queued)
         # Anything else crossed the end of its attempt; the agent has `ended` by now.
 
     def _on_control(self, agent: _Connection, current: Supervision, kind: str, message: dict[str, Any]) -> None:
@@ -320,21 +382,21 @@ class Shim:
             self._tell_fed(current)
         self._check_over()
 
-    def _begin(self, agent: _Connection, message: dict[str, Any]) -> None:
+    def _take_orders(self, agent: _Connection, message: dict[str, Any]) -> None:
         try:
-            order = order_from_json(message["order"])
+            orders = [order_from_json(each) for each in message["orders"]]
         except (KeyError, TypeError):
-            order = None
-        if order is None or self._current is not None or self._retired:
-            # An agent hands out one order at a time. A broken connection makes it look at our state again.
+            orders = []
+        room = QUEUE_MAX - len(self._queue) + (self._current is None)
+        if not 0 < len(orders) <= room or self._retired:
+            # Not what our agent does. A broken connection makes it look at our state again.
             self._drop(agent)
             return
-        self._last_ended = b""
-        self._current = Supervision(
-            order, tree=self._tree, segment=self._segment, poll=self._poll, tell=self._tell_progress
-        )
-        self._current.begin(self._base_env, self._null, self._home)
-        self._check_over()
+        self._queue.extend(orders)
+        if self._current is None:
+            self._begin_next()
+        elif self._current.is_long:
+            self._give_back(orders)
 
     def close(self) -> None:
         """Give everything back: socket, segment, cgroup."""

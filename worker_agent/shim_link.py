@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker_agent.cgroups import Containment
-from worker_agent.shim_protocol import Decoder, ProtocolError, encode
+from worker_agent.shim_protocol import Decoder, ProtocolError, encode, encode_orders
 
 FORK_S: Final = 10.0  # for the launcher to fork and answer
 Message = dict[str, Any]
@@ -66,7 +66,9 @@ class ShimLink:
         self.shim, self.pid, self.start_ticks = shim, pid, start_ticks
         self.nonce = nonce
         self.path = path
-        self.key: str | None = None  # the attempt it runs, as far as the agent knows
+        self.orders: dict[str, None] = {}  # attempts given to it and not known to be over; it runs them in this order
+        self.queue_max = 0  # how many may wait behind the first, by how short the latest were
+        self.is_long = False  # True: what it runs now is long, so nothing may wait behind it
         self.idle_since = 0.0
         self.retired = False
         self._on_message: Callable[[ShimLink, Message], None] | None = None
@@ -74,6 +76,7 @@ class ShimLink:
         self._early: list[Message] = []  # a shim has one attempt, so these are few
         self._protocol: _MessageProtocol | None = None
         self._state: asyncio.Future[Message] | None = None
+        self._unsent: list[str] = []  # JSON of orders of this turn of the loop
 
     async def hello(self, generation: int, within_s: float) -> Message:
         """Connect, fence older agents out, and return the shim's `state`.
@@ -130,10 +133,29 @@ class ShimLink:
 
     def send(self, message: Message) -> None:
         """Send; what a lost connection swallows is found again by `state` or in the segment."""
-        self.send_raw(encode(message))
+        self._send_orders()  # first, for the message may be about one of them
+        self._write(encode(message))
 
-    def send_raw(self, content: bytes) -> None:
-        """Send a message that is encoded already."""
+    @property
+    def is_gathering(self) -> bool:
+        """Whether a message with orders goes out at the end of this turn of the event loop anyway."""
+        return bool(self._unsent)
+
+    def send_order(self, order_json: str) -> None:
+        """Send an order; those of one turn of the event loop travel in one message.
+
+        So nothing waits here when a lost connection is made anew, which takes more than a turn.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_orders)
+        self._unsent.append(order_json)
+
+    def _send_orders(self) -> None:
+        if self._unsent:
+            orders, self._unsent = self._unsent, []
+            self._write(encode_orders(orders))
+
+    def _write(self, content: bytes) -> None:
         if self._protocol is not None and self._protocol.transport is not None:
             self._protocol.transport.write(content)
 
@@ -157,8 +179,15 @@ class LauncherLink:
         self._asked: dict[int, asyncio.Future[Message]] = {}
         self._starting = asyncio.Lock()
 
-    async def fork(self, shim: int, nonce: str) -> tuple[int, int]:
-        """Fork a shim and return its (pid, start ticks). Raises LinkLost with the reason when it cannot."""
+    async def make(self, shim: int, generation: int, within_s: float) -> tuple[ShimLink, Message]:
+        """Fork a shim and return a connection to it and its state. Raises LinkLost with the reason when it cannot."""
+        nonce = secrets.token_hex(16)
+        pid, start_ticks = await self._fork(shim, nonce)
+        path = self._sockets / f"shim-{shim}.sock"
+        link = ShimLink(shim=shim, pid=pid, start_ticks=start_ticks, nonce=nonce, path=path)
+        return link, await link.hello(generation, within_s)
+
+    async def _fork(self, shim: int, nonce: str) -> tuple[int, int]:
         async with self._starting:
             if self._protocol is None:
                 await self._start()

@@ -4,18 +4,24 @@ Limits: standard library only. A message is at most 4 MiB; who sends a longer on
 
     agent -> launcher   fork {shim, nonce}
     launcher -> agent   forked {shim, pid, start_ticks} | not_forked {shim, error}
-    agent -> shim       hello {generation, nonce} first, then run {order}, stop {key, grace_s, cause},
+    agent -> shim       hello {generation, nonce} first, then run {orders}, stop {key, grace_s, cause},
                         signal {key, signal}, feed {key, offset, content (base64), eof}, retire {}
-    shim -> agent       state {...} as the answer to hello, started, output, fed, unkillable, ended {ended}
+    shim -> agent       state {...} as the answer to hello, started, output, fed, unkillable,
+                        ended {ended: the ends, in order}, returned {keys: queued orders that never ran}
+
+A message wakes a process, and that costs as much as starting the program did. So orders and ends travel in lists:
+a shim keeps a short queue of what it runs next, and tells several ends at once.
 """
 
 import json
 import struct
+from collections.abc import Collection
 from typing import Any, Final
 
 from worker_agent.attempts import Order
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+QUEUE_MAX: Final = 8  # orders that may wait in a shim behind the one that runs
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of a unix socket, without its final zero
 _LENGTH: Final = struct.Struct("<I")
 
@@ -38,9 +44,14 @@ def encode_raw(content: bytes) -> bytes:
     return _LENGTH.pack(len(content)) + content
 
 
-def encode_ended(ended_json: bytes) -> bytes:
-    """Return an `ended` message around JSON made once for the exit frame."""
-    return encode_raw(b'{"type":"ended","ended":' + ended_json + b"}")
+def encode_ends(ends_json: Collection[bytes]) -> bytes:
+    """Return an `ended` message around JSON made once for the exit frames."""
+    return encode_raw(b'{"type":"ended","ended":[' + b",".join(ends_json) + b"]}")
+
+
+def encode_orders(orders_json: Collection[str]) -> bytes:
+    """Return a `run` message of what `order_to_json` made."""
+    return encode_raw(f'{{"type":"run","orders":[{",".join(orders_json)}]}}'.encode())
 
 
 class Decoder:
@@ -73,15 +84,19 @@ class Decoder:
         return messages
 
 
-def order_to_json(order: Order) -> dict[str, Any]:
-    """Return an order as plain JSON types; default values are left out."""
-    content: dict[str, Any] = {"key": order.key, "argv": order.argv, "grace_s": order.grace_s}
-    for name in ("env", "cwd", "timeout_s", "output_bytes_max", "leftovers_wait", "stdin"):
-        if value := getattr(order, name):
-            content[name] = value
-    return content
+_DEFAULTS: Final = Order("", ())[3:]
 
 
-def order_from_json(content: dict[str, Any]) -> Order:
-    """Read what `order_to_json` made. Raises TypeError or KeyError for anything else."""
-    return Order(**{**content, "argv": tuple(content["argv"])})
+def order_to_json(order: Order) -> str:
+    """Return an order as the JSON list of its fields; what is left out at the end has its default value."""
+    if order[3:] == _DEFAULTS:
+        return _dumps(order[:3])
+    return _dumps((*order[:4], dict(order.env), *order[5:]))
+
+
+def order_from_json(content: list[Any]) -> Order:
+    """Read what `order_to_json` made. Raises TypeError for anything else."""
+    if type(content) is not list or not 2 <= len(content) <= len(Order._fields) or type(content[1]) is not list:
+        raise TypeError("not an order")
+    content[1] = tuple(content[1])
+    return Order(*content)

@@ -158,7 +158,9 @@ class Parts:
     async def end(self, *, patience_s: float = PATIENCE_S) -> None:
         """End every part, stage by stage, and close the pipes. Ending twice is legal."""
         for stage in Stage:
-            await self.end_stage(stage, patience_s=patience_s)
+            # To a worker SIGTERM means "leave your jobs to the next agent"; the end of a cluster is none of that.
+            number = signal.SIGINT if stage is Stage.WORKERS else signal.SIGTERM
+            await self.end_stage(stage, signal_number=number, patience_s=patience_s)
         while self._pipes:
             _, pipe = self._pipes.popitem()
             for descriptor in pipe:

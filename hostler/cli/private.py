@@ -62,7 +62,7 @@ async def supervise(plan: Plan) -> None:
             failure = parts.gave_up.result()
             os.write(plan.status_fd, json.dumps({"message": failure.message, "hint": failure.hint}).encode())
     finally:
-        await parts.end_stage(Stage.WORKERS)
+        await parts.end_stage(Stage.WORKERS, signal_number=signal.SIGINT)
         # What the coordinator keeps is about to be removed: it need not put it in order.
         await parts.end_stage(Stage.COORDINATOR, signal_number=signal.SIGKILL)
         await parts.end()

@@ -175,7 +175,7 @@ class _Up:
         jobs = f"{count} running job{'' if count == 1 else 's'}, " if count else ""
         say(f"stopping {jobs}gateway, workers and coordinator")
         await parts.end_stage(Stage.GATEWAY)
-        await parts.end_stage(Stage.WORKERS)
+        await parts.end_stage(Stage.WORKERS, signal_number=signal.SIGINT)
         if parts.pid(COORDINATOR):
             if self._stopping:
                 await self._report(client, self._stopping)

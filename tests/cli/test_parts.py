@@ -26,7 +26,8 @@ if "sentence" in settings:
     print("hostler part: " + settings["sentence"], file=sys.stderr)
 if "exit" in settings:
     sys.exit(settings["exit"])
-signal.signal(signal.SIGTERM, signal.SIG_IGN if settings.get("deaf") else lambda *_: os.write(wake_w, b"x"))
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN if settings.get("deaf") else lambda *_: os.write(wake_w, b"x"))
 wake_r, wake_w = os.pipe()
 say(f"started {os.getpid()}")
 readable, _, _ = select.select([wake_r, settings["parent_fd"]], [], [])

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hostler import frames
 from worker_agent.attempt_events import Event
-from worker_agent.attempts import Ended, Order
+from worker_agent.attempts import Ended, Exited, Order
 from worker_agent.cgroups import Containment
 from worker_agent.process_tree import boot_id, process_name, read_stat
 from worker_agent.runner import Runner
@@ -55,8 +55,9 @@ class Bench:
         process_cap: int = 512,
         idle_surplus_s: float = 60.0,
         containment: Containment = Containment.AUTO,
+        on_event: Callable[[Event], None] | None = None,
     ) -> Runner:
-        """Return the runner of the next agent; enter it before use."""
+        """Return the runner of the next agent; enter it before use. *on_event* hears instead of this bench."""
         self.generation += 1
         runner = Runner(
             data_dir=self.place / "worker",
@@ -64,13 +65,16 @@ class Bench:
             generation=self.generation,
             boot_id=boot_id(),
             slots=slots,
-            on_event=self.events.append,
+            on_event=on_event or self._note,
             process_cap=process_cap,
             idle_surplus_s=idle_surplus_s,
             containment=containment,
         )
         self._cgroup_prefixes.append(runner._launcher._cgroup_prefix)
         return runner
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event.ended() if isinstance(event, Exited) else event)
 
     def key(self, name: str) -> str:
         """Return an attempt key that no other test uses."""

@@ -1,5 +1,6 @@
 """One shim, spoken to directly: fencing, strangers, and a life without an agent."""
 
+import json
 import os
 import socket
 import subprocess
@@ -11,10 +12,18 @@ from typing import Any
 
 import pytest
 
+from hostler import frames
 from worker_agent import shim as shim_module
-from worker_agent.attempts import Ended, Order
+from worker_agent.attempts import Cause, Ended, Exited, Order
 from worker_agent.ledger import scan_segment
-from worker_agent.shim_protocol import Decoder, ProtocolError, encode, order_from_json, order_to_json
+from worker_agent.shim_protocol import (
+    Decoder,
+    ProtocolError,
+    encode,
+    encode_orders,
+    order_from_json,
+    order_to_json,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,22 +36,29 @@ class Line:
         self.sock.settimeout(10)
         self._decoder = Decoder()
         self._waiting: list[dict[str, Any]] = []
+        self._ends: list[Ended] = []
 
     def say(self, **message: Any) -> None:
         """Send one message."""
         self.sock.sendall(encode(message))
 
-    def hear(self, kind: str) -> dict[str, Any]:
-        """Return the next message of this kind, leaving out others. Raises EOFError at the end of the connection."""
+    def hear(self, *kinds: str) -> dict[str, Any]:
+        """Return the next message of these kinds, leaving out others. Raises EOFError at the end of the connection."""
         while True:
             while self._waiting:
                 message = self._waiting.pop(0)
-                if message["type"] == kind:
+                if message["type"] in kinds:
                     return message
             content = self.sock.recv(65536)
             if not content:
                 raise EOFError
             self._waiting += self._decoder.feed(content)
+
+    def hear_end(self) -> Ended:
+        """Return the next end; ends that came with others in one message are returned one by one."""
+        if not self._ends:
+            self._ends = [Ended.from_json(each) for each in self.hear("ended")["ended"]]
+        return self._ends.pop(0)
 
     def is_closed(self) -> bool:
         """Say whether the other side has closed, reading away what it had sent."""
@@ -120,19 +136,25 @@ def one(place: Path) -> Iterator[OneShim]:
 
 def run_bytes(key: str, *argv: str) -> bytes:
     """Return an order as it is sent."""
-    return encode({"type": "run", "order": order_to_json(Order(key=key, argv=argv))})
+    return encode_orders([order_to_json(Order(key=key, argv=argv))])
+
+
+def run_all(line: Line, orders: list[Order]) -> None:
+    """Send orders in one message."""
+    line.sock.sendall(encode_orders([order_to_json(order) for order in orders]))
 
 
 def run(line: Line, key: str, *argv: str, **options: Any) -> None:
     """Send an order."""
-    line.say(type="run", order=order_to_json(Order(key=key, argv=argv, **options)))
+    line.sock.sendall(encode_orders([order_to_json(Order(key=key, argv=argv, **options))]))
 
 
 def test_an_order_survives_its_journey() -> None:
     """Values and defaults alike."""
     order = Order(key="k", argv=("a", "b"), env={"x": "y"}, cwd="/", timeout_s=1.5, output_bytes_max=3, stdin=True)
-    assert order_from_json(order_to_json(order)) == order
-    assert order_from_json(order_to_json(Order(key="k", argv=()))) == Order(key="k", argv=())
+    shorter = [Order(key="k", argv=()), Order(key="k", argv=("a",), cwd="/"), Order(key="k", argv=(), env={"x": "y"})]
+    for each in (order, *shorter):
+        assert order_from_json(json.loads(order_to_json(each))) == each
 
 
 @pytest.mark.parametrize("noise", [b"\xff\xff\xff\x7f", b"\x02\0\0\0no", b"\x02\0\0\0[]", b"\x02\0\0\0{}"])
@@ -161,14 +183,14 @@ def test_a_higher_generation_closes_the_older_agent_unread(one: OneShim) -> None
 
     state = new.hear("state")
 
-    if state["key"] is None and state["ended"] is None:
+    if state["key"] is None and not state["ended"]:
         assert old.is_closed()
         run(new, "next.0.1", "true")
-        assert new.hear("ended")["ended"]["key"] == "next.0.1"
+        assert new.hear_end().key == "next.0.1"
         assert not (one.place / "ran").exists()
     else:
         # It was read before the hello: then the new agent is told of it, which is as good.
-        assert "late.0.1" in (state["key"], (state["ended"] or {}).get("key"))
+        assert "late.0.1" in (state["key"], *(Ended.from_json(each).key for each in state["ended"]))
     assert state["generation"] == 2
 
 
@@ -179,7 +201,7 @@ def test_a_lower_generation_is_refused(one: OneShim) -> None:
     old.sock.sendall(encode({"type": "hello", "generation": 4, "nonce": "secret"}) + run_bytes("old.0.1", "true"))
     assert old.is_closed()
     run(agent, "a.0.1", "true")
-    assert agent.hear("ended")["ended"]["key"] == "a.0.1"
+    assert agent.hear_end().key == "a.0.1"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +209,7 @@ def test_a_lower_generation_is_refused(one: OneShim) -> None:
     [
         {"type": "hello", "generation": 9, "nonce": "wrong"},
         {"type": "hello", "generation": "9", "nonce": "secret"},
-        {"type": "run", "order": {"key": "x.0.1", "argv": ["true"]}},
+        {"type": "run", "orders": [["x.0.1", ["true"]]]},
         {"type": "retire"},
     ],
 )
@@ -198,27 +220,31 @@ def test_a_stranger_is_not_listened_to(one: OneShim, message: dict[str, Any]) ->
     stranger.say(**message)
     assert stranger.is_closed()
     run(agent, "a.0.1", "true")
-    assert agent.hear("ended")["ended"]["exit_code"] == 0
+    assert agent.hear_end().exit_code == 0
 
 
 def test_a_silent_stranger_is_cut_off(one: OneShim) -> None:
     """Half a hello keeps a place only for a few seconds."""
+    one.agent(1)  # without an agent the shim itself would end before
     stranger = one.connect()
     stranger.sock.sendall(b"\x10\0\0\0half")
     stranger.sock.settimeout(shim_module.HELLO_S + 5)
     assert stranger.is_closed()
 
 
-@pytest.mark.parametrize("order", [{"argv": ["true"]}, {"key": "a.0.1"}, {"key": "a.0.1", "argv": ["true"], "x": 1}])
-def test_an_order_that_makes_no_sense_starts_nothing(one: OneShim, order: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "orders",
+    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(8)]], [], "x", None],
+)
+def test_an_order_that_makes_no_sense_starts_nothing(one: OneShim, orders: Any) -> None:
     """The connection is closed, the shim is of use to the next."""
     agent, _ = one.agent(1)
-    agent.say(type="run", order=order)
+    agent.say(type="run", orders=orders)
     assert agent.is_closed()
     again, state = one.agent(1)
-    assert (state["key"], state["ended"]) == (None, None)
+    assert (state["key"], state["ended"]) == (None, [])
     run(again, "b.0.1", "true")
-    assert again.hear("ended")["ended"]["key"] == "b.0.1"
+    assert again.hear_end().key == "b.0.1"
 
 
 def test_an_attempt_goes_on_without_its_agent(one: OneShim) -> None:
@@ -230,22 +256,26 @@ def test_an_attempt_goes_on_without_its_agent(one: OneShim) -> None:
     agent.sock.close()
 
     again, state = one.agent(2)
-    assert (state["key"], state["ended"]) == ("a.0.1", None)
-    ended = again.hear("ended")["ended"]
+    assert (state["key"], state["ended"]) == ("a.0.1", [])
+    ended = again.hear_end()
 
-    assert (ended["cause"], ended["signal"], ended["out_bytes"]) == ("timeout", "SIGKILL", len("before\nafter\n"))
+    assert (ended.cause, ended.signal, ended.out_bytes) == (Cause.TIMEOUT, "SIGKILL", len("before\nafter\n"))
     again.sock.close()
     _, state = one.agent(3)
-    assert state["ended"] == ended
+    assert state["ended"] == [ended.to_json()]
 
 
 def test_a_plain_exit_says_every_field_of_an_end(one: OneShim) -> None:
     """The quick way to write it leaves nothing out and adds nothing."""
     agent, _ = one.agent(1)
     run(agent, "a.0.1", "/bin/sh", "-c", "echo x; exit 4")
-    ended = agent.hear("ended")["ended"]
-    assert Ended.from_json(ended).to_json() == ended
-    assert (ended["exit_code"], ended["out_bytes"], ended["usage"]["processes"]) == (4, 2, 1)
+    (content,) = agent.hear("ended")["ended"]
+    assert list(Exited(*content)) == content
+    ended = Exited(*content).ended()
+    assert Ended.from_json(content) == Ended.from_json(ended.to_json()) == ended
+    assert (ended.cause, ended.exit_code, ended.out_bytes, ended.usage.processes) == (Cause.EXIT, 4, 2, 1)
+    assert (ended.segment, ended.ledger_bytes) == ("shim-1.1.segment", 2 + frames.HEADER_BYTES)
+    assert 0 < ended.started_at_us <= ended.ended_at_us == ended.receipt.verified_at_us
 
 
 def test_an_idle_shim_without_an_agent_ends(place: Path) -> None:
@@ -272,12 +302,11 @@ def _check_full_disk(place: Path) -> None:
     one = OneShim(place)
     line, _ = one.agent(1)
     run(line, "a.0.1", "/bin/sh", "-c", "head -c 1000000 /dev/zero; exit 3")
-    ended = line.hear("ended")["ended"]
+    ended = line.hear_end()
     one.close()
 
     (record,) = scan_segment(place / "segments/shim-1.1.segment").attempts
-    assert record.ended is not None
-    assert record.ended.to_json() == ended
-    assert ended["exit_code"] == 3
-    assert ended["out_bytes"] > 0
-    assert ended["out_bytes"] + ended["dropped_bytes"] == 1_000_000
+    assert record.ended == ended
+    assert ended.exit_code == 3
+    assert ended.out_bytes > 0
+    assert ended.out_bytes + ended.dropped_bytes == 1_000_000
