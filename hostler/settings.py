@@ -104,12 +104,19 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         config = Path(os.environ[CONFIG_VARIABLE])
     from_file = _read_file(config) if config is not None else {}
     given = {name: os.fspath(v) if isinstance(v, Path) else v for name, v in flags.items() if v is not None}
+    from_environment = _read_environment(os.environ)
     try:
-        return msgspec.convert(from_file | _read_environment(os.environ) | given, Settings, strict=False)
+        return msgspec.convert(from_file | from_environment | given, Settings, strict=False)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
-        name = place.rstrip("`")
-        raise InvalidRequest(f"setting {name}: {message[:1].lower()}{message[1:]}", field=name) from error
+        name = place.rstrip("`").partition("[")[0].partition(".")[0]
+        source = "given as a flag"
+        if name not in given:
+            source = f"from {ENVIRONMENT_PREFIX}{name.upper()}" if name in from_environment else f"from {config}"
+        raise InvalidRequest(
+            f"setting {name} ({source}): {message[:1].lower()}{message[1:]}; docs/settings.md lists the settings",
+            field=name,
+        ) from error
 
 
 def from_arguments(arguments: list[str]) -> Settings:

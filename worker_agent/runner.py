@@ -291,7 +291,7 @@ class Runner:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(min(_HOUSEKEEPING_S, self._idle_surplus_s))
-            # The coldest are at the front.
+            self._launcher.reap()
             limit = time.monotonic() - self._idle_surplus_s
             surplus = sum(not link.retired for link in self._links.values()) - self._slots
             while surplus > 0 and self._idle and self._idle[0].idle_since < limit:

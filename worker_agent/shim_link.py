@@ -207,6 +207,11 @@ class LauncherLink:
             raise LinkLost(str(message["error"]))
         return int(message["pid"]), int(message["start_ticks"])
 
+    def reap(self) -> None:
+        """Take the status of a launcher that has ended, so that no zombie stays; the next fork starts another."""
+        if self._process is not None:
+            self._process.poll()
+
     async def _start(self) -> None:
         before, self._process = self._process, None
         if before is not None:

@@ -42,6 +42,8 @@ def error_from_call(error: grpc.aio.AioRpcError) -> HostlerError:
         return from_code(trailers[CODE_KEY], text, field=trailers.get(FIELD_KEY, ""))
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"the coordinator cannot be reached: {text}")
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return Unavailable(f"what answers there is no hostler coordinator: {text}")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("the coordinator did not answer in time")
     return InternalError(f"{error.code().name}: {text}")
