@@ -42,10 +42,10 @@ async def as_nobody(address: str) -> AsyncIterator[str]:
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         child = await asyncio.create_subprocess_exec(
-            *("/bin/bash", "-c", script),
+            # Not `user=`: next to gRPC that forks in a way that loses some of the children.
+            *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "/bin/bash", "-c", script),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            user=NOBODY,
             cwd="/",
             start_new_session=True,
         )
