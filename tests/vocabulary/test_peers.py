@@ -20,7 +20,9 @@ def connection_from(uid: int, family: socket.AddressFamily) -> Iterator[socket.s
     with socket.create_server((host, 0), family=family) as listener:
         listener.settimeout(10)
         script = f"exec 3<>/dev/tcp/{host}/{listener.getsockname()[1]} && read -u 3"
-        with subprocess.Popen(["/bin/bash", "-c", script], user=uid, cwd="/") as child:
+        # Not `user=`: next to gRPC that forks in a way that loses some of the children.
+        command = ["setpriv", f"--reuid={uid}", "/bin/bash", "-c", script]
+        with subprocess.Popen(command, cwd="/") as child:
             try:
                 ours, _ = listener.accept()
                 with ours:
