@@ -52,11 +52,11 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open('up', 'w').write('up\\n')
 import time
 def storm(depth):
-    for _ in range(200):
+    for _ in range(35):  # some 1,200 processes in all: a storm, and not the end of the machine
         try:
             if os.fork() == 0:
                 if depth: storm(depth - 1)
-                while True: time.sleep(0.05)
+                while True: time.sleep(1)
         except OSError:
             pass
         time.sleep(0.002)
