@@ -21,6 +21,7 @@ FAMILY_CHARACTERS_MAX = 50
 DURATION_S_MAX = 10 * 365 * 86400.0
 PRIORITY_MAX = 1000
 SUBMIT_ITEMS_MAX = 10_000
+UNPROVED_CAUSES = frozenset({"worker_lost", "supervisor_died", "lease"})  # the end was concluded, not seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class Receipt:
     signals: tuple[SentSignal, ...] = ()
     ended: tuple[EndedProcess, ...] = ()  # at most 1,000 are named
     survivors: tuple[EndedProcess, ...] = ()
-    verified_by: str = ""  # "wait" (ECHILD of a subreaper), "cgroup", "wait+cgroup", "search"
+    verified_by: str = ""  # "wait" (ECHILD of a subreaper), "wait+cgroup", "search+cgroup"; empty: nothing proves it
     verified_at_us: int = 0
 
 
@@ -109,6 +110,11 @@ class End:
     err_bytes: int = 0
     dropped_bytes: int = 0  # cut by the cap or a full disk; the ledger says so too
     ledger_bytes: int = 0
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether it is known that no process of the tree lives: proved, or it never ran, or its host was restarted."""
+        return bool(self.receipt.verified_by) or self.cause not in UNPROVED_CAUSES
 
 
 class LogStatus(IntEnum):

@@ -24,6 +24,8 @@ from worker_agent.process_tree import NAMED_MAX, process_name, read_stat, send
 WITHIN_S: Final = 60.0  # until survivors are called unkillable
 _EMPTY_PASSES: Final = 3
 _PAUSE_S: Final = 0.005
+# How a process can hide from the search, with a cgroup (only root can leave it) and without.
+_HIDING: Final = {True: "had left its cgroup and cleared its environment", False: "had cleared its environment"}
 
 
 def marked(keys: Collection[str]) -> list[int]:
@@ -47,7 +49,8 @@ def _is_marked(pid: int, wanted: Collection[bytes]) -> bool:
 def end_orphans(identity: SegmentIdentity | None, keys: Collection[str], within_s: float) -> Receipt:
     """SIGKILL what is left of a dead shim's attempts; `survivors` names what still lives after *within_s* seconds.
 
-    Proof: three passes in a row that find nobody, by cgroup and by environment.
+    Three passes in a row that find nobody, by cgroup and by environment. Without a cgroup that is no proof: a
+    process that left the session and cleared its environment is not found, so the receipt does not say verified.
     """
     cgroup = Cgroup(identity.cgroup, freezer=identity.freezer) if identity and identity.cgroup else None
     wanted = {b"HOSTLER_ATTEMPT=" + os.fsencode(key) for key in keys}
@@ -80,8 +83,8 @@ def end_orphans(identity: SegmentIdentity | None, keys: Collection[str], within_
         signals=(SentSignal(signal="SIGKILL", at_us=at_us, processes=len(names)),) if names else (),
         ended=tuple(EndedProcess(pid=pid, name=name) for pid, name in names.items() if pid not in left),
         survivors=survivors,
-        verified_by="search+cgroup" if cgroup is not None else "search",
-        verified_at_us=time.time_ns() // 1000,
+        verified_by="search+cgroup" if cgroup is not None else "",
+        verified_at_us=time.time_ns() // 1000 if cgroup is not None else 0,
     )
 
 
@@ -90,11 +93,12 @@ def supervisor_died(record: AttemptRecord, segment: str, receipt: Receipt) -> En
     return Ended(
         key=record.key,
         started_at_us=record.started_at_us,
-        ended_at_us=receipt.verified_at_us,
+        ended_at_us=receipt.verified_at_us or time.time_ns() // 1000,
         exit_code=None,
         signal="",
         cause=Cause.SUPERVISOR_DIED,
-        evidence=f"the process that watched over the program was killed; {len(receipt.ended)} processes were ended",
+        evidence=f"the process that watched over the program was killed; {len(receipt.ended)} processes were ended; "
+        f"one that {_HIDING[bool(receipt.verified_by)]} would not have been found",
         receipt=receipt,
         segment=segment,
         ledger_offset=record.ledger_offset,

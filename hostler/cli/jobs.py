@@ -255,7 +255,7 @@ def _stop_text(was: Job | HostlerError, end: Job) -> str:
         return f"had ended before ({state_text(end)})"
     if end.end is None or not end.started_at_us:
         return f"{state_text(end)}; it had not started"
-    return f"{state_text(end)}; {receipt_text(end.end.receipt)}"
+    return f"{state_text(end)}; {receipt_text(end.end)}"
 
 
 async def _or_error(call: Awaitable[Job]) -> Job | HostlerError:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hostler.cli.failures import Failure
-from hostler.jobs import Job, LogStatus, Progress, Receipt
+from hostler.jobs import End, Job, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
 from hostler.workers import Worker, WorkerState
 
@@ -84,15 +84,16 @@ def state_text(job: Job | Progress) -> str:
     return outcome
 
 
-def receipt_text(receipt: Receipt) -> str:
-    """A receipt as one sentence: what was signalled, what ended, what is left."""
+def receipt_text(end: End) -> str:
+    """A receipt as one sentence: what was signalled, what ended, what is left or that nobody knows."""
+    receipt = end.receipt
     sent = ", ".join(f"{one.signal} to {_count(one.processes, 'process')}" for one in receipt.signals)
     ended = _count(len(receipt.ended), "process") + " ended"
     if receipt.ended:
         named = [f"{one.name or '?'} {one.pid}" for one in receipt.ended[:PROCESSES_NAMED_MAX]]
         more = len(receipt.ended) - len(named)
         ended += f" ({', '.join(named)}{f' and {more} more' if more else ''})"
-    left = "no survivors"
+    left = "no survivors" if end.nothing_left else "whether any survived is not known"
     if receipt.survivors:
         left = "survivors: " + ", ".join(f"{one.name or '?'} {one.pid}" for one in receipt.survivors)
     return f"{sent or 'no signal was needed'}; {ended}; {left}"
@@ -168,7 +169,7 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "usage", f"{cpu}, {memory}, {_count(usage.processes, 'process')}"
     if end is not None:
         verified = f" (verified by {end.receipt.verified_by})" if end.receipt.verified_by else ""
-        yield "receipt", receipt_text(end.receipt) + verified
+        yield "receipt", receipt_text(end) + verified
     yield "owner", f"{spec.owner or '-'}, family {spec.family}"
 
 

@@ -220,7 +220,7 @@ class _Up:
         command = command_text(job.spec.work.argv)
         if len(command) > COMMAND_CHARACTERS_MAX:
             command = command[:COMMAND_CHARACTERS_MAX] + "..."
-        receipt = f"; {receipt_text(job.end.receipt)}" if job.end is not None else ""
+        receipt = f"; {receipt_text(job.end)}" if job.end is not None else ""
         say(f"{job.id} ({command}) {state_text(job)}{receipt}")
 
 

@@ -206,7 +206,7 @@ def _still_stopping(job: Job) -> str:
 
 
 def _proved_gone(end: End | None) -> bool:
-    return end is not None and (bool(end.receipt.verified_by) or end.cause == "host_restarted")
+    return end is not None and end.nothing_left
 
 
 def _error_text(job: Job) -> str:

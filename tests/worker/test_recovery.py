@@ -11,6 +11,7 @@ from hostler import frames
 from tests.worker.real_runner import Bench, eventually, python, sh, streams, whole_ledger
 from worker_agent.attempt_events import NeverRan, Output, Started
 from worker_agent.attempts import Cause, Ended
+from worker_agent.cgroups import Containment
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.process_tree import read_stat
 from worker_agent.recovery import Fate, recover
@@ -127,6 +128,23 @@ async def test_a_killed_shim_costs_the_exit_status_but_leaves_nothing(bench: Ben
     assert streams(whole_ledger(runner, ended.key))[0] == b"so far\n"
     runner.start(bench.order("b", ("true",)))
     assert (await bench.ended("b")).exit_code == 0
+
+
+async def test_a_search_that_could_have_missed_a_process_does_not_say_verified(bench: Bench) -> None:
+    """Without a cgroup, a child that cleared its environment outlives its killed shim: no receipt may deny that."""
+    async with bench.runner(containment=Containment.NONE) as runner:
+        await started(bench, runner, "a", sh("env -i setsid sh -c 'echo $$ > hidden; exec sleep 60' & sleep 60"))
+        hidden = int(await bench.appears("hidden"))
+        try:
+            os.kill(shim_of(bench, "a"), signal.SIGKILL)
+            ended = await bench.ended("a")
+            assert read_stat(hidden) is not None
+        finally:
+            os.kill(hidden, signal.SIGKILL)
+        assert (ended.receipt.verified_by, ended.receipt.verified_at_us) == ("", 0)
+        assert not ended.end().nothing_left
+        assert "would not have been found" in ended.evidence
+        await bench.end_all(runner)
 
 
 async def test_a_shim_that_was_killed_with_its_agent_is_judged_by_the_next(bench: Bench) -> None:
