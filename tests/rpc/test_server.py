@@ -169,3 +169,16 @@ async def test_reflection_names_every_service(channel: Any) -> None:
 
 def _list() -> Any:
     return reflection_pb2.ServerReflectionRequest(list_services="")
+
+
+@pytest.mark.ci
+async def test_a_quiet_stream_outlives_many_keepalives(coordinator: Coordinator) -> None:
+    """A client's pings, a second and more apart, are no attack; with a wrong option name the third was the last."""
+    options = [("grpc.keepalive_time_ms", 1_200), ("grpc.http2.max_pings_without_data", 0)]
+    async with grpc.aio.insecure_channel(coordinator.grpc_address, options=options) as made:
+        channel: Any = made
+        quiet = channel.unary_stream("/hostler.v1.Jobs/Watch")(b"")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(9):  # seven pings; an end of the stream would raise an AioRpcError here
+                await quiet.read()
+        quiet.cancel()
