@@ -8,10 +8,8 @@ import os
 import sys
 
 from coordinator.app import Coordinator
-from hostler import logs
-from hostler.errors import InvalidRequest
-from hostler.processes import end_requested
-from hostler.settings import Settings, from_arguments
+from hostler.processes import end_requested, run_program
+from hostler.settings import Settings
 
 EXIT_BROKEN = 70
 # The store's thread gives the interpreter up at every row and waits for it again, up to this long while the event
@@ -32,16 +30,10 @@ async def run(settings: Settings) -> int:
 
 
 def main() -> int:
-    """Read the settings, run, and turn what cannot start into one sentence."""
+    """Run the coordinator and return its exit code."""
     os.umask(0o077)
     sys.setswitchinterval(SWITCH_S)
-    try:
-        settings = from_arguments(sys.argv[1:])
-        logs.configure(level=settings.log_level, form=settings.log_format, program="coordinator")
-        return asyncio.run(run(settings))
-    except InvalidRequest as error:
-        print(f"hostler coordinator: {error.message}", file=sys.stderr)
-        return 2
+    return run_program("coordinator", run)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""How every hostler program is told to end: SIGTERM, SIGINT, or the end of its parent."""
+"""How every hostler program begins and is told to end: settings, logs; SIGTERM, SIGINT, or the end of its parent."""
 
 import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
+
+from hostler import logs
+from hostler.errors import InvalidRequest
+from hostler.settings import Settings, from_arguments
 
 GC_THRESHOLD = 50_000
 
@@ -21,6 +27,23 @@ def settle_memory() -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
+EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
+
+
+def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]]) -> int:
+    """Read this process's settings, set up its logs, run it, and return its exit code.
+
+    What cannot start as configured is one sentence on standard error and `EXIT_UNUSABLE`.
+    """
+    try:
+        settings = from_arguments(sys.argv[1:])
+        logs.configure(level=settings.log_level, form=settings.log_format, program=program)
+        return asyncio.run(run(settings))
+    except InvalidRequest as error:
+        print(f"hostler {program}: {error.message}", file=sys.stderr)
+        return EXIT_UNUSABLE
+
+
 class Ending(asyncio.Event):
     """Set when this program is to end; `terminated` says whether by SIGTERM, the word of a service manager."""
 
@@ -31,8 +54,11 @@ class Ending(asyncio.Event):
 async def end_requested(parent_fd: int) -> AsyncIterator[Ending]:
     """Yield an event that is set on SIGTERM, on SIGINT, and at end of file of *parent_fd* (if >= 0).
 
-    The write end of that pipe is held by the parent alone, so even a parent that was killed ends
-    its parts in order.
+    The write end of that pipe is held by the parent, and by the parts that must end before this one, so
+    even a parent that was killed ends its parts in order.
+
+    Raises:
+        InvalidRequest: *parent_fd* is no open pipe.
     """
     loop = asyncio.get_running_loop()
     ending = Ending()
@@ -50,8 +76,13 @@ async def end_requested(parent_fd: int) -> AsyncIterator[Ending]:
             ending.set()
 
     if parent_fd >= 0:
-        os.set_inheritable(parent_fd, False)
-        loop.add_reader(parent_fd, parent_spoke)
+        try:
+            os.set_inheritable(parent_fd, False)
+            loop.add_reader(parent_fd, parent_spoke)
+        except OSError as error:
+            raise InvalidRequest(
+                f"parent_fd is {parent_fd}, which is no open pipe: {error.strerror}", field="parent_fd"
+            ) from error
     try:
         yield ending
     finally:

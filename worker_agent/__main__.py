@@ -3,13 +3,10 @@
 Exit codes: 0 ended in order, 2 cannot start as configured, 3 another agent speaks for this worker.
 """
 
-import asyncio
 import sys
 
-from hostler import logs
-from hostler.errors import InvalidRequest
-from hostler.processes import end_requested
-from hostler.settings import Settings, from_arguments, set_for_children
+from hostler.processes import end_requested, run_program
+from hostler.settings import Settings, set_for_children
 from worker_agent import app
 
 
@@ -20,16 +17,10 @@ async def run(settings: Settings) -> int:
 
 
 def main() -> int:
-    """Read the settings, run, and turn what cannot start into one sentence."""
+    """Run the worker and return its exit code."""
     # Children are started by the launcher alone; gRPC's own fork handlers would only get in the way.
     set_for_children("GRPC_ENABLE_FORK_SUPPORT", "0")
-    try:
-        settings = from_arguments(sys.argv[1:])
-        logs.configure(level=settings.log_level, form=settings.log_format, program="worker")
-        return asyncio.run(run(settings))
-    except InvalidRequest as error:
-        print(f"hostler worker: {error.message}", file=sys.stderr)
-        return 2
+    return run_program("worker", run)
 
 
 if __name__ == "__main__":

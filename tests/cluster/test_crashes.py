@@ -50,7 +50,7 @@ async def test_a_part_ends_and_comes_back_while_jobs_run(cluster: RealCluster, p
     jobs = await _start_jobs(cluster, truth, 20, 0.1)
     await cluster.client.wait_one(jobs[1], timeout_s=0.4)
     cluster.end(part, number)
-    await asyncio.sleep(0.2)  # programs end while nobody is there to be told
+    await asyncio.sleep(0.2)  # not for a condition: programs are to end while nobody is there to be told
     cluster.start(part)
     await cluster.connected(1)
     await _check(cluster, jobs, truth)

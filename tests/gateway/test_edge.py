@@ -360,6 +360,7 @@ async def test_a_connection_may_be_idle_between_requests(
         writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(GOOD))
         await asyncio.sleep(0.01)
         writer.write(GOOD)
+        # Twice the limit for a head has to pass, here and below: nothing happening is what is to be seen.
         await asyncio.sleep(0.1)
         coordinator.hold.set()
         async with asyncio.timeout(5):

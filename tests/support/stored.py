@@ -9,28 +9,14 @@ from coordinator.storage.protocol import Store
 from hostler.jobs import Work
 from hostler.lifecycle import Outcome, State
 from hostler.wire.jobs import end_to_bytes, work_to_bytes
-from tests.support.builders import NOON_US, W1, a_key, an_end, an_id
+from tests.support.builders import NOON_US, W1, a_key, a_submission, an_end
 
 WORK = work_to_bytes(Work(argv=("true",)))
 
 
 def queued(number: int, **changes: Any) -> JobQueued:
     """A job was accepted; its id is `an_id(number)`."""
-    change = JobQueued(
-        number=number,
-        id=an_id(number),
-        owner="ada",
-        family="native",
-        name="",
-        key="",
-        digest=b"",
-        pin="",
-        labels=(),
-        priority=0,
-        slots=1,
-        work=WORK,
-        at_us=NOON_US,
-    )
+    change = JobQueued(number, *a_submission(number)[1:], at_us=NOON_US)
     return change._replace(**changes)
 
 
