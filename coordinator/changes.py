@@ -157,6 +157,30 @@ class WorkerDraining(NamedTuple):
     draining: bool
 
 
+class WorkloadApplied(NamedTuple):
+    """A definition became the newest version of its name."""
+
+    name: str
+    version: int
+    definition: bytes  # a serialized hostler.v1.Workload
+    script: str  # the digest of its script, "" without one
+    at_us: int
+
+
+class WorkloadRemoved(NamedTuple):
+    """No new job can name this workload any more; its versions stay readable."""
+
+    name: str
+    at_us: int
+
+
+class FilesExpired(NamedTuple):
+    """The outputs and inputs of a finished job are no longer kept."""
+
+    number: int
+    at_us: int
+
+
 Change = (
     JobQueued
     | Assigned
@@ -170,4 +194,7 @@ Change = (
     | WorkerSeen
     | WorkerLeft
     | WorkerDraining
+    | WorkloadApplied
+    | WorkloadRemoved
+    | FilesExpired
 )

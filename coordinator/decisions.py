@@ -48,7 +48,7 @@ from hostler.errors import (
 from hostler.ids import AttemptKey
 from hostler.jobs import End
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import end_to_bytes
+from hostler.wire.ends import end_to_bytes
 
 
 class Instant(NamedTuple):

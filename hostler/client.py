@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from hostler.errors import HostlerError
+from hostler.files_client import FilesClient
 from hostler.jobs import Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
@@ -23,6 +24,7 @@ from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
 from hostler.workers import Worker
+from hostler.workloads_client import WorkloadsClient
 
 CALL_S = 30.0
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -88,6 +90,8 @@ class Client:
         self._channel = open_channel(address)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
+        self.files = FilesClient(self._channel, self._as)
+        self.workloads = WorkloadsClient(self._channel, self._as)
 
     async def __aenter__(self) -> Self:
         return self
@@ -342,6 +346,14 @@ class Client:
             started_at_us=answer.started_at_us,
             data_dir=answer.data_dir,
         )
+
+    async def metrics(self) -> bytes:
+        """Return the coordinator's measurements in the text format of Prometheus."""
+        try:
+            answer = await self._cluster.Metrics(jobs_pb2.MetricsRequest(), timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return answer.text
 
     def _as(self, principal: str | None) -> str:
         return self._principal if principal is None else principal

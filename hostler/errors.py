@@ -9,6 +9,9 @@ Pure: the tables hold the names of gRPC status codes, so that nothing here impor
       PermissionDenied    the caller is known and may not
       JobNotFound         no such job, or not this caller's
       WorkerNotFound      no such worker, or it is not connected
+      WorkloadNotFound    no such workload
+      FileNotFound        no such file: stored bytes, or an output of a job
+      NotFinished         the job must be over first
       KeyConflict         the idempotency key was used with another body
       NotRunning          the job is not in a state that allows this
       Overloaded          a queue is full; try again later
@@ -34,6 +37,9 @@ class ErrorCode(StrEnum):
     PERMISSION_DENIED = "permission_denied"
     JOB_NOT_FOUND = "job_not_found"
     WORKER_NOT_FOUND = "worker_not_found"
+    WORKLOAD_NOT_FOUND = "workload_not_found"
+    FILE_NOT_FOUND = "file_not_found"
+    NOT_FINISHED = "not_finished"
     KEY_CONFLICT = "key_conflict"
     NOT_RUNNING = "not_running"
     OVERLOADED = "overloaded"
@@ -90,6 +96,24 @@ class WorkerNotFound(HostlerError):
     code = ErrorCode.WORKER_NOT_FOUND
 
 
+class WorkloadNotFound(HostlerError):
+    """No workload has this name."""
+
+    code = ErrorCode.WORKLOAD_NOT_FOUND
+
+
+class FileNotFound(HostlerError):
+    """There is no such file: no stored bytes of this name, or no such output of the job."""
+
+    code = ErrorCode.FILE_NOT_FOUND
+
+
+class NotFinished(HostlerError):
+    """The job must be over before this can be answered."""
+
+    code = ErrorCode.NOT_FINISHED
+
+
 class KeyConflict(HostlerError):
     """The idempotency key was used before with another body."""
 
@@ -136,6 +160,9 @@ BY_CODE: Mapping[ErrorCode, type[HostlerError]] = MappingProxyType(
             PermissionDenied,
             JobNotFound,
             WorkerNotFound,
+            WorkloadNotFound,
+            FileNotFound,
+            NotFinished,
             KeyConflict,
             NotRunning,
             Overloaded,
@@ -154,6 +181,9 @@ TO_HTTP: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.PERMISSION_DENIED: 403,
         ErrorCode.JOB_NOT_FOUND: 404,
         ErrorCode.WORKER_NOT_FOUND: 404,
+        ErrorCode.WORKLOAD_NOT_FOUND: 404,
+        ErrorCode.FILE_NOT_FOUND: 404,
+        ErrorCode.NOT_FINISHED: 425,
         ErrorCode.KEY_CONFLICT: 409,
         ErrorCode.NOT_RUNNING: 409,
         ErrorCode.OVERLOADED: 429,
@@ -171,6 +201,9 @@ TO_GRPC: Mapping[ErrorCode, str] = MappingProxyType(
         ErrorCode.PERMISSION_DENIED: "PERMISSION_DENIED",
         ErrorCode.JOB_NOT_FOUND: "NOT_FOUND",
         ErrorCode.WORKER_NOT_FOUND: "NOT_FOUND",
+        ErrorCode.WORKLOAD_NOT_FOUND: "NOT_FOUND",
+        ErrorCode.FILE_NOT_FOUND: "NOT_FOUND",
+        ErrorCode.NOT_FINISHED: "FAILED_PRECONDITION",
         ErrorCode.KEY_CONFLICT: "ALREADY_EXISTS",
         ErrorCode.NOT_RUNNING: "FAILED_PRECONDITION",
         ErrorCode.OVERLOADED: "RESOURCE_EXHAUSTED",

@@ -4,6 +4,7 @@ Pure. Times are wall clock microseconds since the epoch (0: not yet); durations 
 The same fields, with the same names, are in ``protos/hostler/v1/types.proto``.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -21,14 +22,42 @@ FAMILY_CHARACTERS_MAX = 50
 DURATION_S_MAX = 10 * 365 * 86400.0
 PRIORITY_MAX = 1000
 SUBMIT_ITEMS_MAX = 10_000
+RETRIES_MAX = 100
+PATH_CHARACTERS_MAX = 1000
+PATH_PART_BYTES_MAX = 255  # of a file's name, on every common file system
+DIGEST = re.compile(r"[0-9a-f]{64}")
+FILES_MAX = 1000  # of one job
+INLINE_BYTES_MAX = 256 * 1024  # of a file in a message, of params, of a result
+STEPS_MAX = 1000
+OUTPUTS_MAX = 10_000  # files kept of one attempt
+RETRY_CAUSES = ("exit", "signal", "timeout", "not_started")  # ends of an attempt that another one may mend
 UNPROVED_CAUSES = frozenset({"worker_lost", "supervisor_died", "lease"})  # the end was concluded, not seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file that is put into an attempt's workspace: bytes the coordinator stores, or its content itself."""
+
+    path: str  # in the workspace, "inputs/scene.step"
+    digest: str = ""  # SHA-256 in hex; empty: `content` has the bytes
+    size_bytes: int = 0
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonScript:
+    """A Python script as a program: the worker finds the interpreter and calls the entry point."""
+
+    path: str  # in the workspace
+    entrypoint: str = "main"
+    interpreter: str = ""  # empty: the one that runs the worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a worker executes. No shell is involved: argv goes to execve as it is."""
 
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = ()  # empty with `python`
     env: dict[str, str] = field(default_factory=dict)  # laid over the worker's own environment
     cwd: str = ""  # empty: the worker's working directory
     timeout_s: float = 0.0  # 0: no limit; counted from the start of the program
@@ -36,6 +65,10 @@ class Work:
     output_bytes_max: int = 0  # 0: no limit; stdout and stderr together
     leftovers_wait: bool = False  # wait for what the main process leaves running instead of ending it
     stdin: bool = False  # stdin is fed by the client; otherwise it is empty
+    files: tuple[File, ...] = ()  # put into the workspace first
+    workspace: bool = False  # it gets a directory with inputs/ and outputs/; what is in outputs/ is kept
+    stdin_path: str = ""  # a file of the workspace that is its stdin
+    python: PythonScript | None = None  # the program, instead of argv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +85,57 @@ class JobSpec:
     priority: int = 0  # higher first
     slots: int = 1  # 0: takes no slot and starts at once
     principal: str = ""  # who asks
+    workload: str = ""  # run this registered workload; then `work` holds only what differs from it
+    workload_version: int = 0  # 0: the newest
+    params: str = ""  # JSON, for the program's params.json
+    retries: int | None = None  # further attempts after failed ones; None: the workload's, or none
+    retry_on: tuple[str, ...] = ()  # of RETRY_CAUSES; empty: all of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step that a program says it takes."""
+
+    text: str
+    duration_s: float = -1.0  # negative: it is not over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """How far a program says it has come."""
+
+    percent: int | None = None  # 0..100; None: it has not said
+    steps: tuple[Step, ...] = ()  # at most STEPS_MAX, oldest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The exception that ended a script."""
+
+    type: str  # "ValueError"
+    module: str  # "builtins"
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A file in an attempt's output directory."""
+
+    path: str  # below the output directory, with "/"
+    size_bytes: int
+    modified_at_us: int
+    digest: str = ""  # SHA-256 in hex; empty while the attempt runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What a job has put out."""
+
+    files: tuple[OutputFile, ...] = ()  # by path
+    live: bool = False  # the job runs, and this is what is there by now
+    expired: bool = False  # they were removed when their time was over
+    missing: tuple[str, ...] = ()  # files that could not be kept, with the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +194,27 @@ class End:
     err_bytes: int = 0
     dropped_bytes: int = 0  # cut by the cap or a full disk; the ledger says so too
     ledger_bytes: int = 0
+    result: bytes = b""  # JSON that the program left as its result; empty: none
+    failure: Failure | None = None
+    advance: Advance = Advance()
+    outputs: int = 0  # files kept of its output directory
+    outputs_missing: tuple[str, ...] = ()  # files that could not be kept, with the reason
 
     @property
     def nothing_left(self) -> bool:
         """Whether it is known that no process of the tree lives: proved, or it never ran, or its host was restarted."""
         return bool(self.receipt.verified_by) or self.cause not in UNPROVED_CAUSES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAttempt:
+    """An attempt of a job that is not its current one."""
+
+    stage: int
+    attempt: int
+    worker: str
+    outcome: Outcome
+    end: End
 
 
 class LogStatus(IntEnum):
@@ -138,7 +238,7 @@ class Job:
     spec: JobSpec
     state: State
     outcome: Outcome = Outcome.NONE
-    phase: str = ""  # a closer word inside a state: "unkillable", "unreachable"
+    phase: str = ""  # a closer word inside a state: "preparing", "collecting", "unkillable", "unreachable"
     stage: int = 0
     attempt: int = 0  # 0: never assigned
     worker: str = ""
@@ -154,6 +254,10 @@ class Job:
     pending_reasons: tuple[str, ...] = ()
     version: int = 0
     usage: Usage | None = None
+    advance: Advance = Advance()  # while running; afterwards it is in the end
+    retried: int = 0  # attempts that failed and were followed by another
+    due_at_us: int = 0  # while queued for another attempt: not before
+    past: tuple[PastAttempt, ...] = ()  # only when one job is asked for; oldest first
 
 
 class Progress(NamedTuple):
@@ -179,6 +283,8 @@ class JobQuery:
     worker: str = ""
     limit: int = 100  # 1..1000
     after: str = ""  # `next` of the page before
+    newest_first: bool = False
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,14 +312,14 @@ class JobEvent:
 def check_spec(spec: JobSpec) -> HostlerError | None:
     """Say what makes *spec* unacceptable, or None. Types are right already; this checks meaning."""
     try:
-        return _check_work(spec.work) or _check_placement(spec)
+        if not (spec.workload or _has_program(spec.work)):
+            return InvalidRequest("argv is empty; give at least the program", field="argv")
+        return _check_work(spec.work) or _check_files(spec.work) or _check_placement(spec) or _check_retries(spec)
     except UnicodeEncodeError:
         return InvalidRequest("argv, env or cwd holds bytes or characters that are no UTF-8 text", field="argv")
 
 
 def _check_work(work: Work) -> HostlerError | None:
-    if not work.argv or not work.argv[0]:
-        return InvalidRequest("argv is empty; give at least the program", field="argv")
     size = 0
     for word in work.argv:
         length = len(word.encode())
@@ -239,6 +345,51 @@ def _check_work(work: Work) -> HostlerError | None:
         return InvalidRequest("grace is a number of seconds, 0 for SIGKILL at once", field="grace")
     if not 0 <= work.output_bytes_max < 1 << 62:
         return InvalidRequest("the output cap is a number of bytes, 0 for none", field="output_bytes_max")
+    return None
+
+
+def _has_program(work: Work) -> bool:
+    # A message of the contract has the same fields, and an unset one is there and false only in its parts.
+    return bool(work.argv and work.argv[0]) or bool(work.python and work.python.path)
+
+
+def is_workspace_path(path: str) -> bool:
+    """Whether *path* names a file inside a workspace: relative, no "..", no empty part, no NUL."""
+    parts = path.split("/")
+    if len(path) > PATH_CHARACTERS_MAX or "\0" in path:
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= PATH_PART_BYTES_MAX for part in parts)
+
+
+def _check_files(work: Work) -> HostlerError | None:
+    if len(work.files) > FILES_MAX:
+        return TooLarge(f"{len(work.files)} files; at most {FILES_MAX}", field="files")
+    size, paths = 0, set()
+    for file in work.files:
+        if not is_workspace_path(file.path):
+            return InvalidRequest(f"{file.path[:100]!r} cannot be a file's path in a workspace", field="files")
+        if file.digest and DIGEST.fullmatch(file.digest) is None:
+            return InvalidRequest(f"{file.digest[:100]!r} is no SHA-256 in hex", field="files")
+        size += len(file.content)
+        paths.add(file.path)
+    if len(paths) < len(work.files):
+        return InvalidRequest("two files have the same path", field="files")
+    if size > INLINE_BYTES_MAX:
+        return TooLarge(f"files have {size} bytes of content together; store what is larger", field="files")
+    script = work.python.path if work.python else ""
+    for path, name in ((work.stdin_path, "stdin_path"), (script, "python")):
+        if path and path not in paths:
+            return InvalidRequest(f"{name} names {path[:100]!r}, which is none of the files", field=name)
+    return None
+
+
+def _check_retries(spec: JobSpec) -> HostlerError | None:
+    if not 0 <= (spec.retries or 0) <= RETRIES_MAX:
+        return InvalidRequest(f"retries is a number from 0 to {RETRIES_MAX}", field="retries")
+    if any(cause not in RETRY_CAUSES for cause in spec.retry_on):
+        return InvalidRequest(f"retry_on holds some of {', '.join(RETRY_CAUSES)}", field="retry_on")
+    if len(spec.params) > INLINE_BYTES_MAX:
+        return TooLarge(f"params has {len(spec.params)} characters; at most {INLINE_BYTES_MAX}", field="params")
     return None
 
 

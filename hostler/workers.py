@@ -29,3 +29,5 @@ class Worker:
     running: int = 0  # attempts assigned and not ended
     seen_at_us: int = 0
     host: str = ""
+    runtimes: tuple[str, ...] = ()  # ways to run a program it knows
+    workloads: tuple[str, ...] = ()  # workloads it takes, with * as a wild card; empty: all

@@ -18,7 +18,7 @@ from hostler import __version__, logs
 from hostler.client import open_channel
 from hostler.clock import Clock
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
-from hostler.wire.jobs import end_to_proto, usage_to_proto
+from hostler.wire.ends import end_to_proto, usage_to_proto
 from worker_agent.agent import Agent
 from worker_agent.attempts import Cause, Exited, Order
 from worker_agent.log_push import LogPush

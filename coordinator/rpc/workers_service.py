@@ -21,7 +21,8 @@ from hostler import frames, logs
 from hostler.errors import InvalidRequest
 from hostler.ids import AttemptKey, is_uuid, new_uuid
 from hostler.v1 import types_pb2, workers_pb2
-from hostler.wire.jobs import key_from_proto, key_to_proto, usage_from_proto
+from hostler.wire.ends import usage_from_proto
+from hostler.wire.work import key_from_proto, key_to_proto
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
 LAST_WORDS_S = 1.0

@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 
 from coordinator.changes import Change, Extent
 from hostler.ids import AttemptKey
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery, Progress
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery, OutputFile, Progress
+from hostler.workloads import Workload
 
 
 class StoreFull(Exception):
@@ -26,6 +27,23 @@ class LogExtents(NamedTuple):
     job: Job
     inline: bytes  # the whole ledger, when it is kept in the database
     extents: tuple[Extent, ...]
+
+
+class StoredOutputs(NamedTuple):
+    """What is kept of a job's output directory."""
+
+    job: Job
+    files: tuple[OutputFile, ...]  # by path
+    expired: bool
+
+
+class Expirable(NamedTuple):
+    """A finished job with files that retention may remove."""
+
+    number: int
+    id: str
+    finished_at_us: int
+    size_bytes: int  # of its outputs
 
 
 class Loaded(NamedTuple):
@@ -78,6 +96,26 @@ class Store(Protocol):
 
     async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
         """Return where an attempt's ledger is from *position* on (None: the job's current attempt)."""
+        ...
+
+    async def find_outputs(self, job_id: str) -> StoredOutputs | None:
+        """Return the output files of a job's last attempt, and the job; None when there is no such job."""
+        ...
+
+    async def find_output(self, job_id: str, path: str) -> OutputFile | None:
+        """Return one kept output file of a job's last attempt."""
+        ...
+
+    async def referenced(self, digests: Collection[str]) -> set[str]:
+        """Return those of *digests* that a job or a workload refers to."""
+        ...
+
+    async def expirable(self, limit: int) -> list[Expirable]:
+        """Return finished jobs that have files, oldest end first."""
+        ...
+
+    async def get_workload(self, name: str, version: int) -> Workload | None:
+        """Return one version of a definition, also of one that was removed."""
         ...
 
     async def close(self) -> None:

@@ -24,7 +24,8 @@ from coordinator.changes import (
 )
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import ON_A_WORKER, Outcome, State
-from hostler.wire.jobs import end_from_bytes, work_from_bytes
+from hostler.wire.ends import end_from_bytes
+from hostler.wire.work import work_from_bytes
 
 # A job, already assigned when that happened in the same commit.
 INSERT_JOB = (

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hostler.v1 import types_pb2 as hostler_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hostler/v1/jobs.proto\x12\nhostler.v1\x1a\x16hostler/v1/types.proto\"B\n\rSubmitRequest\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.hostler.v1.JobSpec\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\";\n\x0eSubmitResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.hostler.v1.SubmitResult\"d\n\x0cSubmitResult\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.hostler.v1.Error\x12&\n\x08progress\x18\x03 \x01(\x0b\x32\x14.hostler.v1.Progress\"\xb2\x01\n\x08Progress\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05state\x18\x02 \x01(\x0e\x32\x11.hostler.v1.State\x12$\n\x07outcome\x18\x03 \x01(\x0e\x32\x13.hostler.v1.Outcome\x12\x16\n\texit_code\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06signal\x18\x05 \x01(\t\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\tB\x0c\n\n_exit_code\"2\n\x0cWaitResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.hostler.v1.Progress\";\n\nGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x9e\x01\n\x0bListRequest\x12!\n\x06states\x18\x01 \x03(\x0e\x32\x11.hostler.v1.State\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x07 \x01(\t\x12\x11\n\tprincipal\x18\x08 \x01(\t\";\n\x0cListResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.hostler.v1.Job\x12\x0c\n\x04next\x18\x02 \x01(\t\"n\n\x0bStopRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x07grace_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\tB\n\n\x08_grace_s\">\n\rSignalRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x10\n\x0eSignalResponse\"X\n\x0b\x46\x65\x65\x64Request\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x04 \x01(\x08\x12\x11\n\tprincipal\x18\x05 \x01(\t\"-\n\x0c\x46\x65\x65\x64Response\x12\r\n\x05taken\x18\x01 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x02 \x01(\x08\"b\n\x0bWaitRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12 \n\x05until\x18\x02 \x01(\x0e\x32\x11.hostler.v1.State\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x11\n\tprincipal\x18\x04 \x01(\t\"=\n\x0cWatchRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x84\x01\n\x08JobEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05\x61t_us\x18\x04 \x01(\x04\x12\r\n\x05stage\x18\x05 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x0e\n\x06worker\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"m\n\x0eReadLogRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04\x66rom\x18\x04 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x11\n\tprincipal\x18\x06 \x01(\t\"\x85\x01\n\x08LogChunk\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.hostler.v1.LogStatus\x12\x12\n\nlost_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\"\'\n\x12ListWorkersRequest\x12\x11\n\tprincipal\x18\x01 \x01(\t\":\n\x13ListWorkersResponse\x12#\n\x07workers\x18\x01 \x03(\x0b\x32\x12.hostler.v1.Worker\"\x11\n\x0f\x44\x65scribeRequest\"\x8d\x01\n\x10\x44\x65scribeResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x0f\n\x07running\x18\x04 \x01(\x04\x12\x0f\n\x07workers\x18\x05 \x01(\r\x12\x15\n\rstarted_at_us\x18\x06 \x01(\x04\x12\x10\n\x08\x64\x61ta_dir\x18\x07 \x01(\t2\x9b\x04\n\x04Jobs\x12?\n\x06Submit\x12\x19.hostler.v1.SubmitRequest\x1a\x1a.hostler.v1.SubmitResponse\x12.\n\x03Get\x12\x16.hostler.v1.GetRequest\x1a\x0f.hostler.v1.Job\x12\x39\n\x04List\x12\x17.hostler.v1.ListRequest\x1a\x18.hostler.v1.ListResponse\x12\x30\n\x04Stop\x12\x17.hostler.v1.StopRequest\x1a\x0f.hostler.v1.Job\x12?\n\x06Signal\x12\x19.hostler.v1.SignalRequest\x1a\x1a.hostler.v1.SignalResponse\x12=\n\x04\x46\x65\x65\x64\x12\x17.hostler.v1.FeedRequest\x1a\x18.hostler.v1.FeedResponse(\x01\x30\x01\x12;\n\x04Wait\x12\x17.hostler.v1.WaitRequest\x1a\x18.hostler.v1.WaitResponse0\x01\x12\x39\n\x05Watch\x12\x18.hostler.v1.WatchRequest\x1a\x14.hostler.v1.JobEvent0\x01\x12=\n\x07ReadLog\x12\x1a.hostler.v1.ReadLogRequest\x1a\x14.hostler.v1.LogChunk0\x01\x32\xa0\x01\n\x07\x43luster\x12N\n\x0bListWorkers\x12\x1e.hostler.v1.ListWorkersRequest\x1a\x1f.hostler.v1.ListWorkersResponse\x12\x45\n\x08\x44\x65scribe\x12\x1b.hostler.v1.DescribeRequest\x1a\x1c.hostler.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hostler/v1/jobs.proto\x12\nhostler.v1\x1a\x16hostler/v1/types.proto\"B\n\rSubmitRequest\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.hostler.v1.JobSpec\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\";\n\x0eSubmitResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.hostler.v1.SubmitResult\"d\n\x0cSubmitResult\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x11.hostler.v1.Error\x12&\n\x08progress\x18\x03 \x01(\x0b\x32\x14.hostler.v1.Progress\"\xb2\x01\n\x08Progress\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05state\x18\x02 \x01(\x0e\x32\x11.hostler.v1.State\x12$\n\x07outcome\x18\x03 \x01(\x0e\x32\x13.hostler.v1.Outcome\x12\x16\n\texit_code\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06signal\x18\x05 \x01(\t\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\tB\x0c\n\n_exit_code\"2\n\x0cWaitResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.hostler.v1.Progress\";\n\nGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\xc6\x01\n\x0bListRequest\x12!\n\x06states\x18\x01 \x03(\x0e\x32\x11.hostler.v1.State\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\r\n\x05limit\x18\x06 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x07 \x01(\t\x12\x11\n\tprincipal\x18\x08 \x01(\t\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\x12\x10\n\x08workload\x18\n \x01(\t\";\n\x0cListResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.hostler.v1.Job\x12\x0c\n\x04next\x18\x02 \x01(\t\"n\n\x0bStopRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x07grace_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\tB\n\n\x08_grace_s\">\n\rSignalRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\x05\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x10\n\x0eSignalResponse\"X\n\x0b\x46\x65\x65\x64Request\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x04 \x01(\x08\x12\x11\n\tprincipal\x18\x05 \x01(\t\"-\n\x0c\x46\x65\x65\x64Response\x12\r\n\x05taken\x18\x01 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x02 \x01(\x08\"b\n\x0bWaitRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12 \n\x05until\x18\x02 \x01(\x0e\x32\x11.hostler.v1.State\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x11\n\tprincipal\x18\x04 \x01(\t\"=\n\x0cWatchRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x84\x01\n\x08JobEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05\x61t_us\x18\x04 \x01(\x04\x12\r\n\x05stage\x18\x05 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x0e\n\x06worker\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"m\n\x0eReadLogRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04\x66rom\x18\x04 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x11\n\tprincipal\x18\x06 \x01(\t\"\x85\x01\n\x08LogChunk\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.hostler.v1.LogStatus\x12\x12\n\nlost_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\"C\n\x12ListOutputsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\"l\n\x13ListOutputsResponse\x12%\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x16.hostler.v1.OutputFile\x12\x0c\n\x04live\x18\x02 \x01(\x08\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x08\x12\x0f\n\x07missing\x18\x04 \x03(\t\"p\n\x11ReadOutputRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\"C\n\x12ReadArchiveRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\"V\n\tFileChunk\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x16\n\x0emodified_at_us\x18\x03 \x01(\x04\x12\r\n\x05\x62ytes\x18\x04 \x01(\x0c\"\'\n\x12ListWorkersRequest\x12\x11\n\tprincipal\x18\x01 \x01(\t\":\n\x13ListWorkersResponse\x12#\n\x07workers\x18\x01 \x03(\x0b\x32\x12.hostler.v1.Worker\"\x10\n\x0eMetricsRequest\"\x1f\n\x0fMetricsResponse\x12\x0c\n\x04text\x18\x01 \x01(\x0c\"\x11\n\x0f\x44\x65scribeRequest\"\x8d\x01\n\x10\x44\x65scribeResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x0f\n\x07running\x18\x04 \x01(\x04\x12\x0f\n\x07workers\x18\x05 \x01(\r\x12\x15\n\rstarted_at_us\x18\x06 \x01(\x04\x12\x10\n\x08\x64\x61ta_dir\x18\x07 \x01(\t2\xf9\x05\n\x04Jobs\x12?\n\x06Submit\x12\x19.hostler.v1.SubmitRequest\x1a\x1a.hostler.v1.SubmitResponse\x12.\n\x03Get\x12\x16.hostler.v1.GetRequest\x1a\x0f.hostler.v1.Job\x12\x39\n\x04List\x12\x17.hostler.v1.ListRequest\x1a\x18.hostler.v1.ListResponse\x12\x30\n\x04Stop\x12\x17.hostler.v1.StopRequest\x1a\x0f.hostler.v1.Job\x12?\n\x06Signal\x12\x19.hostler.v1.SignalRequest\x1a\x1a.hostler.v1.SignalResponse\x12=\n\x04\x46\x65\x65\x64\x12\x17.hostler.v1.FeedRequest\x1a\x18.hostler.v1.FeedResponse(\x01\x30\x01\x12;\n\x04Wait\x12\x17.hostler.v1.WaitRequest\x1a\x18.hostler.v1.WaitResponse0\x01\x12\x39\n\x05Watch\x12\x18.hostler.v1.WatchRequest\x1a\x14.hostler.v1.JobEvent0\x01\x12=\n\x07ReadLog\x12\x1a.hostler.v1.ReadLogRequest\x1a\x14.hostler.v1.LogChunk0\x01\x12N\n\x0bListOutputs\x12\x1e.hostler.v1.ListOutputsRequest\x1a\x1f.hostler.v1.ListOutputsResponse\x12\x44\n\nReadOutput\x12\x1d.hostler.v1.ReadOutputRequest\x1a\x15.hostler.v1.FileChunk0\x01\x12\x46\n\x0bReadArchive\x12\x1e.hostler.v1.ReadArchiveRequest\x1a\x15.hostler.v1.FileChunk0\x01\x32\xe4\x01\n\x07\x43luster\x12N\n\x0bListWorkers\x12\x1e.hostler.v1.ListWorkersRequest\x1a\x1f.hostler.v1.ListWorkersResponse\x12\x45\n\x08\x44\x65scribe\x12\x1b.hostler.v1.DescribeRequest\x1a\x1c.hostler.v1.DescribeResponse\x12\x42\n\x07Metrics\x12\x1a.hostler.v1.MetricsRequest\x1a\x1b.hostler.v1.MetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,39 +45,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREQUEST']._serialized_start=525
   _globals['_GETREQUEST']._serialized_end=584
   _globals['_LISTREQUEST']._serialized_start=587
-  _globals['_LISTREQUEST']._serialized_end=745
-  _globals['_LISTRESPONSE']._serialized_start=747
-  _globals['_LISTRESPONSE']._serialized_end=806
-  _globals['_STOPREQUEST']._serialized_start=808
-  _globals['_STOPREQUEST']._serialized_end=918
-  _globals['_SIGNALREQUEST']._serialized_start=920
-  _globals['_SIGNALREQUEST']._serialized_end=982
-  _globals['_SIGNALRESPONSE']._serialized_start=984
-  _globals['_SIGNALRESPONSE']._serialized_end=1000
-  _globals['_FEEDREQUEST']._serialized_start=1002
-  _globals['_FEEDREQUEST']._serialized_end=1090
-  _globals['_FEEDRESPONSE']._serialized_start=1092
-  _globals['_FEEDRESPONSE']._serialized_end=1137
-  _globals['_WAITREQUEST']._serialized_start=1139
-  _globals['_WAITREQUEST']._serialized_end=1237
-  _globals['_WATCHREQUEST']._serialized_start=1239
-  _globals['_WATCHREQUEST']._serialized_end=1300
-  _globals['_JOBEVENT']._serialized_start=1303
-  _globals['_JOBEVENT']._serialized_end=1435
-  _globals['_READLOGREQUEST']._serialized_start=1437
-  _globals['_READLOGREQUEST']._serialized_end=1546
-  _globals['_LOGCHUNK']._serialized_start=1549
-  _globals['_LOGCHUNK']._serialized_end=1682
-  _globals['_LISTWORKERSREQUEST']._serialized_start=1684
-  _globals['_LISTWORKERSREQUEST']._serialized_end=1723
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1725
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1783
-  _globals['_DESCRIBEREQUEST']._serialized_start=1785
-  _globals['_DESCRIBEREQUEST']._serialized_end=1802
-  _globals['_DESCRIBERESPONSE']._serialized_start=1805
-  _globals['_DESCRIBERESPONSE']._serialized_end=1946
-  _globals['_JOBS']._serialized_start=1949
-  _globals['_JOBS']._serialized_end=2488
-  _globals['_CLUSTER']._serialized_start=2491
-  _globals['_CLUSTER']._serialized_end=2651
+  _globals['_LISTREQUEST']._serialized_end=785
+  _globals['_LISTRESPONSE']._serialized_start=787
+  _globals['_LISTRESPONSE']._serialized_end=846
+  _globals['_STOPREQUEST']._serialized_start=848
+  _globals['_STOPREQUEST']._serialized_end=958
+  _globals['_SIGNALREQUEST']._serialized_start=960
+  _globals['_SIGNALREQUEST']._serialized_end=1022
+  _globals['_SIGNALRESPONSE']._serialized_start=1024
+  _globals['_SIGNALRESPONSE']._serialized_end=1040
+  _globals['_FEEDREQUEST']._serialized_start=1042
+  _globals['_FEEDREQUEST']._serialized_end=1130
+  _globals['_FEEDRESPONSE']._serialized_start=1132
+  _globals['_FEEDRESPONSE']._serialized_end=1177
+  _globals['_WAITREQUEST']._serialized_start=1179
+  _globals['_WAITREQUEST']._serialized_end=1277
+  _globals['_WATCHREQUEST']._serialized_start=1279
+  _globals['_WATCHREQUEST']._serialized_end=1340
+  _globals['_JOBEVENT']._serialized_start=1343
+  _globals['_JOBEVENT']._serialized_end=1475
+  _globals['_READLOGREQUEST']._serialized_start=1477
+  _globals['_READLOGREQUEST']._serialized_end=1586
+  _globals['_LOGCHUNK']._serialized_start=1589
+  _globals['_LOGCHUNK']._serialized_end=1722
+  _globals['_LISTOUTPUTSREQUEST']._serialized_start=1724
+  _globals['_LISTOUTPUTSREQUEST']._serialized_end=1791
+  _globals['_LISTOUTPUTSRESPONSE']._serialized_start=1793
+  _globals['_LISTOUTPUTSRESPONSE']._serialized_end=1901
+  _globals['_READOUTPUTREQUEST']._serialized_start=1903
+  _globals['_READOUTPUTREQUEST']._serialized_end=2015
+  _globals['_READARCHIVEREQUEST']._serialized_start=2017
+  _globals['_READARCHIVEREQUEST']._serialized_end=2084
+  _globals['_FILECHUNK']._serialized_start=2086
+  _globals['_FILECHUNK']._serialized_end=2172
+  _globals['_LISTWORKERSREQUEST']._serialized_start=2174
+  _globals['_LISTWORKERSREQUEST']._serialized_end=2213
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=2215
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=2273
+  _globals['_METRICSREQUEST']._serialized_start=2275
+  _globals['_METRICSREQUEST']._serialized_end=2291
+  _globals['_METRICSRESPONSE']._serialized_start=2293
+  _globals['_METRICSRESPONSE']._serialized_end=2324
+  _globals['_DESCRIBEREQUEST']._serialized_start=2326
+  _globals['_DESCRIBEREQUEST']._serialized_end=2343
+  _globals['_DESCRIBERESPONSE']._serialized_start=2346
+  _globals['_DESCRIBERESPONSE']._serialized_end=2487
+  _globals['_JOBS']._serialized_start=2490
+  _globals['_JOBS']._serialized_end=3251
+  _globals['_CLUSTER']._serialized_start=3254
+  _globals['_CLUSTER']._serialized_end=3482
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,21 @@ class JobsStub:
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_jobs__pb2.LogChunk.FromString,
                 _registered_method=True)
+        self.ListOutputs = channel.unary_unary(
+                '/hostler.v1.Jobs/ListOutputs',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.ListOutputsRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.ListOutputsResponse.FromString,
+                _registered_method=True)
+        self.ReadOutput = channel.unary_stream(
+                '/hostler.v1.Jobs/ReadOutput',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.ReadOutputRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.FileChunk.FromString,
+                _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/hostler.v1.Jobs/ReadArchive',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.FileChunk.FromString,
+                _registered_method=True)
 
 
 class JobsServicer:
@@ -154,6 +169,27 @@ class JobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOutputs(self, request, context):
+        """The output files of a job: of its last attempt, or what a running one has by now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadOutput(self, request, context):
+        """Streams one output file, or a part of it. NOT_FOUND when the job has no such file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadArchive(self, request, context):
+        """Streams every kept output file as one zip (stored, not compressed). FAILED_PRECONDITION while the job runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,6 +237,21 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.ReadLog,
                     request_deserializer=hostler_dot_v1_dot_jobs__pb2.ReadLogRequest.FromString,
                     response_serializer=hostler_dot_v1_dot_jobs__pb2.LogChunk.SerializeToString,
+            ),
+            'ListOutputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOutputs,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.ListOutputsRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.ListOutputsResponse.SerializeToString,
+            ),
+            'ReadOutput': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadOutput,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.ReadOutputRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.FileChunk.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.FileChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -456,6 +507,87 @@ class Jobs:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ListOutputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Jobs/ListOutputs',
+            hostler_dot_v1_dot_jobs__pb2.ListOutputsRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.ListOutputsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hostler.v1.Jobs/ReadOutput',
+            hostler_dot_v1_dot_jobs__pb2.ReadOutputRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.FileChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hostler.v1.Jobs/ReadArchive',
+            hostler_dot_v1_dot_jobs__pb2.ReadArchiveRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.FileChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ClusterStub:
     """Missing associated documentation comment in .proto file."""
@@ -476,6 +608,11 @@ class ClusterStub:
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_jobs__pb2.DescribeResponse.FromString,
                 _registered_method=True)
+        self.Metrics = channel.unary_unary(
+                '/hostler.v1.Cluster/Metrics',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.MetricsRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.MetricsResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -495,6 +632,13 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Metrics(self, request, context):
+        """The coordinator's measurements in the text format of Prometheus.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -507,6 +651,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=hostler_dot_v1_dot_jobs__pb2.DescribeRequest.FromString,
                     response_serializer=hostler_dot_v1_dot_jobs__pb2.DescribeResponse.SerializeToString,
+            ),
+            'Metrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.Metrics,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.MetricsRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.MetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -563,6 +712,33 @@ class Cluster:
             '/hostler.v1.Cluster/Describe',
             hostler_dot_v1_dot_jobs__pb2.DescribeRequest.SerializeToString,
             hostler_dot_v1_dot_jobs__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Metrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Cluster/Metrics',
+            hostler_dot_v1_dot_jobs__pb2.MetricsRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.MetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,12 @@ class JobsStub:
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
     and ends with the log; without it ends with what is stored.
     """
+    ListOutputs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]
+    """The output files of a job: of its last attempt, or what a running one has by now."""
+    ReadOutput: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadOutputRequest, _jobs_pb2.FileChunk]
+    """Streams one output file, or a part of it. NOT_FOUND when the job has no such file."""
+    ReadArchive: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadArchiveRequest, _jobs_pb2.FileChunk]
+    """Streams every kept output file as one zip (stored, not compressed). FAILED_PRECONDITION while the job runs."""
 
 @_typing.type_check_only
 class JobsAsyncStub(JobsStub):
@@ -94,6 +100,12 @@ class JobsAsyncStub(JobsStub):
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
     and ends with the log; without it ends with what is stored.
     """
+    ListOutputs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]  # type: ignore[assignment]
+    """The output files of a job: of its last attempt, or what a running one has by now."""
+    ReadOutput: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadOutputRequest, _jobs_pb2.FileChunk]  # type: ignore[assignment]
+    """Streams one output file, or a part of it. NOT_FOUND when the job has no such file."""
+    ReadArchive: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadArchiveRequest, _jobs_pb2.FileChunk]  # type: ignore[assignment]
+    """Streams every kept output file as one zip (stored, not compressed). FAILED_PRECONDITION while the job runs."""
 
 class JobsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -179,6 +191,30 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         and ends with the log; without it ends with what is stored.
         """
 
+    @_abc_1.abstractmethod
+    def ListOutputs(
+        self,
+        request: _jobs_pb2.ListOutputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListOutputsResponse, _abc.Awaitable[_jobs_pb2.ListOutputsResponse]]:
+        """The output files of a job: of its last attempt, or what a running one has by now."""
+
+    @_abc_1.abstractmethod
+    def ReadOutput(
+        self,
+        request: _jobs_pb2.ReadOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.FileChunk], _abc.AsyncIterator[_jobs_pb2.FileChunk]]:
+        """Streams one output file, or a part of it. NOT_FOUND when the job has no such file."""
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _jobs_pb2.ReadArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.FileChunk], _abc.AsyncIterator[_jobs_pb2.FileChunk]]:
+        """Streams every kept output file as one zip (stored, not compressed). FAILED_PRECONDITION while the job runs."""
+
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class ClusterStub:
@@ -190,6 +226,8 @@ class ClusterStub:
     """Every worker the coordinator knows."""
     Describe: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DescribeRequest, _jobs_pb2.DescribeResponse]
     """What the coordinator is and how it fares, from memory."""
+    Metrics: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.MetricsRequest, _jobs_pb2.MetricsResponse]
+    """The coordinator's measurements in the text format of Prometheus."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -198,6 +236,8 @@ class ClusterAsyncStub(ClusterStub):
     """Every worker the coordinator knows."""
     Describe: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DescribeRequest, _jobs_pb2.DescribeResponse]  # type: ignore[assignment]
     """What the coordinator is and how it fares, from memory."""
+    Metrics: _aio.UnaryUnaryMultiCallable[_jobs_pb2.MetricsRequest, _jobs_pb2.MetricsResponse]  # type: ignore[assignment]
+    """The coordinator's measurements in the text format of Prometheus."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -215,5 +255,13 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.DescribeResponse, _abc.Awaitable[_jobs_pb2.DescribeResponse]]:
         """What the coordinator is and how it fares, from memory."""
+
+    @_abc_1.abstractmethod
+    def Metrics(
+        self,
+        request: _jobs_pb2.MetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.MetricsResponse, _abc.Awaitable[_jobs_pb2.MetricsResponse]]:
+        """The coordinator's measurements in the text format of Prometheus."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

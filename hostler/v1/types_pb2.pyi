@@ -148,6 +148,70 @@ class AttemptKey(_message.Message):
 Global___AttemptKey: _TypeAlias = AttemptKey  # noqa: Y015
 
 @_typing.final
+class File(_message.Message):
+    """A file that is put into an attempt's workspace before its program starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """in the workspace: "inputs/scene.step"; no "..", no leading "/" """
+    digest: _builtins.str
+    """SHA-256 in hex of stored bytes (service Files); empty: `content` has them"""
+    size_bytes: _builtins.int
+    """of the stored bytes"""
+    content: _builtins.bytes
+    """at most 256 KiB"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digest", b"digest", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___File: _TypeAlias = File  # noqa: Y015
+
+@_typing.final
+class PythonScript(_message.Message):
+    """A Python script as an attempt's program: the worker finds the interpreter and calls the entry point."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    INTERPRETER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """of the script, in the workspace"""
+    entrypoint: _builtins.str
+    """the function to call with (ctx, params)"""
+    interpreter: _builtins.str
+    """a program on the worker; empty: the one that runs the worker"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        entrypoint: _builtins.str = ...,
+        interpreter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entrypoint", b"entrypoint", "interpreter", b"interpreter", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PythonScript: _TypeAlias = PythonScript  # noqa: Y015
+
+@_typing.final
 class Work(_message.Message):
     """What a worker is to execute. The coordinator keeps it as bytes and never looks inside."""
 
@@ -181,6 +245,10 @@ class Work(_message.Message):
     OUTPUT_BYTES_MAX_FIELD_NUMBER: _builtins.int
     LEFTOVERS_WAIT_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    STDIN_PATH_FIELD_NUMBER: _builtins.int
+    PYTHON_FIELD_NUMBER: _builtins.int
     cwd: _builtins.str
     """empty: the worker's working directory"""
     timeout_s: _builtins.float
@@ -193,13 +261,25 @@ class Work(_message.Message):
     """wait for the rest of the tree instead of ending it"""
     stdin: _builtins.bool
     """stdin is fed through Jobs.Feed; otherwise it is empty"""
+    workspace: _builtins.bool
+    """it gets a directory with inputs/ and outputs/; what is in outputs/ is kept"""
+    stdin_path: _builtins.str
+    """a file of the workspace that is its stdin"""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """program and arguments; no shell is involved"""
+        """program and arguments; no shell is involved; empty with `python`"""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """laid over the worker's own environment"""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
+        """put into the workspace first"""
+
+    @_builtins.property
+    def python(self) -> Global___PythonScript:
+        """the program, instead of argv"""
 
     def __init__(
         self,
@@ -212,10 +292,14 @@ class Work(_message.Message):
         output_bytes_max: _builtins.int = ...,
         leftovers_wait: _builtins.bool = ...,
         stdin: _builtins.bool = ...,
+        files: _abc.Iterable[Global___File] | None = ...,
+        workspace: _builtins.bool = ...,
+        stdin_path: _builtins.str = ...,
+        python: Global___PythonScript | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["python", b"python"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "output_bytes_max", b"output_bytes_max", "stdin", b"stdin", "timeout_s", b"timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "output_bytes_max", b"output_bytes_max", "python", b"python", "stdin", b"stdin", "stdin_path", b"stdin_path", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,6 +342,11 @@ class JobSpec(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     SLOTLESS_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    WORKLOAD_VERSION_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    RETRY_ON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """free text, at most 200 characters"""
     owner: _builtins.str
@@ -276,11 +365,23 @@ class JobSpec(_message.Message):
     """takes no slot and starts at once"""
     principal: _builtins.str
     """who asks; believed only from a connection that may assert it"""
+    workload: _builtins.str
+    """run this registered workload; then `work` holds only what differs from it"""
+    workload_version: _builtins.int
+    """0: the newest"""
+    params: _builtins.str
+    """JSON, for the program's params.json; at most 256 KiB"""
+    retries: _builtins.int
+    """further attempts after failed ones; absent: the workload's, or none"""
     @_builtins.property
     def work(self) -> Global___Work: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """every one must equal the worker's"""
+
+    @_builtins.property
+    def retry_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """causes that are tried again: exit, signal, timeout, not_started; empty: all of them"""
 
     def __init__(
         self,
@@ -296,12 +397,19 @@ class JobSpec(_message.Message):
         slots: _builtins.int = ...,
         slotless: _builtins.bool = ...,
         principal: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        workload_version: _builtins.int = ...,
+        params: _builtins.str = ...,
+        retries: _builtins.int | None = ...,
+        retry_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "retries", b"retries", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "principal", b"principal", "priority", b"priority", "slotless", b"slotless", "slots", b"slots", "work", b"work", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
@@ -458,6 +566,125 @@ class Usage(_message.Message):
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
+class Step(_message.Message):
+    """A step that a program says it takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    duration_s: _builtins.float
+    """negative: it is not over"""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        duration_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class Advance(_message.Message):
+    """How far a program says it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    percent: _builtins.int
+    """0..100; absent: it has not said"""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """at most 1,000, oldest first"""
+
+    def __init__(
+        self,
+        *,
+        percent: _builtins.int | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "percent", b"percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "percent", b"percent", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__percent: _TypeAlias = _typing.Literal["percent"]  # noqa: Y015
+    _WhichOneofArgType__percent: _TypeAlias = _typing.Literal["_percent", b"_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__percent) -> _WhichOneofReturnType__percent | None: ...
+
+Global___Advance: _TypeAlias = Advance  # noqa: Y015
+
+@_typing.final
+class Failure(_message.Message):
+    """The exception that ended a script."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    MODULE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TRACEBACK_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """"ValueError" """
+    module: _builtins.str
+    """"builtins" """
+    message: _builtins.str
+    traceback: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        module: _builtins.str = ...,
+        message: _builtins.str = ...,
+        traceback: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "module", b"module", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Failure: _TypeAlias = Failure  # noqa: Y015
+
+@_typing.final
+class OutputFile(_message.Message):
+    """A file that an attempt left in its output directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MODIFIED_AT_US_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """below the output directory, with "/" """
+    digest: _builtins.str
+    """SHA-256 in hex; empty while the attempt runs"""
+    size_bytes: _builtins.int
+    modified_at_us: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        modified_at_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "modified_at_us", b"modified_at_us", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputFile: _TypeAlias = OutputFile  # noqa: Y015
+
+@_typing.final
 class End(_message.Message):
     """The end of an attempt, as the worker saw it."""
 
@@ -477,6 +704,11 @@ class End(_message.Message):
     ERR_BYTES_FIELD_NUMBER: _builtins.int
     DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     LEDGER_BYTES_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    ADVANCE_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_MISSING_FIELD_NUMBER: _builtins.int
     started_at_us: _builtins.int
     """0: the program never ran"""
     ended_at_us: _builtins.int
@@ -495,10 +727,22 @@ class End(_message.Message):
     dropped_bytes: _builtins.int
     ledger_bytes: _builtins.int
     """length of the attempt's ledger"""
+    result: _builtins.bytes
+    """JSON that the program left as its result, at most 256 KiB; empty: none"""
+    outputs: _builtins.int
+    """files kept of its output directory"""
     @_builtins.property
     def receipt(self) -> Global___Receipt: ...
     @_builtins.property
     def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def advance(self) -> Global___Advance: ...
+    @_builtins.property
+    def outputs_missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """files that could not be kept, with the reason; at most 1,000"""
+
     def __init__(
         self,
         *,
@@ -516,16 +760,55 @@ class End(_message.Message):
         err_bytes: _builtins.int = ...,
         dropped_bytes: _builtins.int = ...,
         ledger_bytes: _builtins.int = ...,
+        result: _builtins.bytes = ...,
+        failure: Global___Failure | None = ...,
+        advance: Global___Advance | None = ...,
+        outputs: _builtins.int = ...,
+        outputs_missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "receipt", b"receipt", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "advance", b"advance", "exit_code", b"exit_code", "failure", b"failure", "receipt", b"receipt", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cause", b"cause", "core_dumped", b"core_dumped", "dropped_bytes", b"dropped_bytes", "ended_at_us", b"ended_at_us", "err_bytes", b"err_bytes", "error", b"error", "evidence", b"evidence", "exit_code", b"exit_code", "ledger_bytes", b"ledger_bytes", "out_bytes", b"out_bytes", "receipt", b"receipt", "signal", b"signal", "started_at_us", b"started_at_us", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "advance", b"advance", "cause", b"cause", "core_dumped", b"core_dumped", "dropped_bytes", b"dropped_bytes", "ended_at_us", b"ended_at_us", "err_bytes", b"err_bytes", "error", b"error", "evidence", b"evidence", "exit_code", b"exit_code", "failure", b"failure", "ledger_bytes", b"ledger_bytes", "out_bytes", b"out_bytes", "outputs", b"outputs", "outputs_missing", b"outputs_missing", "receipt", b"receipt", "result", b"result", "signal", b"signal", "started_at_us", b"started_at_us", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___End: _TypeAlias = End  # noqa: Y015
+
+@_typing.final
+class PastAttempt(_message.Message):
+    """An attempt of a job that is not its current one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    attempt: _builtins.int
+    worker: _builtins.str
+    outcome: Global___Outcome.ValueType
+    @_builtins.property
+    def end(self) -> Global___End: ...
+    def __init__(
+        self,
+        *,
+        stage: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        worker: _builtins.str = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        end: Global___End | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end", b"end", "outcome", b"outcome", "stage", b"stage", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PastAttempt: _TypeAlias = PastAttempt  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
@@ -553,11 +836,15 @@ class Job(_message.Message):
     PENDING_REASONS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    ADVANCE_FIELD_NUMBER: _builtins.int
+    RETRIED_FIELD_NUMBER: _builtins.int
+    DUE_AT_US_FIELD_NUMBER: _builtins.int
+    PAST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___State.ValueType
     outcome: Global___Outcome.ValueType
     phase: _builtins.str
-    """a closer word inside a state: "unkillable", "unreachable" """
+    """a closer word inside a state: "preparing", "collecting", "unkillable", "unreachable" """
     stage: _builtins.int
     attempt: _builtins.int
     """0: never assigned"""
@@ -575,6 +862,10 @@ class Job(_message.Message):
     log_lost_bytes: _builtins.int
     version: _builtins.int
     """grows with every change of the job"""
+    retried: _builtins.int
+    """attempts that failed and were followed by another"""
+    due_at_us: _builtins.int
+    """while queued for another attempt: not before"""
     @_builtins.property
     def spec(self) -> Global___JobSpec: ...
     @_builtins.property
@@ -588,6 +879,14 @@ class Job(_message.Message):
     @_builtins.property
     def usage(self) -> Global___Usage:
         """latest sample while running, total when finished"""
+
+    @_builtins.property
+    def advance(self) -> Global___Advance:
+        """while running; afterwards it is in the end"""
+
+    @_builtins.property
+    def past(self) -> _containers.RepeatedCompositeFieldContainer[Global___PastAttempt]:
+        """only in answers of Get; oldest first"""
 
     def __init__(
         self,
@@ -612,10 +911,14 @@ class Job(_message.Message):
         pending_reasons: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.int = ...,
         usage: Global___Usage | None = ...,
+        advance: Global___Advance | None = ...,
+        retried: _builtins.int = ...,
+        due_at_us: _builtins.int = ...,
+        past: _abc.Iterable[Global___PastAttempt] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "spec", b"spec", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "end", b"end", "spec", b"spec", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_us", b"assigned_at_us", "attempt", b"attempt", "end", b"end", "finished_at_us", b"finished_at_us", "id", b"id", "log_bytes", b"log_bytes", "log_lost_bytes", b"log_lost_bytes", "log_position", b"log_position", "log_status", b"log_status", "outcome", b"outcome", "pending_reasons", b"pending_reasons", "phase", b"phase", "queued_at_us", b"queued_at_us", "spec", b"spec", "stage", b"stage", "started_at_us", b"started_at_us", "state", b"state", "usage", b"usage", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "assigned_at_us", b"assigned_at_us", "attempt", b"attempt", "due_at_us", b"due_at_us", "end", b"end", "finished_at_us", b"finished_at_us", "id", b"id", "log_bytes", b"log_bytes", "log_lost_bytes", b"log_lost_bytes", "log_position", b"log_position", "log_status", b"log_status", "outcome", b"outcome", "past", b"past", "pending_reasons", b"pending_reasons", "phase", b"phase", "queued_at_us", b"queued_at_us", "retried", b"retried", "spec", b"spec", "stage", b"stage", "started_at_us", b"started_at_us", "state", b"state", "usage", b"usage", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -656,6 +959,8 @@ class Worker(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     SEEN_AT_US_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
+    WORKLOADS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: _builtins.str
@@ -668,6 +973,14 @@ class Worker(_message.Message):
     host: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ways to run a program it knows: command, python"""
+
+    @_builtins.property
+    def workloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """workloads it takes, with * as a wild card; empty: all"""
+
     def __init__(
         self,
         *,
@@ -680,10 +993,12 @@ class Worker(_message.Message):
         running: _builtins.int = ...,
         seen_at_us: _builtins.int = ...,
         host: _builtins.str = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
+        workloads: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "id", b"id", "labels", b"labels", "name", b"name", "running", b"running", "seen_at_us", b"seen_at_us", "slots", b"slots", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "id", b"id", "labels", b"labels", "name", b"name", "running", b"running", "runtimes", b"runtimes", "seen_at_us", b"seen_at_us", "slots", b"slots", "state", b"state", "version", b"version", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,7 @@ class WorkerMessage(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     FED_FIELD_NUMBER: _builtins.int
     SENT_AT_NS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     """the worker wants no further work"""
     sent_at_ns: _builtins.int
@@ -98,6 +99,10 @@ class WorkerMessage(_message.Message):
     def fed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fed]:
         """stdin progress"""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Note]:
+        """how attempts get on, not kept; all of them again on a new stream"""
+
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class WorkerMessage(_message.Message):
         draining: _builtins.bool = ...,
         fed: _abc.Iterable[Global___Fed] | None = ...,
         sent_at_ns: _builtins.int = ...,
+        notes: _abc.Iterable[Global___Note] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -152,6 +158,8 @@ class Hello(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     MARK_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
+    WORKLOADS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """the id given at an earlier Welcome; empty: a new worker"""
     name: _builtins.str
@@ -168,6 +176,14 @@ class Hello(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def inventory(self) -> _containers.RepeatedCompositeFieldContainer[Global___Held]: ...
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ways to run a program it knows: command, python"""
+
+    @_builtins.property
+    def workloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """workloads it takes, with * as a wild card; empty: all"""
+
     def __init__(
         self,
         *,
@@ -182,10 +198,12 @@ class Hello(_message.Message):
         generation: _builtins.int = ...,
         mark: _builtins.int = ...,
         inventory: _abc.Iterable[Global___Held] | None = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
+        workloads: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "generation", b"generation", "host", b"host", "inventory", b"inventory", "journal_id", b"journal_id", "labels", b"labels", "mark", b"mark", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "generation", b"generation", "host", b"host", "inventory", b"inventory", "journal_id", b"journal_id", "labels", b"labels", "mark", b"mark", "name", b"name", "runtimes", b"runtimes", "slots", b"slots", "version", b"version", "worker", b"worker", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,6 +248,7 @@ class Report(_message.Message):
     NEVER_RAN_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     SURVIVORS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     started_at_us: _builtins.int
     """set: it was started"""
     pid: _builtins.int
@@ -249,6 +268,10 @@ class Report(_message.Message):
     def survivors(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ReceiptProcess]:
         """set: unkillable"""
 
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OutputFile]:
+        """with end: what it left, stored already (Files.Put)"""
+
     def __init__(
         self,
         *,
@@ -260,14 +283,55 @@ class Report(_message.Message):
         never_ran: _builtins.bool = ...,
         refusal: _builtins.str = ...,
         survivors: _abc.Iterable[_types_pb2.ReceiptProcess] | None = ...,
+        outputs: _abc.Iterable[_types_pb2.OutputFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "key", b"key", "ledger", b"ledger", "never_ran", b"never_ran", "pid", b"pid", "refusal", b"refusal", "started_at_us", b"started_at_us", "survivors", b"survivors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "key", b"key", "ledger", b"ledger", "never_ran", b"never_ran", "outputs", b"outputs", "pid", b"pid", "refusal", b"refusal", "started_at_us", b"started_at_us", "survivors", b"survivors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Note(_message.Message):
+    """How a running attempt gets on: only what has changed since the last note on this stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ADVANCE_FIELD_NUMBER: _builtins.int
+    OUTPUTS_LISTED_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    """"preparing" (its files arrive), "collecting" (its outputs are stored); else empty"""
+    outputs_listed: _builtins.bool
+    """`outputs` replaces what was said before"""
+    @_builtins.property
+    def key(self) -> _types_pb2.AttemptKey: ...
+    @_builtins.property
+    def advance(self) -> _types_pb2.Advance: ...
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OutputFile]:
+        """what is in its output directory now, at most 1,000"""
+
+    def __init__(
+        self,
+        *,
+        key: _types_pb2.AttemptKey | None = ...,
+        phase: _builtins.str = ...,
+        advance: _types_pb2.Advance | None = ...,
+        outputs_listed: _builtins.bool = ...,
+        outputs: _abc.Iterable[_types_pb2.OutputFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "key", b"key", "outputs", b"outputs", "outputs_listed", b"outputs_listed", "phase", b"phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Note: _TypeAlias = Note  # noqa: Y015
 
 @_typing.final
 class Sample(_message.Message):
@@ -352,6 +416,7 @@ class CoordinatorMessage(_message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     HEARD_NS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    SHOWS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     session: _builtins.str
     heard_ns: _builtins.int
@@ -372,6 +437,8 @@ class CoordinatorMessage(_message.Message):
     def acknowledged(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.AttemptKey]:
         """reports that are durable: forget them"""
 
+    @_builtins.property
+    def shows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShowOutput]: ...
     def __init__(
         self,
         *,
@@ -385,14 +452,101 @@ class CoordinatorMessage(_message.Message):
         acknowledged: _abc.Iterable[_types_pb2.AttemptKey] | None = ...,
         heard_ns: _builtins.int = ...,
         superseded: _builtins.bool = ...,
+        shows: _abc.Iterable[Global___ShowOutput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "epoch", b"epoch", "feeds", b"feeds", "heard_ns", b"heard_ns", "session", b"session", "signals", b"signals", "starts", b"starts", "stops", b"stops", "superseded", b"superseded", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "epoch", b"epoch", "feeds", b"feeds", "heard_ns", b"heard_ns", "session", b"session", "shows", b"shows", "signals", b"signals", "starts", b"starts", "stops", b"stops", "superseded", b"superseded", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoordinatorMessage: _TypeAlias = CoordinatorMessage  # noqa: Y015
+
+@_typing.final
+class ShowOutput(_message.Message):
+    """Somebody wants to read an output file of a running attempt: answer with Workers.SendOutput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    ticket: _builtins.str
+    path: _builtins.str
+    offset: _builtins.int
+    length: _builtins.int
+    """0: to the end"""
+    @_builtins.property
+    def key(self) -> _types_pb2.AttemptKey: ...
+    def __init__(
+        self,
+        *,
+        ticket: _builtins.str = ...,
+        key: _types_pb2.AttemptKey | None = ...,
+        path: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "length", b"length", "offset", b"offset", "path", b"path", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowOutput: _TypeAlias = ShowOutput  # noqa: Y015
+
+@_typing.final
+class OutputPiece(_message.Message):
+    """The bytes of an output file of a running attempt. The first message names the ticket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MODIFIED_AT_US_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ticket: _builtins.str
+    size_bytes: _builtins.int
+    """of the whole file when it was opened; in the first message"""
+    modified_at_us: _builtins.int
+    bytes: _builtins.bytes
+    """at most 1 MiB"""
+    error: _builtins.str
+    """why it cannot be read; ends the stream"""
+    def __init__(
+        self,
+        *,
+        ticket: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        modified_at_us: _builtins.int = ...,
+        bytes: _builtins.bytes = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "error", b"error", "modified_at_us", b"modified_at_us", "size_bytes", b"size_bytes", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputPiece: _TypeAlias = OutputPiece  # noqa: Y015
+
+@_typing.final
+class OutputSent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputSent: _TypeAlias = OutputSent  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):

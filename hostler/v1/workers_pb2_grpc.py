@@ -44,6 +44,11 @@ class WorkersStub:
                 request_serializer=hostler_dot_v1_dot_workers__pb2.LogPush.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_workers__pb2.LogReceipt.FromString,
                 _registered_method=True)
+        self.SendOutput = channel.stream_unary(
+                '/hostler.v1.Workers/SendOutput',
+                request_serializer=hostler_dot_v1_dot_workers__pb2.OutputPiece.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_workers__pb2.OutputSent.FromString,
+                _registered_method=True)
 
 
 class WorkersServicer:
@@ -64,6 +69,13 @@ class WorkersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendOutput(self, request_iterator, context):
+        """An output file of a running attempt, for whoever waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +88,11 @@ def add_WorkersServicer_to_server(servicer, server):
                     servicer.PushLog,
                     request_deserializer=hostler_dot_v1_dot_workers__pb2.LogPush.FromString,
                     response_serializer=hostler_dot_v1_dot_workers__pb2.LogReceipt.SerializeToString,
+            ),
+            'SendOutput': grpc.stream_unary_rpc_method_handler(
+                    servicer.SendOutput,
+                    request_deserializer=hostler_dot_v1_dot_workers__pb2.OutputPiece.FromString,
+                    response_serializer=hostler_dot_v1_dot_workers__pb2.OutputSent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +149,33 @@ class Workers:
             '/hostler.v1.Workers/PushLog',
             hostler_dot_v1_dot_workers__pb2.LogPush.SerializeToString,
             hostler_dot_v1_dot_workers__pb2.LogReceipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendOutput(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/hostler.v1.Workers/SendOutput',
+            hostler_dot_v1_dot_workers__pb2.OutputPiece.SerializeToString,
+            hostler_dot_v1_dot_workers__pb2.OutputSent.FromString,
             options,
             channel_credentials,
             insecure,

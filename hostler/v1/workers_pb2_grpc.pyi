@@ -42,6 +42,8 @@ class WorkersStub:
     """
     PushLog: _grpc.StreamStreamMultiCallable[_workers_pb2.LogPush, _workers_pb2.LogReceipt]
     """The logs of attempts, in order of position for each attempt."""
+    SendOutput: _grpc.StreamUnaryMultiCallable[_workers_pb2.OutputPiece, _workers_pb2.OutputSent]
+    """An output file of a running attempt, for whoever waits for it."""
 
 @_typing.type_check_only
 class WorkersAsyncStub(WorkersStub):
@@ -52,6 +54,8 @@ class WorkersAsyncStub(WorkersStub):
     """
     PushLog: _aio.StreamStreamMultiCallable[_workers_pb2.LogPush, _workers_pb2.LogReceipt]  # type: ignore[assignment]
     """The logs of attempts, in order of position for each attempt."""
+    SendOutput: _aio.StreamUnaryMultiCallable[_workers_pb2.OutputPiece, _workers_pb2.OutputSent]  # type: ignore[assignment]
+    """An output file of a running attempt, for whoever waits for it."""
 
 class WorkersServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -71,5 +75,13 @@ class WorkersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_workers_pb2.LogReceipt], _abc.AsyncIterator[_workers_pb2.LogReceipt]]:
         """The logs of attempts, in order of position for each attempt."""
+
+    @_abc_1.abstractmethod
+    def SendOutput(
+        self,
+        request_iterator: _MaybeAsyncIterator[_workers_pb2.OutputPiece],
+        context: _ServicerContext,
+    ) -> _typing.Union[_workers_pb2.OutputSent, _abc.Awaitable[_workers_pb2.OutputSent]]:
+        """An output file of a running attempt, for whoever waits for it."""
 
 def add_WorkersServicer_to_server(servicer: WorkersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,72 +3,21 @@
 Decoding trusts the types (protobuf checked them) and not the meaning (`hostler.jobs.check_spec`).
 """
 
-from hostler.ids import AttemptKey, JobId
-from hostler.jobs import (
-    End,
-    EndedProcess,
-    Job,
-    JobEvent,
-    JobPage,
-    JobQuery,
-    JobSpec,
-    LogStatus,
-    Progress,
-    Receipt,
-    SentSignal,
-    Usage,
-    Work,
-)
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Outputs, PastAttempt, Progress
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import jobs_pb2, types_pb2
-
-
-def key_to_proto(key: AttemptKey) -> types_pb2.AttemptKey:
-    """Encode an attempt's name."""
-    return types_pb2.AttemptKey(job=key.job, stage=key.stage, attempt=key.attempt)
-
-
-def key_from_proto(message: types_pb2.AttemptKey) -> AttemptKey:
-    """Decode an attempt's name."""
-    return AttemptKey(JobId(message.job), message.stage, message.attempt)
-
-
-def work_to_proto(work: Work) -> types_pb2.Work:
-    """Encode what a worker executes."""
-    return types_pb2.Work(
-        argv=work.argv,
-        env=work.env,
-        cwd=work.cwd,
-        timeout_s=work.timeout_s,
-        grace_s=work.grace_s,
-        output_bytes_max=work.output_bytes_max,
-        leftovers_wait=work.leftovers_wait,
-        stdin=work.stdin,
-    )
-
-
-def work_from_proto(message: types_pb2.Work) -> Work:
-    """Decode what a worker executes."""
-    return Work(
-        argv=tuple(message.argv),
-        env=dict(message.env),
-        cwd=message.cwd,
-        timeout_s=message.timeout_s,
-        grace_s=message.grace_s,
-        output_bytes_max=message.output_bytes_max,
-        leftovers_wait=message.leftovers_wait,
-        stdin=message.stdin,
-    )
-
-
-def work_to_bytes(work: Work) -> bytes:
-    """Encode what a worker executes as the bytes the coordinator keeps and sends."""
-    return work_to_proto(work).SerializeToString()
-
-
-def work_from_bytes(data: bytes) -> Work:
-    """Decode what `work_to_bytes` wrote."""
-    return work_from_proto(types_pb2.Work.FromString(data))
+from hostler.wire.ends import (
+    NOTHING_SAID,
+    advance_from_proto,
+    advance_to_proto,
+    end_from_proto,
+    end_to_proto,
+    output_from_proto,
+    output_to_proto,
+    usage_from_proto,
+    usage_to_proto,
+)
+from hostler.wire.work import work_from_proto, work_to_proto
 
 
 def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
@@ -85,6 +34,11 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         slots=spec.slots,
         slotless=spec.slots == 0,
         principal=spec.principal,
+        workload=spec.workload,
+        workload_version=spec.workload_version,
+        params=spec.params,
+        retries=spec.retries,
+        retry_on=spec.retry_on,
     )
 
 
@@ -101,104 +55,54 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
         priority=message.priority,
         slots=0 if message.slotless else (message.slots or 1),
         principal=message.principal,
+        workload=message.workload,
+        workload_version=message.workload_version,
+        params=message.params,
+        retries=message.retries if message.HasField("retries") else None,
+        retry_on=tuple(message.retry_on),
     )
 
 
-def receipt_to_proto(receipt: Receipt) -> types_pb2.Receipt:
-    """Encode the proof of an end."""
-    return types_pb2.Receipt(
-        signals=[types_pb2.SentSignal(signal=s.signal, at_us=s.at_us, processes=s.processes) for s in receipt.signals],
-        ended=[types_pb2.ReceiptProcess(pid=p.pid, name=p.name) for p in receipt.ended],
-        survivors=[types_pb2.ReceiptProcess(pid=p.pid, name=p.name) for p in receipt.survivors],
-        verified_by=receipt.verified_by,
-        verified_at_us=receipt.verified_at_us,
+def past_to_proto(past: PastAttempt) -> types_pb2.PastAttempt:
+    """Encode an attempt that was followed by another."""
+    return types_pb2.PastAttempt(
+        stage=past.stage,
+        attempt=past.attempt,
+        worker=past.worker,
+        outcome=types_pb2.Outcome.ValueType(past.outcome),
+        end=end_to_proto(past.end),
     )
 
 
-def processes_from_proto(messages: list[types_pb2.ReceiptProcess]) -> tuple[EndedProcess, ...]:
-    """Decode the processes of a receipt."""
-    return tuple(EndedProcess(pid=p.pid, name=p.name) for p in messages)
-
-
-def receipt_from_proto(message: types_pb2.Receipt) -> Receipt:
-    """Decode the proof of an end."""
-    return Receipt(
-        signals=tuple(SentSignal(signal=s.signal, at_us=s.at_us, processes=s.processes) for s in message.signals),
-        ended=processes_from_proto(list(message.ended)),
-        survivors=processes_from_proto(list(message.survivors)),
-        verified_by=message.verified_by,
-        verified_at_us=message.verified_at_us,
+def past_from_proto(message: types_pb2.PastAttempt) -> PastAttempt:
+    """Decode an attempt that was followed by another."""
+    return PastAttempt(
+        stage=message.stage,
+        attempt=message.attempt,
+        worker=message.worker,
+        outcome=Outcome(message.outcome),
+        end=end_from_proto(message.end),
     )
 
 
-def usage_to_proto(usage: Usage) -> types_pb2.Usage:
-    """Encode what a tree used."""
-    return types_pb2.Usage(
-        cpu_user_s=usage.cpu_user_s,
-        cpu_system_s=usage.cpu_system_s,
-        memory_bytes_max=usage.memory_bytes_max,
-        processes=usage.processes,
+def outputs_to_proto(outputs: Outputs) -> jobs_pb2.ListOutputsResponse:
+    """Encode what a job has put out."""
+    return jobs_pb2.ListOutputsResponse(
+        files=[output_to_proto(f) for f in outputs.files],
+        live=outputs.live,
+        expired=outputs.expired,
+        missing=outputs.missing,
     )
 
 
-def usage_from_proto(message: types_pb2.Usage) -> Usage:
-    """Decode what a tree used."""
-    return Usage(
-        cpu_user_s=message.cpu_user_s,
-        cpu_system_s=message.cpu_system_s,
-        memory_bytes_max=message.memory_bytes_max,
-        processes=message.processes,
+def outputs_from_proto(message: jobs_pb2.ListOutputsResponse) -> Outputs:
+    """Decode what a job has put out."""
+    return Outputs(
+        files=tuple(output_from_proto(f) for f in message.files),
+        live=message.live,
+        expired=message.expired,
+        missing=tuple(message.missing),
     )
-
-
-def end_to_proto(end: End) -> types_pb2.End:
-    """Encode how an attempt ended."""
-    return types_pb2.End(
-        started_at_us=end.started_at_us,
-        ended_at_us=end.ended_at_us,
-        exit_code=end.exit_code,
-        signal=end.signal,
-        core_dumped=end.core_dumped,
-        cause=end.cause,
-        evidence=end.evidence,
-        error=end.error,
-        receipt=receipt_to_proto(end.receipt),
-        usage=usage_to_proto(end.usage),
-        out_bytes=end.out_bytes,
-        err_bytes=end.err_bytes,
-        dropped_bytes=end.dropped_bytes,
-        ledger_bytes=end.ledger_bytes,
-    )
-
-
-def end_from_proto(message: types_pb2.End) -> End:
-    """Decode how an attempt ended."""
-    return End(
-        started_at_us=message.started_at_us,
-        ended_at_us=message.ended_at_us,
-        exit_code=message.exit_code if message.HasField("exit_code") else None,
-        signal=message.signal,
-        core_dumped=message.core_dumped,
-        cause=message.cause,
-        evidence=message.evidence,
-        error=message.error,
-        receipt=receipt_from_proto(message.receipt),
-        usage=usage_from_proto(message.usage),
-        out_bytes=message.out_bytes,
-        err_bytes=message.err_bytes,
-        dropped_bytes=message.dropped_bytes,
-        ledger_bytes=message.ledger_bytes,
-    )
-
-
-def end_from_bytes(data: bytes) -> End:
-    """Decode a serialized End, the form in which the coordinator keeps it."""
-    return end_from_proto(types_pb2.End.FromString(data))
-
-
-def end_to_bytes(end: End) -> bytes:
-    """Encode an end as the bytes the coordinator keeps."""
-    return end_to_proto(end).SerializeToString()
 
 
 def job_to_proto(job: Job) -> types_pb2.Job:
@@ -224,6 +128,10 @@ def job_to_proto(job: Job) -> types_pb2.Job:
         pending_reasons=job.pending_reasons,
         version=job.version,
         usage=None if job.usage is None else usage_to_proto(job.usage),
+        advance=None if job.advance == NOTHING_SAID else advance_to_proto(job.advance),
+        retried=job.retried,
+        due_at_us=job.due_at_us,
+        past=[past_to_proto(p) for p in job.past],
     )
 
 
@@ -250,6 +158,10 @@ def job_from_proto(message: types_pb2.Job) -> Job:
         pending_reasons=tuple(message.pending_reasons),
         version=message.version,
         usage=usage_from_proto(message.usage) if message.HasField("usage") else None,
+        advance=advance_from_proto(message.advance) if message.HasField("advance") else NOTHING_SAID,
+        retried=message.retried,
+        due_at_us=message.due_at_us,
+        past=tuple(past_from_proto(p) for p in message.past),
     )
 
 
@@ -264,6 +176,8 @@ def query_to_proto(query: JobQuery, principal: str) -> jobs_pb2.ListRequest:
         limit=query.limit,
         after=query.after,
         principal=principal,
+        newest_first=query.newest_first,
+        workload=query.workload,
     )
 
 
@@ -277,6 +191,8 @@ def query_from_proto(message: jobs_pb2.ListRequest) -> JobQuery:
         worker=message.worker,
         limit=message.limit or 100,
         after=message.after,
+        newest_first=message.newest_first,
+        workload=message.workload,
     )
 
 

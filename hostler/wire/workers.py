@@ -16,6 +16,8 @@ def worker_to_proto(worker: Worker) -> types_pb2.Worker:
         running=worker.running,
         seen_at_us=worker.seen_at_us,
         host=worker.host,
+        runtimes=worker.runtimes,
+        workloads=worker.workloads,
     )
 
 
@@ -31,4 +33,6 @@ def worker_from_proto(message: types_pb2.Worker) -> Worker:
         running=message.running,
         seen_at_us=message.seen_at_us,
         host=message.host,
+        runtimes=tuple(message.runtimes),
+        workloads=tuple(message.workloads),
     )

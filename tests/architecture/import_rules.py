@@ -22,7 +22,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 # Everybody else sees frozen values; a message type that travels further ties the code to the wire.
 PROTOBUF = (GENERATED, "google.protobuf")
-MAY_SEE_PROTOBUF = ("hostler.wire", "hostler.client", "coordinator.rpc", "worker_agent.link", "worker_agent.log_push")
+MAY_SEE_PROTOBUF = (
+    "hostler.wire",
+    "hostler.client",
+    "hostler.files_client",
+    "hostler.workloads_client",
+    "coordinator.rpc",
+    "worker_agent.link",
+    "worker_agent.log_push",
+    "worker_agent.output_send",
+)
 
 # Pure modules take time, chance and the world as arguments: the simulation runs them as they are.
 PURE = (
@@ -32,12 +41,16 @@ PURE = (
     "hostler.errors",
     "hostler.frames",
     "hostler.shape",
+    "hostler.workloads",
+    "hostler.expansion",
+    "hostler.script_source",
     "coordinator.live",
     "coordinator.decisions",
     "coordinator.placement",
     "coordinator.changes",
     "worker_agent.reports",
     "worker_agent.attempts",
+    "worker_agent.advances",
 )
 IMPURE = ("asyncio", "time", "random", "os", "sqlite3", "grpc", "aiohttp", "structlog")
 

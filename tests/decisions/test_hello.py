@@ -9,7 +9,7 @@ from coordinator.changes import Ended, LogLost, LogStored, Returned, WorkerSeen
 from coordinator.effects import Answer, AttachSession, DropSession, Effect, SendStart, SendStop
 from hostler.errors import InvalidRequest
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import end_from_bytes
+from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, a_hello, a_key, a_report, ended, never_ran
 from tests.support.scene import Scene, check_invariants, only, verdicts
 

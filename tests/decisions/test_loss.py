@@ -5,7 +5,7 @@ import pytest
 from coordinator.changes import Ended, LogLost, LogStored
 from coordinator.effects import DropSession
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import end_from_bytes
+from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, ended
 from tests.support.scene import Scene, check_invariants
 

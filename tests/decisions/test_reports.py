@@ -6,7 +6,7 @@ from coordinator.changes import Ended, Returned, Started, Unkillable
 from coordinator.decisions import OUTCOME_OF_CAUSE, outcome_of
 from coordinator.effects import Acknowledge
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import end_from_bytes
+from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, a_key, a_report, an_id, ended, never_ran, some_frames, started
 from tests.support.scene import Scene, check_invariants
 

@@ -11,7 +11,7 @@ from hostler.errors import JobNotFound, NotRunning, Unavailable
 from hostler.ids import AttemptKey
 from hostler.jobs import Progress
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import end_from_bytes
+from hostler.wire.ends import end_from_bytes
 from tests.support.builders import NOON_US, W1, an_id, ended, started
 from tests.support.scene import Scene, check_invariants, only
 

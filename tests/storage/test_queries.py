@@ -8,7 +8,7 @@ from coordinator.storage.sqlite import SqliteStore
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import EndedProcess, JobPage, JobQuery, LogStatus, Progress, Work
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import work_to_bytes
+from hostler.wire.work import work_to_bytes
 from tests.support.builders import NOON_US, W1, W2, a_key, an_end, an_id
 from tests.support.stored import assigned, begun, commit, over, queued, seen
 

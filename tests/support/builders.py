@@ -8,7 +8,8 @@ from coordinator.events import EndFacts, Hello, Report
 from hostler.frames import OUT, encode
 from hostler.ids import AttemptKey, JobId, new_uuid
 from hostler.jobs import End, JobSpec, Receipt, Work
-from hostler.wire.jobs import end_to_bytes, work_to_bytes
+from hostler.wire.ends import end_to_bytes
+from hostler.wire.work import work_to_bytes
 
 NOON_US = 1_700_000_000_000_000
 NOON = Instant(NOON_US, 1000.0)

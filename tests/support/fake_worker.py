@@ -10,7 +10,8 @@ from hostler.client import open_channel
 from hostler.ids import AttemptKey
 from hostler.jobs import End
 from hostler.v1 import workers_pb2, workers_pb2_grpc
-from hostler.wire.jobs import end_to_proto, key_from_proto, key_to_proto
+from hostler.wire.ends import end_to_proto
+from hostler.wire.work import key_from_proto, key_to_proto
 from tests.support.builders import NOON_US, an_end
 from tests.support.waiting import eventually
 

@@ -8,7 +8,8 @@ from coordinator.live import Job, Live, Worker
 from coordinator.storage.protocol import Store
 from hostler.jobs import Work
 from hostler.lifecycle import Outcome, State
-from hostler.wire.jobs import end_to_bytes, work_to_bytes
+from hostler.wire.ends import end_to_bytes
+from hostler.wire.work import work_to_bytes
 from tests.support.builders import NOON_US, W1, a_key, a_submission, an_end
 
 WORK = work_to_bytes(Work(argv=("true",)))

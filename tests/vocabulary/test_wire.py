@@ -25,7 +25,9 @@ from hostler.jobs import (
 )
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import jobs_pb2, types_pb2
+from hostler.wire import ends as end_wire
 from hostler.wire import jobs as wire
+from hostler.wire import work as work_wire
 from hostler.wire import workers as worker_wire
 from hostler.workers import Worker, WorkerState
 
@@ -159,7 +161,7 @@ def test_an_attempt_s_name_comes_back(job: str, stage: int, attempt: int) -> Non
     """Of every message about running things."""
     key = AttemptKey(JobId(job), stage, attempt)
 
-    assert wire.key_from_proto(travelled(wire.key_to_proto(key))) == key
+    assert work_wire.key_from_proto(travelled(work_wire.key_to_proto(key))) == key
 
 
 @given(SPECS)
@@ -171,13 +173,13 @@ def test_a_spec_comes_back(spec: JobSpec) -> None:
 @given(WORKS)
 def test_work_comes_back_from_its_bytes(work: Work) -> None:
     """The form in which the coordinator keeps and sends it."""
-    assert wire.work_from_bytes(wire.work_to_bytes(work)) == work
+    assert work_wire.work_from_bytes(work_wire.work_to_bytes(work)) == work
 
 
 @given(ENDS)
 def test_an_end_comes_back_from_its_bytes(end: End) -> None:
     """With its receipt and usage; exit code 0 told from none."""
-    assert wire.end_from_bytes(wire.end_to_bytes(end)) == end
+    assert end_wire.end_from_bytes(end_wire.end_to_bytes(end)) == end
 
 
 @given(JOBS)
@@ -220,7 +222,7 @@ def test_a_query_comes_back(query: JobQuery, principal: str) -> None:
 @given(USAGES)
 def test_usage_comes_back(usage: Usage) -> None:
     """Of samples while a job runs."""
-    assert wire.usage_from_proto(travelled(wire.usage_to_proto(usage))) == usage
+    assert end_wire.usage_from_proto(travelled(end_wire.usage_to_proto(usage))) == usage
 
 
 @given(WORKERS)

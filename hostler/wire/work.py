@@ -1,0 +1,78 @@
+"""What a worker executes, and the names of attempts, to and from protobuf."""
+
+from hostler.ids import AttemptKey, JobId
+from hostler.jobs import File, PythonScript, Work
+from hostler.v1 import types_pb2
+
+
+def key_to_proto(key: AttemptKey) -> types_pb2.AttemptKey:
+    """Encode an attempt's name."""
+    return types_pb2.AttemptKey(job=key.job, stage=key.stage, attempt=key.attempt)
+
+
+def key_from_proto(message: types_pb2.AttemptKey) -> AttemptKey:
+    """Decode an attempt's name."""
+    return AttemptKey(JobId(message.job), message.stage, message.attempt)
+
+
+def file_to_proto(file: File) -> types_pb2.File:
+    """Encode a file of a workspace."""
+    return types_pb2.File(path=file.path, digest=file.digest, size_bytes=file.size_bytes, content=file.content)
+
+
+def file_from_proto(message: types_pb2.File) -> File:
+    """Decode a file of a workspace."""
+    return File(path=message.path, digest=message.digest, size_bytes=message.size_bytes, content=message.content)
+
+
+def work_to_proto(work: Work) -> types_pb2.Work:
+    """Encode what a worker executes."""
+    message = types_pb2.Work(
+        argv=work.argv,
+        env=work.env,
+        cwd=work.cwd,
+        timeout_s=work.timeout_s,
+        grace_s=work.grace_s,
+        output_bytes_max=work.output_bytes_max,
+        leftovers_wait=work.leftovers_wait,
+        stdin=work.stdin,
+        files=[file_to_proto(f) for f in work.files],
+        workspace=work.workspace,
+        stdin_path=work.stdin_path,
+    )
+    if work.python is not None:
+        script = work.python
+        message.python.path, message.python.entrypoint = script.path, script.entrypoint
+        message.python.interpreter = script.interpreter
+    return message
+
+
+def work_from_proto(message: types_pb2.Work) -> Work:
+    """Decode what a worker executes."""
+    script = message.python if message.HasField("python") else None
+    return Work(
+        argv=tuple(message.argv),
+        env=dict(message.env),
+        cwd=message.cwd,
+        timeout_s=message.timeout_s,
+        grace_s=message.grace_s,
+        output_bytes_max=message.output_bytes_max,
+        leftovers_wait=message.leftovers_wait,
+        stdin=message.stdin,
+        files=tuple(file_from_proto(f) for f in message.files),
+        workspace=message.workspace,
+        stdin_path=message.stdin_path,
+        python=PythonScript(path=script.path, entrypoint=script.entrypoint or "main", interpreter=script.interpreter)
+        if script is not None
+        else None,
+    )
+
+
+def work_to_bytes(work: Work) -> bytes:
+    """Encode what a worker executes as the bytes the coordinator keeps and sends."""
+    return work_to_proto(work).SerializeToString()
+
+
+def work_from_bytes(data: bytes) -> Work:
+    """Decode what `work_to_bytes` wrote."""
+    return work_from_proto(types_pb2.Work.FromString(data))
