@@ -7,23 +7,33 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
+from coordinator.blobs import BlobStore
 from coordinator.engine import Engine
 from coordinator.feeds import Feeds
 from coordinator.log_store import LogStore, StoredPiece
+from coordinator.metrics import Metrics
+from coordinator.retention import Retention
 from coordinator.rpc.cluster_service import ClusterService
 from coordinator.rpc.feed_service import FeedService
+from coordinator.rpc.files_service import FilesService
 from coordinator.rpc.jobs_service import DiskReserve, JobsService
 from coordinator.rpc.log_service import LogService
-from coordinator.rpc.server import RpcServer
+from coordinator.rpc.outputs_service import OutputsService
+from coordinator.rpc.server import RpcServer, Services
+from coordinator.rpc.submissions import Submissions
 from coordinator.rpc.workers_service import WorkersService
+from coordinator.rpc.workloads_service import WorkloadsService
+from coordinator.secrets_file import Secrets
 from coordinator.sessions import Sessions
+from coordinator.shows import Shows
 from coordinator.storage.migrate import SchemaError
 from coordinator.storage.sqlite import SqliteStore
 from coordinator.watchers import Watchers
+from coordinator.workload_loading import register_found
 from hostler import logs
-from hostler.clock import SystemClock
+from hostler.clock import Clock, SystemClock
 from hostler.endpoint import Endpoint, coordinator_socket, parse_bind, write_endpoint
 from hostler.errors import InvalidRequest
 from hostler.processes import settle_memory
@@ -59,6 +69,18 @@ class DataDirLock:
         os.close(self._fd)
 
 
+class Core(NamedTuple):
+    """What the services of a coordinator share."""
+
+    store: SqliteStore
+    engine: Engine
+    sessions: Sessions
+    watchers: Watchers
+    metrics: Metrics
+    blobs: BlobStore
+    clock: Clock
+
+
 class Coordinator:
     """A running coordinator. Entering starts it; leaving stops it in order."""
 
@@ -66,6 +88,7 @@ class Coordinator:
         self._settings = settings
         self._stack = contextlib.AsyncExitStack()
         self._engine_task: asyncio.Task[None] | None = None
+        self._retention_task: asyncio.Task[None] | None = None
         self.grpc_address = ""
 
     async def __aenter__(self) -> Self:
@@ -83,39 +106,16 @@ class Coordinator:
         directory = make_private_dir(settings.data_dir / "coordinator")
         make_private_dir(runtime_dir(settings.data_dir))
         stack.callback(DataDirLock(directory).release)
-        try:
-            store = await SqliteStore.open(directory / "hostler.db")
-        except SchemaError as error:
-            raise InvalidRequest(str(error)) from error
-        stack.push_async_callback(store.close)
-        clock, sessions, watchers = SystemClock(), Sessions(), Watchers()
-        engine = Engine(
-            store=store,
-            sessions=sessions,
-            watchers=watchers,
-            clock=clock,
-            lost_after_s=settings.lost_after_s,
-            max_queued=settings.max_queued,
-        )
-        await engine.load()
-
-        def on_stored(pieces: list[StoredPiece]) -> None:
-            workers.on_stored(pieces)
-
-        log_store = LogStore(directory / "logs", on_stored)
-        log_store.open()
-        stack.push_async_callback(log_store.close)
-        feeds = Feeds(sessions)
-        workers = WorkersService(engine, log_store, feeds, heartbeat_s=settings.heartbeat_s)
-        disk = DiskReserve(directory, settings.disk_reserve_bytes)
-        jobs = JobsService(engine, store, sessions, watchers, disk, clock)
-        cluster = ClusterService(engine, store, clock, settings.data_dir)
-        self._engine_task = asyncio.create_task(engine.run())
-        stack.push_async_callback(self._end_engine, engine, sessions)
-        feed = FeedService(engine, store, watchers, feeds)
-        server = RpcServer(jobs, LogService(store, log_store, watchers), feed, cluster, workers)
+        core = await self._open_core(directory)
+        services = self._services(core, directory)
+        self._engine_task = asyncio.create_task(core.engine.run())
+        stack.push_async_callback(self._end_engine, core.engine, core.sessions)
+        found = Path(settings.workloads_dir) if settings.workloads_dir else None
+        await register_found(services.workloads, core.blobs, shipped=settings.sample_workloads, directory=found)
+        self._keep_retention(core)
+        server = RpcServer(services)
         stack.push_async_callback(server.stop)
-        stack.callback(sessions.drop_all)  # first: workers go at once instead of being waited for
+        stack.callback(core.sessions.drop_all)  # first: workers go at once instead of being waited for
         socket = coordinator_socket(settings.data_dir)
         self.grpc_address = await server.start(socket, tcp)
         write_endpoint(settings.data_dir, Endpoint(socket=f"unix:{socket}", grpc=self.grpc_address, pid=os.getpid()))
@@ -124,9 +124,76 @@ class Coordinator:
             "coordinator.started",
             socket=str(socket),
             grpc=self.grpc_address,
-            epoch=store.epoch,
-            open_jobs=len(engine.live.jobs),
+            epoch=core.store.epoch,
+            open_jobs=len(core.engine.live.jobs),
         )
+
+    async def _open_core(self, directory: Path) -> Core:
+        """Open what has files, and load the engine."""
+        settings, clock = self._settings, SystemClock()
+        try:
+            store = await SqliteStore.open(directory / "hostler.db")
+        except SchemaError as error:
+            raise InvalidRequest(str(error)) from error
+        self._stack.push_async_callback(store.close)
+        sessions, watchers, metrics = Sessions(), Watchers(), Metrics(clock)
+        engine = Engine(
+            store=store,
+            sessions=sessions,
+            watchers=watchers,
+            clock=clock,
+            metrics=metrics,
+            lost_after=lambda family: settings.lost_after_by_family_s.get(family, settings.lost_after_s),
+            max_queued=settings.max_queued,
+        )
+        await engine.load()
+        blobs = BlobStore(directory / "files", reserve_bytes=settings.disk_reserve_bytes)
+        await asyncio.to_thread(blobs.open)
+        return Core(store, engine, sessions, watchers, metrics, blobs, clock)
+
+    def _services(self, core: Core, directory: Path) -> Services:
+        settings = self._settings
+        store, engine, sessions, watchers, metrics, blobs, clock = core
+        feeds, secrets, shows = Feeds(sessions), Secrets(settings.data_dir), Shows(sessions)
+
+        def on_stored(pieces: list[StoredPiece]) -> None:
+            metrics.observe_log_bytes(sum(piece.extent.length for piece in pieces))
+            workers.on_stored(pieces)
+
+        log_store = LogStore(directory / "logs", on_stored)
+        log_store.open()
+        self._stack.push_async_callback(log_store.close)
+        workers = WorkersService(engine, log_store, feeds, secrets, heartbeat_s=settings.heartbeat_s)
+        disk = DiskReserve(directory, settings.disk_reserve_bytes)
+        submissions = Submissions(engine, store, blobs, secrets)
+        jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
+        return Services(
+            jobs=jobs,
+            log=LogService(store, log_store, watchers),
+            feed=FeedService(engine, store, watchers, feeds),
+            outputs=OutputsService(store, blobs, shows, jobs.live_outputs),
+            files=FilesService(blobs),
+            workloads=WorkloadsService(engine, store, blobs),
+            cluster=ClusterService(engine, store, clock, settings.data_dir, metrics, blobs),
+            workers=workers,
+        )
+
+    def _keep_retention(self, core: Core) -> None:
+        retention = Retention(
+            core.store,
+            core.blobs,
+            core.engine.expire_files,
+            clock=core.clock,
+            keep_s=self._settings.files_keep_s,
+            bytes_max=self._settings.files_bytes_max,
+        )
+        self._retention_task = asyncio.create_task(retention.run())
+        self._stack.push_async_callback(self._end_retention)
+
+    async def _end_retention(self) -> None:
+        assert self._retention_task is not None
+        self._retention_task.cancel()
+        await asyncio.gather(self._retention_task, return_exceptions=True)
 
     async def _end_engine(self, engine: Engine, sessions: Sessions) -> None:
         assert self._engine_task is not None
@@ -137,10 +204,11 @@ class Coordinator:
         await asyncio.gather(self._engine_task, return_exceptions=True)
 
     async def failed(self) -> None:
-        """Return when the engine has ended by itself, which means that the process must end."""
-        assert self._engine_task is not None
-        await asyncio.wait((self._engine_task,))
-        error = None if self._engine_task.cancelled() else self._engine_task.exception()
+        """Return when the engine or retention has ended by itself, which means that the process must end."""
+        assert self._engine_task is not None and self._retention_task is not None
+        done, _ = await asyncio.wait((self._engine_task, self._retention_task), return_when=asyncio.FIRST_COMPLETED)
+        ended = done.pop()
+        error = None if ended.cancelled() else ended.exception()
         logs.get().error("engine.failed", exc_info=error)
 
     async def __aexit__(

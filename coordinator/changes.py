@@ -7,7 +7,9 @@ and only then do its effects leave the process. The same values load the live se
 from typing import NamedTuple
 
 from hostler.ids import AttemptKey
+from hostler.jobs import OutputFile
 from hostler.lifecycle import Outcome
+from hostler.workloads import Workload
 
 LEDGER_UNKNOWN = -1  # the log's length cannot be known: what is held is all there will be, and the rest is lost
 
@@ -29,6 +31,15 @@ class JobQueued(NamedTuple):
     work: bytes  # a serialized Work
     at_us: int
     attempt: int = 0  # attempts so far
+    runtime: str = "command"  # how the worker runs it
+    workload: str = ""  # the workload it names
+    workload_version: int = 0
+    retries: int = 0  # further attempts it may have
+    retry_on: tuple[str, ...] = ()  # causes that are tried again; empty: all that can be
+    retried: int = 0  # attempts that were followed by another
+    due_at_us: int = 0  # not before; 0: at once
+    inputs: tuple[str, ...] = ()  # digests of stored bytes it needs
+    secrets: tuple[tuple[str, str], ...] = ()  # environment variable, name of the secret
 
 
 class Assigned(NamedTuple):
@@ -95,6 +106,32 @@ class Ended(NamedTuple):
     output_bytes: int  # of it, what the program wrote
     ledger: bytes  # the whole log when it came with the report, else empty
     at_us: int
+    outputs: tuple[OutputFile, ...] = ()  # what it left, stored
+    family: str = ""
+    queued_at_us: int = 0
+
+
+class Retried(NamedTuple):
+    """An attempt failed and is over; another one follows, not before `due_at_us`."""
+
+    number: int
+    key: AttemptKey
+    outcome: Outcome
+    end: bytes  # a serialized End
+    cause: str
+    started_at_us: int
+    ended_at_us: int
+    ledger_bytes: int
+    output_bytes: int
+    ledger: bytes
+    due_at_us: int
+    at_us: int
+
+
+class Due(NamedTuple):
+    """The time has come for another attempt. Only memory knows it: the store has the time itself."""
+
+    number: int
 
 
 class Extent(NamedTuple):
@@ -114,6 +151,7 @@ class LogStored(NamedTuple):
     extents: tuple[Extent, ...]
     position: int  # the log is held up to here
     output_bytes: int  # how much of these pieces the program wrote
+    past: bool = False  # another attempt followed this one
 
 
 class LogLost(NamedTuple):
@@ -122,6 +160,18 @@ class LogLost(NamedTuple):
     number: int
     key: AttemptKey
     lost_bytes: int  # ledger bytes; 0 when it is not known how many
+    past: bool = False  # another attempt followed this one
+
+
+class LogTrails(NamedTuple):
+    """The log of an attempt that is over still arrives. Only for loading: its end says so otherwise."""
+
+    number: int
+    key: AttemptKey
+    worker: str
+    position: int
+    ledger_bytes: int
+    past: bool
 
 
 class WorkerSeen(NamedTuple):
@@ -139,6 +189,8 @@ class WorkerSeen(NamedTuple):
     sequence: int
     session: str
     at_us: int
+    runtimes: tuple[str, ...] = ("command",)
+    workloads: tuple[str, ...] = ()  # patterns of those it takes; empty: all
 
 
 class WorkerLeft(NamedTuple):
@@ -160,17 +212,14 @@ class WorkerDraining(NamedTuple):
 class WorkloadApplied(NamedTuple):
     """A definition became the newest version of its name."""
 
-    name: str
-    version: int
-    definition: bytes  # a serialized hostler.v1.Workload
-    script: str  # the digest of its script, "" without one
-    at_us: int
+    workload: Workload  # with its version, origin and time
 
 
 class WorkloadRemoved(NamedTuple):
     """No new job can name this workload any more; its versions stay readable."""
 
     name: str
+    version: int  # the newest, which now counts as removed
     at_us: int
 
 
@@ -189,8 +238,11 @@ Change = (
     | StopRequested
     | Unkillable
     | Ended
+    | Retried
+    | Due
     | LogStored
     | LogLost
+    | LogTrails
     | WorkerSeen
     | WorkerLeft
     | WorkerDraining

@@ -4,14 +4,13 @@ Pure: reads the live set, touches nothing. `Engine` applies the changes at once,
 the batch, and performs the effects in order after the commit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from coordinator.changes import (
-    LEDGER_UNKNOWN,
     Assigned,
     Change,
-    Ended,
+    Due,
     JobQueued,
     LogLost,
     Returned,
@@ -33,8 +32,10 @@ from coordinator.effects import (
     Tell,
     Wait,
 )
+from coordinator.ends import RETRY_S_MAX, attempt_over, concluded
 from coordinator.events import Hello, Report
-from coordinator.live import Job, Live, Worker
+from coordinator.instant import Instant
+from coordinator.live import Job, Live, TrailingLog, Worker
 from hostler.errors import (
     HostlerError,
     InvalidRequest,
@@ -46,16 +47,7 @@ from hostler.errors import (
     WorkerNotFound,
 )
 from hostler.ids import AttemptKey
-from hostler.jobs import End
 from hostler.lifecycle import Outcome, State
-from hostler.wire.ends import end_to_bytes
-
-
-class Instant(NamedTuple):
-    """The two times of a batch: one to show, one to measure with."""
-
-    wall_us: int
-    monotonic_s: float
 
 
 class Decision(NamedTuple):
@@ -80,26 +72,13 @@ class Submission(NamedTuple):
     priority: int
     slots: int
     work: bytes
-
-
-OUTCOME_OF_CAUSE = {
-    "signal": Outcome.FAILED,
-    "stop": Outcome.STOPPED,
-    "drain": Outcome.STOPPED,
-    "timeout": Outcome.TIMED_OUT,
-    "lease": Outcome.LOST,
-    "not_started": Outcome.FAILED,
-    "supervisor_died": Outcome.LOST,
-    "host_restarted": Outcome.LOST,
-    "worker_lost": Outcome.LOST,
-}
-
-
-def outcome_of(cause: str, exit_code: int | None) -> Outcome:
-    """How an attempt ended, in one word, from its worker's evidence."""
-    if cause == "exit":
-        return Outcome.SUCCEEDED if exit_code == 0 else Outcome.FAILED
-    return OUTCOME_OF_CAUSE.get(cause, Outcome.LOST)
+    runtime: str = "command"
+    workload: str = ""
+    workload_version: int = 0
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()  # digests of stored bytes
+    secrets: tuple[tuple[str, str], ...] = ()
 
 
 # Requests
@@ -129,10 +108,25 @@ def on_submit(live: Live, items: Sequence[Submission], reply: Any, now: Instant,
             continue
         if item.key:
             keys[item.owner, item.key] = (item.id, item.digest)
-        changes.append(JobQueued(number, *item[1:], at_us=now.wall_us))
+        changes.append(_queued(number, item, now))
         results.append(item.id)
         number += 1
     return Decision(changes, [Answer(reply, results)])
+
+
+def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
+    change = JobQueued(number, *item[1:12], at_us=now.wall_us)
+    if item.runtime == "command" and not (item.workload or item.retries or item.inputs):
+        return change
+    return change._replace(
+        runtime=item.runtime,
+        workload=item.workload,
+        workload_version=item.workload_version,
+        retries=item.retries,
+        retry_on=item.retry_on,
+        inputs=item.inputs,
+        secrets=item.secrets,
+    )
 
 
 CONFLICT = "the key {!r} was used before with another job; use a new key, or send the same job"
@@ -158,11 +152,10 @@ def on_stop(live: Live, job_id: str, grace_s: float, by: str, waiter: Any, now: 
     job = live.job(job_id)
     if job is None:
         return Decision([], [Answer(waiter, JobNotFound(f"job {job_id} not found"))])
-    if job.state is State.FINISHED:
-        return Decision([], [Tell(waiter, job.progress())])
     if job.state is State.QUEUED:
-        evidence = f"stopped by {by} while it was waiting; it never ran"
-        ended = _ended_here(job, Outcome.STOPPED, "stop", evidence, now)
+        again = "another attempt did not begin" if job.retried else "it never ran"
+        evidence = f"stopped by {by} while it was waiting; {again}"
+        ended = concluded(job, Outcome.STOPPED, "stop", evidence, now)
         return Decision([ended], [Wait(waiter, job.number, State.FINISHED)])
     change = StopRequested(job.number, job.attempt_key, grace_s, by, now.wall_us)
     wait = Wait(waiter, job.number, State.FINISHED)
@@ -186,9 +179,7 @@ def on_wait(live: Live, job_ids: Sequence[str], until: State, waiter: Any) -> De
 
 
 def reached(job: Job, until: State) -> bool:
-    """Whether a job has come as far as a waiter wants."""
-    if job.state is State.FINISHED:
-        return True
+    """Whether a live job has come as far as a waiter wants."""
     return until is not State.FINISHED and job.started_at_us > 0
 
 
@@ -197,7 +188,7 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
     job = live.job(job_id)
     if job is None:
         return Decision([], [Answer(reply, NotRunning(f"job {job_id} is over or unknown"))])
-    if job.started_at_us == 0 or job.state is State.FINISHED:
+    if job.started_at_us == 0:
         return Decision(
             [], [Answer(reply, NotRunning(f"job {job_id} is {job.state.word}; only a running job takes a signal"))]
         )
@@ -240,6 +231,8 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
             sequence,
             hello.session,
             now.wall_us,
+            hello.runtimes,
+            hello.workloads,
         )
     )
     amnesia = known is not None and (known.boot_id, known.journal_id) != (hello.boot_id, hello.journal_id)
@@ -264,7 +257,7 @@ def _reconcile(
         job = live.jobs[number]
         if amnesia:
             evidence = f"host {hello.host} was restarted, or its journal replaced; how the program ended is unknown"
-            changes.append(_ended_here(job, Outcome.LOST, "host_restarted", evidence, now))
+            changes.append(concluded(job, Outcome.LOST, "host_restarted", evidence, now))
         elif key in held:
             verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
@@ -274,11 +267,10 @@ def _reconcile(
             starts.append(_start(job, key))
         else:
             changes.append(_came_back(job, "it never arrived at its worker", now))
-    for number in live.trailing:
+    for log in live.trailing.values():
         # A log that its worker no longer holds will never be complete.
-        job = live.jobs[number]
-        if job.worker == hello.worker and job.attempt_key not in held:
-            changes.append(_log_lost(job))
+        if log.worker == hello.worker and log.key not in held:
+            changes.append(_log_lost(log))
     for key, state in held.items():
         if known is None or key not in known.held or amnesia:
             verdicts.append((key, _verdict(live, hello.worker, key, state), 0))
@@ -287,24 +279,24 @@ def _reconcile(
 
 def _verdict(live: Live, worker: str, key: AttemptKey, state: str) -> str:
     """What becomes of an attempt that is over here, or was never here: it is kept until its log has arrived."""
-    job = live.job(key.job)
-    if job is not None and job.number in live.trailing and (job.worker, job.attempt_key) == (worker, key):
+    log = live.trailing.get(key)
+    if log is not None and log.worker == worker:
         return "keep"
     return "forget" if state == "ended" else "kill"
 
 
-def _log_lost(job: Job) -> LogLost:
-    return LogLost(job.number, job.attempt_key, job.ledger_bytes - job.log_position)
+def _log_lost(log: TrailingLog) -> LogLost:
+    return LogLost(log.number, log.key, log.ledger_bytes - log.log_position, log.past)
 
 
 def _came_back(job: Job, reason: str, now: Instant) -> Change:
     if job.started_at_us:
         # Not to be believed after its own word that it started: running it again could run it twice.
         evidence = f"its worker had started it and then no longer knew it ({reason}); how it ended is unknown"
-        return _ended_here(job, Outcome.LOST, "supervisor_died", evidence, now)
+        return concluded(job, Outcome.LOST, "supervisor_died", evidence, now)
     if job.stop_grace_s is not None:
         evidence = f"stopped by {job.stop_by} before it was started; it never ran"
-        return _ended_here(job, Outcome.STOPPED, "stop", evidence, now)
+        return concluded(job, Outcome.STOPPED, "stop", evidence, now)
     return Returned(job.number, job.attempt_key, reason, now.wall_us)
 
 
@@ -332,7 +324,7 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
     if report.never_ran:
         return _on_never_ran(job, worker_id, report, now)
     if report.end is not None:
-        change = _ended(job, report, now)
+        change = attempt_over(job, report, now)
         return Decision([change], [Acknowledge(worker_id, report.key)])
     changes: list[Change] = []
     if report.started_at_us and not job.started_at_us:
@@ -344,79 +336,43 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
 
 def _on_never_ran(job: Job, worker_id: str, report: Report, now: Instant) -> Decision:
     if report.refusal and job.stop_grace_s is None and not job.started_at_us:
-        change: Change = _ended_here(job, Outcome.REJECTED, "refused", f"the worker refused it: {report.refusal}", now)
+        change: Change = concluded(job, Outcome.REJECTED, "refused", f"the worker refused it: {report.refusal}", now)
     else:
         change = _came_back(job, report.refusal or "the worker proved that it never ran", now)
     return Decision([change], [Acknowledge(worker_id, report.key)])
 
 
-def _ended(job: Job, report: Report, now: Instant) -> Ended:
-    end = report.end
-    assert end is not None
-    return Ended(
-        job.number,
-        report.key,
-        outcome_of(end.cause, end.exit_code),
-        report.end_bytes,
-        end.exit_code,
-        end.signal,
-        end.cause,
-        end.error,
-        end.started_at_us,
-        end.ended_at_us,
-        end.ledger_bytes,
-        end.output_bytes,
-        report.ledger,
-        now.wall_us,
-    )
+def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> Decision:
+    """End as lost what hangs on workers that stayed away too long, and let attempts begin that are due.
 
-
-def _ended_here(job: Job, outcome: Outcome, cause: str, evidence: str, now: Instant) -> Ended:
-    """An end that the coordinator concludes itself: the program never ran, or nobody can tell how it ended."""
-    started = job.started_at_us
-    # What a program wrote that nobody can ask for its length any more counts as lost.
-    ledger_bytes = LEDGER_UNKNOWN if outcome is Outcome.LOST else 0
-    end = End(started_at_us=started, ended_at_us=now.wall_us, cause=cause, evidence=evidence)
-    return Ended(
-        job.number,
-        job.attempt_key,
-        outcome,
-        end_to_bytes(end),
-        None,
-        "",
-        cause,
-        "",
-        started,
-        now.wall_us,
-        ledger_bytes,
-        0,
-        b"",
-        now.wall_us,
-    )
-
-
-def on_tick(live: Live, now: Instant, *, lost_after_s: float) -> Decision:
-    """End as lost what hangs on workers that stayed away too long."""
+    *lost_after* says for an API family after how many seconds without its worker a job is lost.
+    """
     changes: list[Change] = []
     for worker in live.workers.values():
-        if worker.connected or worker.left_at_s is None or now.monotonic_s - worker.left_at_s < lost_after_s:
+        if worker.connected or worker.left_at_s is None or not worker.held:
             continue
+        away_s = now.monotonic_s - worker.left_at_s
         for number in worker.held.values():
             job = live.jobs[number]
+            if away_s < (limit_s := lost_after(job.family)):
+                continue
             evidence = (
-                f"worker {worker.name} was not heard of for {lost_after_s:.0f} s; "
+                f"worker {worker.name} was not heard of for {limit_s:.0f} s; "
                 f"the program may still run on {worker.host} until that host is reached"
             )
-            changes.append(_ended_here(job, Outcome.LOST, "worker_lost", evidence, now))
-    for number in live.trailing:
-        job = live.jobs[number]
-        if _log_is_gone(live, job, now, lost_after_s):
-            changes.append(_log_lost(job))
+            changes.append(concluded(job, Outcome.LOST, "worker_lost", evidence, now))
+    for log in live.trailing.values():
+        if _log_is_gone(live, log, now, lost_after("")):
+            changes.append(_log_lost(log))
+    for number in live.delayed:
+        # A clock that was set back may not keep a job waiting.
+        if not now.wall_us < live.jobs[number].due_at_us <= now.wall_us + RETRY_S_MAX * 1e6:
+            changes.append(Due(number))
     return Decision(changes, [])
 
 
-def _log_is_gone(live: Live, job: Job, now: Instant, lost_after_s: float) -> bool:
-    worker = live.workers.get(job.worker)
+def _log_is_gone(live: Live, log: TrailingLog, now: Instant, lost_after_s: float) -> bool:
+    worker = live.workers.get(log.worker)
     if worker is None:
         return True
     return not worker.connected and worker.left_at_s is not None and now.monotonic_s - worker.left_at_s > lost_after_s
@@ -428,9 +384,9 @@ def assignment(job: Job, worker: Worker, now: Instant) -> tuple[Assigned, SendSt
     sequence = worker.sequence + 1
     return (
         Assigned(job.number, key, worker.id, sequence, now.wall_us),
-        SendStart(worker.id, job.number, sequence, key, job.placement.key.slots, job.work),
+        SendStart(worker.id, job.number, sequence, key, job.placement.key.slots, job.work, job.secrets),
     )
 
 
 def _start(job: Job, key: AttemptKey) -> SendStart:
-    return SendStart(job.worker, job.number, job.sequence, key, job.placement.key.slots, job.work)
+    return SendStart(job.worker, job.number, job.sequence, key, job.placement.key.slots, job.work, job.secrets)

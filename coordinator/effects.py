@@ -42,6 +42,7 @@ class SendStart(NamedTuple):
     key: AttemptKey
     slots: int
     work: bytes | None
+    secrets: tuple[tuple[str, str], ...] = ()  # environment variable, name of the secret to put in
 
 
 class SendStop(NamedTuple):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coordinator import decisions
-from coordinator.changes import Change, Ended, LogLost, LogStored, Started, WorkerLeft
-from coordinator.decisions import Decision, Instant, Submission
+from coordinator import decisions, workload_decisions
+from coordinator.changes import Change, Ended, FilesExpired, LogLost, LogStored, Retried, Started, WorkerLeft
+from coordinator.decisions import Decision, Submission
 from coordinator.effects import (
     Acknowledge,
     Answer,
@@ -27,7 +27,9 @@ from coordinator.effects import (
     Tell,
     Wait,
 )
+from coordinator.instant import Instant
 from coordinator.live import Job, Live, Worker
+from coordinator.metrics import Metrics
 from coordinator.placement import place
 from coordinator.sessions import Session, Sessions
 from coordinator.storage.protocol import Store, StoreBroken, StoreFull
@@ -37,13 +39,14 @@ from hostler.clock import Clock
 from hostler.errors import HostlerError, Overloaded, Unavailable
 from hostler.jobs import Progress
 from hostler.lifecycle import Outcome, State
+from hostler.workloads import Applied, Workload
 
 INBOX_MAX = 10_000  # events waiting to be decided; a request beyond it is refused, a worker waits
 BATCH_MAX = 20_000  # changes or effects of one commit; beyond it deciding waits for the commit in flight
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
 
-PUBLISHED = frozenset({Started, Ended, LogStored, LogLost})  # the changes that somebody may wait for
+PUBLISHED = frozenset({Started, Ended, Retried, LogStored, LogLost})  # the changes that somebody may wait for
 
 Item = Callable[[Live, Instant], Decision | Iterator[Decision]]  # an iterator decides on what it changed itself
 
@@ -74,14 +77,16 @@ class Engine:
         sessions: Sessions,
         watchers: Watchers,
         clock: Clock,
-        lost_after_s: float,
+        metrics: Metrics,
+        lost_after: Callable[[str], float],
         max_queued: int,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._watchers = watchers
         self._clock = clock
-        self._lost_after_s = lost_after_s
+        self._metrics = metrics
+        self._lost_after = lost_after
         self._max_queued = max_queued
         self._inbox: deque[Item] = deque()
         self._wake = asyncio.Event()
@@ -135,6 +140,28 @@ class Engine:
         self.post(lambda live, now: decisions.on_signal(live, job_id, signal, reply))
         await reply
 
+    async def apply_workloads(self, workloads: Sequence[Workload]) -> list[Applied]:
+        """Register definitions that were checked."""
+        reply: asyncio.Future[list[Applied]] = asyncio.get_running_loop().create_future()
+        self.post(lambda live, now: workload_decisions.on_apply(live, workloads, reply, now))
+        return await reply
+
+    async def remove_workload(self, name: str) -> None:
+        """Let no new job name a workload."""
+        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.post(lambda live, now: workload_decisions.on_remove(live, name, reply, now))
+        await reply
+
+    async def expire_files(self, numbers: Sequence[int]) -> None:
+        """Forget the files of these finished jobs."""
+        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def expire(live: Live, now: Instant) -> Decision:
+            return Decision([FilesExpired(number, now.wall_us) for number in numbers], [Answer(reply, None)])
+
+        await self.post_patiently(expire)
+        await reply
+
     # The one task
 
     async def load(self) -> None:
@@ -165,7 +192,7 @@ class Engine:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            await self.post_patiently(lambda live, now: decisions.on_tick(live, now, lost_after_s=self._lost_after_s))
+            await self.post_patiently(lambda live, now: decisions.on_tick(live, now, lost_after=self._lost_after))
 
     async def _loop(self) -> None:
         commit: asyncio.Task[dict[int, bytes]] | None = None
@@ -230,7 +257,10 @@ class Engine:
         place(self.live, assign, limit=PLACED_MAX)
 
     async def _commit(self, batch: Batch) -> dict[int, bytes]:
-        return await self._store.commit(batch.changes, _missing_works(batch))
+        began_s = self._clock.monotonic()
+        works = await self._store.commit(batch.changes, _missing_works(batch))
+        self._metrics.observe_commit(self._clock.monotonic() - began_s, len(batch.changes))
+        return works
 
     async def _finish(self, commit: asyncio.Task[dict[int, bytes]]) -> None:
         batch = self._in_flight
@@ -329,13 +359,16 @@ class Engine:
         if isinstance(change, Ended):
             if change.outcome is Outcome.LOST:
                 logs.get().warning("job.lost", attempt=str(change.key), cause=change.cause)
+            self._metrics.observe_ended(
+                change.queued_at_us, change.started_at_us, change.ended_at_us, change.outcome.word, change.family
+            )
             if self._watchers.waited_for(change.number):
                 self._watchers.ended(change.number, _progress(change))
             self._watchers.log_changed(change.key.job)
         elif isinstance(change, Started):
             if self._watchers.waited_for(change.number):
                 self._watchers.started(change.number, Progress(change.key.job, State.RUNNING))
-        elif isinstance(change, LogStored | LogLost):
+        elif isinstance(change, LogStored | LogLost | Retried):
             self._watchers.log_changed(change.key.job)
 
 

@@ -6,6 +6,7 @@ Pure. `coordinator.rpc` makes them out of protobuf.
 from typing import NamedTuple
 
 from hostler.ids import AttemptKey
+from hostler.jobs import OutputFile
 
 
 class Hello(NamedTuple):
@@ -23,6 +24,8 @@ class Hello(NamedTuple):
     generation: int
     mark: int  # the highest command sequence it has accepted
     inventory: tuple[tuple[AttemptKey, str], ...]  # with "waiting", "running" or "ended" (a report follows)
+    runtimes: tuple[str, ...] = ("command",)
+    workloads: tuple[str, ...] = ()  # patterns of those it takes; empty: all
 
 
 class EndFacts(NamedTuple):
@@ -36,6 +39,7 @@ class EndFacts(NamedTuple):
     ended_at_us: int
     ledger_bytes: int
     output_bytes: int
+    raised: bool = False  # a script ended by an exception of its own: trying again would not help
 
 
 class Report(NamedTuple):
@@ -49,3 +53,4 @@ class Report(NamedTuple):
     never_ran: bool
     refusal: str
     survivors: tuple[tuple[int, str], ...]  # pid and name of what cannot be ended
+    outputs: tuple[OutputFile, ...] = ()  # with the end: what it left, stored

@@ -1,7 +1,8 @@
 """The live set: every job that is not over, every worker, and the queues, in memory.
 
-Pure. `Live.apply` is the only mutator. A job leaves when it is finished and its log is complete or
-lost; from then on it is read from the store. Jobs and workers here never leave ``coordinator``.
+Pure. `Live.apply` is the only mutator. A job leaves when it is finished; from then on it is read from
+the store. Logs of attempts that are over and still arrive are kept apart (`TrailingLog`). Nothing of
+this ever leaves ``coordinator``.
 """
 
 import heapq
@@ -10,13 +11,16 @@ from statistics import median
 from typing import NamedTuple
 
 from coordinator.changes import (
-    LEDGER_UNKNOWN,
     Assigned,
     Change,
+    Due,
     Ended,
+    FilesExpired,
     JobQueued,
     LogLost,
     LogStored,
+    LogTrails,
+    Retried,
     Returned,
     Started,
     StopRequested,
@@ -24,10 +28,13 @@ from coordinator.changes import (
     WorkerDraining,
     WorkerLeft,
     WorkerSeen,
+    WorkloadApplied,
+    WorkloadRemoved,
 )
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import Progress
-from hostler.lifecycle import Event, Outcome, State, advance
+from hostler.lifecycle import Event, State, advance
+from hostler.workloads import Workload
 
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
 RUN_TIMES_KEPT = 20  # results of a class on a worker between two looks at its prefetch
@@ -39,6 +46,8 @@ class ClassKey(NamedTuple):
     pin: str
     labels: tuple[tuple[str, str], ...]
     slots: int
+    runtime: str = "command"
+    workload: str = ""
 
 
 class PlacementClass:
@@ -63,24 +72,22 @@ class Job:
     __slots__ = (
         "assigned_at_us",
         "attempt",
-        "cause",
         "digest",
-        "ended_at_us",
-        "error",
-        "exit_code",
+        "due_at_us",
         "family",
         "id",
         "key",
-        "ledger_bytes",
         "log_position",
         "number",
-        "outcome",
         "owner",
         "placement",
         "priority",
         "queued_at_us",
+        "retried",
+        "retries",
+        "retry_on",
+        "secrets",
         "sequence",
-        "signal",
         "stage",
         "started_at_us",
         "state",
@@ -103,9 +110,13 @@ class Job:
         self.priority = queued.priority
         self.work: bytes | None = queued.work if len(queued.work) <= WORK_KEPT_BYTES_MAX else None
         self.state = State.QUEUED
-        self.outcome = Outcome.NONE
         self.stage = 0
         self.attempt = queued.attempt
+        self.retries = queued.retries
+        self.retry_on = queued.retry_on
+        self.retried = queued.retried
+        self.due_at_us = queued.due_at_us
+        self.secrets = queued.secrets
         self.worker = ""
         self.sequence = 0
         self.stop_grace_s: float | None = None
@@ -114,12 +125,6 @@ class Job:
         self.queued_at_us = queued.at_us
         self.assigned_at_us = 0
         self.started_at_us = 0
-        self.ended_at_us = 0
-        self.exit_code: int | None = None
-        self.signal = ""
-        self.cause = ""
-        self.error = ""
-        self.ledger_bytes = -1  # not known before the end
         self.log_position = 0
         self.version = 1
 
@@ -130,7 +135,23 @@ class Job:
 
     def progress(self) -> Progress:
         """What a waiter is told."""
-        return Progress(self.id, self.state, self.outcome, self.exit_code, self.signal, self.cause, self.error)
+        return Progress(self.id, self.state)
+
+
+class TrailingLog:
+    """The log of an attempt that is over, while it still arrives."""
+
+    __slots__ = ("key", "ledger_bytes", "log_position", "number", "past", "worker")
+
+    def __init__(
+        self, number: int, key: AttemptKey, worker: str, log_position: int, ledger_bytes: int, *, past: bool
+    ) -> None:
+        self.number = number
+        self.key = key
+        self.worker = worker
+        self.log_position = log_position
+        self.ledger_bytes = ledger_bytes
+        self.past = past  # another attempt followed it, or may have
 
 
 class Worker:
@@ -151,18 +172,22 @@ class Worker:
         "name",
         "prefetch",
         "run_times",
+        "runtimes",
         "seen_at_us",
         "sequence",
         "session",
         "slots",
         "slots_used",
         "version",
+        "workloads",
     )
 
     def __init__(self, worker_id: str) -> None:
         self.id = worker_id
         self.name = self.host = self.version = self.boot_id = self.journal_id = self.session = ""
         self.labels: dict[str, str] = {}
+        self.runtimes: tuple[str, ...] = ()
+        self.workloads: tuple[str, ...] = ()  # patterns; empty: all
         self.slots = 0
         self.generation = 0
         self.sequence = 0  # of the latest assignment
@@ -200,7 +225,10 @@ class Live:
         self.keys: dict[tuple[str, str], int] = {}  # (owner, idempotency key) -> number
         self.classes: dict[ClassKey, PlacementClass] = {}
         self.workers: dict[str, Worker] = {}
-        self.trailing: dict[int, None] = {}  # numbers of finished jobs whose log still arrives, oldest end first
+        self.delayed: dict[int, None] = {}  # queued jobs whose next attempt is not due yet
+        self.trailing: dict[AttemptKey, TrailingLog] = {}  # oldest end first
+        self.workloads: dict[str, Workload] = {}  # the newest version of each that was not removed
+        self.workload_versions: dict[str, int] = {}  # the highest there ever was
         self.next_number = 1
         self.queued = 0
         self._appliers: dict[type, Callable[..., None]] = {
@@ -211,11 +239,17 @@ class Live:
             StopRequested: self._stop_requested,
             Unkillable: self._unkillable,
             Ended: self._ended,
+            Retried: self._retried,
+            Due: self._due,
             LogStored: self._log_stored,
             LogLost: self._log_lost,
+            LogTrails: self._log_trails,
             WorkerSeen: self._worker_seen,
             WorkerLeft: self._worker_left,
             WorkerDraining: self._worker_draining,
+            WorkloadApplied: self._workload_applied,
+            WorkloadRemoved: self._workload_removed,
+            FilesExpired: lambda change: None,
         }
 
     def apply(self, change: Change) -> None:
@@ -230,9 +264,13 @@ class Live:
     def current(self, key: AttemptKey) -> Job | None:
         """The live job whose current attempt is *key* and is on a worker."""
         job = self.job(key.job)
-        if job is None or not State.QUEUED < job.state < State.FINISHED:
+        if job is None or job.state is State.QUEUED:
             return None
         return job if job.attempt == key.attempt and job.stage == key.stage else None
+
+    def log_of(self, key: AttemptKey) -> "Job | TrailingLog | None":
+        """What holds the position of an attempt's log, while that log is wanted."""
+        return self.trailing.get(key) or self.current(key)
 
     def heads(self) -> Iterator[PlacementClass]:
         """Every class that has waiting jobs, its heap's head being a job that waits."""
@@ -257,20 +295,28 @@ class Live:
     # Changes of jobs
 
     def _job_queued(self, change: JobQueued) -> None:
-        key = ClassKey(change.pin, change.labels, change.slots)
-        placement = self.classes.get(key)
-        if placement is None:
-            placement = self.classes[key] = PlacementClass(key)
-        job = Job(change, placement)
+        key = ClassKey(change.pin, change.labels, change.slots, change.runtime, change.workload)
+        job = Job(change, self.classes.get(key) or PlacementClass(key))
         self.jobs[change.number] = job
         self.numbers[change.id] = change.number
         if change.key:
             self.keys[change.owner, change.key] = change.number
         self.next_number = max(self.next_number, change.number + 1)
-        self.queued += 1
-        placement.push(job)
+        self._enter_queue(job)
 
-    def _step(self, change: Assigned | Returned | Started | StopRequested | Ended, event: Event) -> Job:
+    def _enter_queue(self, job: Job) -> None:
+        self.queued += 1
+        if job.due_at_us:
+            self.delayed[job.number] = None
+        else:
+            self._push(job)
+
+    def _push(self, job: Job) -> None:
+        # The class may have been dropped while it had no waiting job.
+        job.placement = self.classes.setdefault(job.placement.key, job.placement)
+        job.placement.push(job)
+
+    def _step(self, change: Assigned | Returned | Started | StopRequested | Ended | Retried, event: Event) -> Job:
         job = self.jobs[change.number]
         job.state = advance(job.state, event)
         job.version += 1
@@ -279,6 +325,9 @@ class Live:
     def _leave_queue(self, job: Job) -> None:
         self.queued -= 1
         placement = job.placement
+        if job.number in self.delayed:
+            del self.delayed[job.number]
+            return
         placement.waiting -= 1
         if not placement.waiting:  # a class costs nothing while nobody waits in it
             placement.heap.clear()
@@ -304,10 +353,7 @@ class Live:
         job = self._step(change, Event.RETURNED)
         self._release(job)
         job.worker, job.sequence, job.assigned_at_us = "", 0, 0
-        self.queued += 1
-        # The class may have been dropped while it had no waiting job.
-        job.placement = self.classes.setdefault(job.placement.key, job.placement)
-        job.placement.push(job)
+        self._enter_queue(job)
 
     def _started(self, change: Started) -> None:
         job = self._step(change, Event.STARTED)
@@ -324,43 +370,61 @@ class Live:
         job.version += 1
 
     def _ended(self, change: Ended) -> None:
-        queued = self.jobs[change.number].state is State.QUEUED
+        if self.jobs[change.number].state is State.QUEUED:
+            self._leave_queue(self.jobs[change.number])
         job = self._step(change, Event.ENDED)
-        if queued:
-            self._leave_queue(job)
-        worker = self._release(job)
-        if worker is not None and 0 < change.started_at_us <= change.ended_at_us:
-            worker.remember_run_time(job.placement.key, (change.ended_at_us - change.started_at_us) / 1e6)
-        job.outcome, job.exit_code, job.signal = change.outcome, change.exit_code, change.signal
-        job.cause, job.error = change.cause, change.error
-        job.started_at_us = change.started_at_us
-        job.ended_at_us = change.ended_at_us
-        job.ledger_bytes = job.log_position if change.ledger_bytes == LEDGER_UNKNOWN else change.ledger_bytes
-        job.survivors = ()
-        if change.ledger:
-            job.log_position = change.ledger_bytes
-        self._forget_when_over(job)
-
-    def _log_stored(self, change: LogStored) -> None:
-        job = self.jobs[change.number]
-        job.log_position = change.position
-        self._forget_when_over(job)
-
-    def _log_lost(self, change: LogLost) -> None:
-        job = self.jobs[change.number]
-        job.ledger_bytes = job.log_position
-        self._forget_when_over(job)
-
-    def _forget_when_over(self, job: Job) -> None:
-        if job.state is not State.FINISHED:
-            return
-        if job.log_position < job.ledger_bytes:
-            self.trailing[job.number] = None
-            return
-        self.trailing.pop(job.number, None)
+        self._attempt_over(job, change, past=False)
         del self.jobs[job.number], self.numbers[job.id]
         if job.key:
             self.keys.pop((job.owner, job.key), None)
+
+    def _retried(self, change: Retried) -> None:
+        job = self._step(change, Event.RETRIED)
+        self._attempt_over(job, change, past=True)
+        job.worker, job.sequence, job.assigned_at_us, job.started_at_us = "", 0, 0, 0
+        job.log_position, job.survivors = 0, ()
+        job.retried += 1
+        job.due_at_us = change.due_at_us
+        self._enter_queue(job)
+
+    def _attempt_over(self, job: Job, change: Ended | Retried, *, past: bool) -> None:
+        worker = self._release(job)
+        if worker is not None and 0 < change.started_at_us <= change.ended_at_us:
+            worker.remember_run_time(job.placement.key, (change.ended_at_us - change.started_at_us) / 1e6)
+        held = change.ledger_bytes if change.ledger else job.log_position
+        if held < change.ledger_bytes:
+            key = job.attempt_key
+            self.trailing[key] = TrailingLog(job.number, key, job.worker, held, change.ledger_bytes, past=past)
+
+    def _due(self, change: Due) -> None:
+        job = self.jobs[change.number]
+        job.due_at_us = 0
+        del self.delayed[change.number]
+        self._push(job)
+
+    def _log_stored(self, change: LogStored) -> None:
+        log = self.log_of(change.key)
+        assert log is not None
+        log.log_position = change.position
+        if isinstance(log, TrailingLog) and log.log_position >= log.ledger_bytes:
+            del self.trailing[change.key]
+
+    def _log_lost(self, change: LogLost) -> None:
+        del self.trailing[change.key]
+
+    def _log_trails(self, change: LogTrails) -> None:
+        self.trailing[change.key] = TrailingLog(*change[:5], past=change.past)
+
+    # Changes of workloads
+
+    def _workload_applied(self, change: WorkloadApplied) -> None:
+        workload = change.workload
+        self.workloads[workload.name] = workload
+        self.workload_versions[workload.name] = workload.version
+
+    def _workload_removed(self, change: WorkloadRemoved) -> None:
+        self.workloads.pop(change.name, None)
+        self.workload_versions[change.name] = change.version
 
     # Changes of workers
 
@@ -370,6 +434,7 @@ class Live:
             worker = self.workers[change.id] = Worker(change.id)
         worker.name, worker.host, worker.version = change.name, change.host, change.version
         worker.labels, worker.slots = dict(change.labels), change.slots
+        worker.runtimes, worker.workloads = change.runtimes, change.workloads
         worker.boot_id, worker.journal_id, worker.generation = change.boot_id, change.journal_id, change.generation
         worker.sequence = max(worker.sequence, change.sequence)
         worker.session = change.session

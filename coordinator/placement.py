@@ -8,6 +8,8 @@ classes x workers plus what it places, never jobs x workers.
 import heapq
 from collections import Counter
 from collections.abc import Callable
+from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from coordinator.live import ClassKey, Job, Live, PlacementClass, Worker
 
@@ -24,6 +26,10 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
     for name, value in wanted.labels:
         if worker.labels.get(name) != value:
             return f"does not have the label {name}={value}"
+    if wanted.runtime not in worker.runtimes:
+        return f"has no runtime {wanted.runtime}"
+    if wanted.workload and worker.workloads and not _takes(worker.workloads, wanted.workload):
+        return f"does not take the workload {wanted.workload}"
     if worker.goodbye:
         return "has left"
     if not worker.connected:
@@ -37,6 +43,11 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
     if len(worker.held) >= PROCESSES_MAX:
         return f"runs {PROCESSES_MAX} processes, its limit"
     return ""
+
+
+@lru_cache(maxsize=4096)
+def _takes(patterns: tuple[str, ...], workload: str) -> bool:
+    return any(fnmatchcase(workload, pattern) for pattern in patterns)
 
 
 def reasons(live: Live, wanted: ClassKey) -> tuple[str, ...]:

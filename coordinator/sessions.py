@@ -9,9 +9,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordinator.effects import AttachSession, SendSignal, SendStart, SendStop
+from coordinator.shows import ShowOutput
 from hostler.errors import HostlerError
 from hostler.ids import AttemptKey
-from hostler.jobs import Usage
+from hostler.jobs import Advance, OutputFile, Usage
+
+
+class Note(NamedTuple):
+    """How an attempt gets on, as its worker said last."""
+
+    phase: str
+    advance: Advance
+    outputs: tuple[OutputFile, ...]
 
 
 class Piece(NamedTuple):
@@ -35,6 +44,7 @@ class Outbox:
     signals: list[SendSignal] = field(default_factory=list)
     acknowledged: list[AttemptKey] = field(default_factory=list)
     feeds: list[Piece] = field(default_factory=list)
+    shows: list[ShowOutput] = field(default_factory=list)
 
 
 class Session:
@@ -48,6 +58,7 @@ class Session:
         self.closed = False
         self.heard_ns = 0  # the worker's clock in its latest message; given back to it
         self.samples: dict[AttemptKey, Usage] = {}  # the latest of each running attempt
+        self.notes: dict[AttemptKey, Note] = {}  # the same
         self.outbox = Outbox()
         self.wake = asyncio.Event()
         self._later: asyncio.TimerHandle | None = None  # wakes the stream for acknowledgements alone

@@ -10,6 +10,8 @@ stage's state; a job of several is in the state of its current stage.
 - A stop of a queued stage ends it at once. A stop of an assigned or running stage only asks:
   ``stopping`` lasts until the worker has proved that no process is left. That is why ``started``
   may still arrive while stopping, and why nothing but the proof leads to ``finished``.
+- An attempt that failed may be followed by another while the job has retries left (`Event.RETRIED`);
+  a stage that is being stopped gets none.
 - ``lost`` differs from ``failed``: failed is what the program did, lost is what we do not know.
 - An event that the table does not have for a state is illegal: nothing changes.
 
@@ -61,6 +63,7 @@ class Event(IntEnum):
     STARTED = 3  # the worker started the program
     STOP_REQUESTED = 4
     ENDED = 5  # nothing is left, or nothing more can be known
+    RETRIED = 6  # nothing is left of this attempt, and another is to follow
 
 
 OPEN = frozenset({State.QUEUED, State.ASSIGNED, State.RUNNING, State.STOPPING})
@@ -71,9 +74,11 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.QUEUED, Event.ASSIGNED): State.ASSIGNED,
         (State.QUEUED, Event.ENDED): State.FINISHED,
         (State.ASSIGNED, Event.RETURNED): State.QUEUED,
+        (State.ASSIGNED, Event.RETRIED): State.QUEUED,
         (State.ASSIGNED, Event.STARTED): State.RUNNING,
         (State.ASSIGNED, Event.STOP_REQUESTED): State.STOPPING,
         (State.ASSIGNED, Event.ENDED): State.FINISHED,
+        (State.RUNNING, Event.RETRIED): State.QUEUED,
         (State.RUNNING, Event.STOP_REQUESTED): State.STOPPING,
         (State.RUNNING, Event.ENDED): State.FINISHED,
         (State.STOPPING, Event.STARTED): State.STOPPING,

@@ -24,6 +24,7 @@ if _rich is None:
 EVENTS: Mapping[str, str] = MappingProxyType(
     {
         "coordinator.started": "The coordinator serves; fields: where it listens, what it loaded.",
+        "workload.applied": "A workload found at the start became a new version.",
         "coordinator.stopped": "The coordinator has ended in order.",
         "store.commit_failed": "A commit was rolled back; its batch was refused and the live set was loaded again.",
         "store.broken": "The outcome of a commit is unknown; the process ends and loads again.",
@@ -33,6 +34,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "worker.left": "A worker said goodbye.",
         "worker.superseded": "A newer connection speaks for this worker.",
         "job.lost": "An attempt ended as lost because its worker stayed away.",
+        "files.expired": "Files of finished jobs were removed, by age or by size; how many jobs, how many bytes.",
+        "retention.failed": "Removing files failed; it is tried again in a minute.",
         "log.refused": "A pushed piece of log did not follow on what is held.",
         "request.failed": "A call ended with a fault of hostler's own.",
         "request.refused": "A caller without the right to call was turned away.",
@@ -42,7 +45,10 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "link.lost": "The agent's control stream broke; it will try again.",
         "attempt.refused": "The worker will not run an attempt.",
         "attempt.unkillable": "A process of a tree cannot be ended.",
+        "workspace.failed": "A workspace could not be made or collected by a fault of hostler's own.",
+        "workspace.kept": "A workspace of an attempt that is over cannot be removed; the next agent tries again.",
         "shim.died": "A shim ended without being told to.",
+        "callback.received": "Somebody posted an object to /dev/callback; it is printed here.",
         "gateway.started": "The HTTP gateway serves.",
         "gateway.stopped": "The HTTP gateway has ended in order.",
     }

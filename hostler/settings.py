@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import msgspec
 import msgspec.structs
@@ -52,6 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slots: Annotated[int, Meta(ge=0, le=4096, description="Jobs a worker runs at once; 0: twice the CPUs.")] = 0
     name: Annotated[str, Meta(max_length=200, description="The worker's name; empty: the host's name.")] = ""
     labels: Annotated[dict[str, str], Meta(description="The worker's labels, for placement.")] = {}
+    workloads: Annotated[
+        tuple[str, ...], Meta(description="Workloads this worker takes, with * as a wild card; empty: all.")
+    ] = ()
     stop_jobs: Annotated[
         bool,
         Meta(description="On Ctrl-C, or with its parent, a worker stops its jobs first. SIGTERM never does."),
@@ -59,6 +62,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lost_after_s: Annotated[
         float, Meta(gt=0, description="Seconds after which the jobs of an unreachable worker end as lost.")
     ] = 600.0
+    lost_after_by_family_s: Annotated[
+        dict[str, float], Meta(description="The same for jobs of these HTTP APIs, whose callers wait.")
+    ] = msgspec.field(default_factory=lambda: {"pixyz": 120.0, "altron": 120.0, "infernet": 120.0})
+    sample_workloads: Annotated[
+        bool, Meta(description="Whether the coordinator registers the workloads that ship with hostler.")
+    ] = True
+    workloads_dir: Annotated[
+        str, Meta(description="A directory of workload definitions that the coordinator registers at its start.")
+    ] = ""
+    files_keep_s: Annotated[
+        float, Meta(ge=0, description="Seconds after a job's end for which its files are kept; 0: for ever.")
+    ] = 7 * 86400.0
+    files_bytes_max: Annotated[
+        int, Meta(ge=0, description="Bytes of files above which those of the oldest jobs go; 0: no limit.")
+    ] = 0
     heartbeat_s: Annotated[float, Meta(gt=0, le=60, description="Seconds of silence after which a worker speaks.")] = (
         2.0
     )
@@ -69,6 +87,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allowed_hosts: Annotated[
         tuple[str, ...], Meta(description="Names besides localhost that a Host header may carry.")
     ] = ()
+    altron_workload: Annotated[
+        str, Meta(min_length=1, max_length=100, description="The workload that Altron's jobs run.")
+    ] = "altron_job"
+    altron_reply_workload: Annotated[
+        str, Meta(min_length=1, max_length=100, description="The workload that answers Altron's Discord messages.")
+    ] = "altron_reply"
+    altron_reply_wait_s: Annotated[
+        float, Meta(gt=0, le=3600, description="Seconds within which a Discord message must be answered.")
+    ] = 30.0
+    api_keys_sha256: Annotated[
+        tuple[Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")], ...],
+        Meta(
+            description="SHA-256 in hex of keys for the PiXYZ API; any of them opens /jobs and /backend to a local "
+            "caller. Empty: a local caller needs none."
+        ),
+    ] = ()
+    key_for_processes: Annotated[bool, Meta(description="Ask for the key on /processes too.")] = False
+    pixyz_version: Annotated[str, Meta(description="The version that the PiXYZ API's welcome line names.")] = "1.0.5"
+    pixyz_queues: Annotated[
+        dict[str, dict[str, str]],
+        Meta(
+            description="Names of PiXYZ queues, each with the labels that a worker must have; a queue that is not "
+            "here means any worker."
+        ),
+    ] = {}
+    upload_bytes_max: Annotated[int, Meta(ge=0, description="Bytes of one upload; 0: no limit.")] = 64 * 1024**3
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The lowest level logged.")] = (
         "info"
     )
@@ -150,27 +194,26 @@ def _names() -> set[str]:
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of the environment; lists and tables are JSON there, or ``a=b,c=d`` for labels."""
+    """The settings of the environment; lists and tables are JSON there, or ``a,b`` and ``a=b,c=d``."""
     found: dict[str, Any] = {}
-    for name in _names():
+    for field in msgspec.structs.fields(Settings):
+        name = field.encode_name
         text = environment.get(ENVIRONMENT_PREFIX + name.upper())
         if text is None:
             continue
-        if name in ("labels", "allowed_hosts"):
-            found[name] = _read_collection(name, text)
-        else:
-            found[name] = text
+        kind = get_origin(field.type.__origin__ if hasattr(field.type, "__metadata__") else field.type)
+        found[name] = _read_collection(name, kind, text) if kind in (tuple, dict) else text
     return found
 
 
-def _read_collection(name: str, text: str) -> Any:
+def _read_collection(name: str, kind: Any, text: str) -> Any:
     if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
         except ValueError as error:
             raise InvalidRequest(f"{ENVIRONMENT_PREFIX}{name.upper()} is not JSON: {error}", field=name) from error
     items = [item.strip() for item in text.split(",") if item.strip()]
-    if name == "allowed_hosts":
+    if kind is tuple:
         return items
     return dict(item.partition("=")[::2] for item in items)
 

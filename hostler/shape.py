@@ -1,15 +1,18 @@
-"""What a job and a worker look like as JSON: the one shape of the command line and of ``/v1``.
+"""What jobs, workers, workloads and outputs look like as JSON: the one shape of the command line and of ``/v1``.
 
 Pure. Every key is always there; what is not known yet, or does not apply, is null. Times are
 ISO 8601 in UTC with microseconds. ``docs/cli.md`` describes each key.
 """
 
+import json
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
-from hostler.jobs import End, EndedProcess, Job, Receipt, Usage
+from hostler.jobs import Advance, End, EndedProcess, Failure, Job, Outputs, Receipt, Usage
 from hostler.lifecycle import State
 from hostler.workers import Worker
+from hostler.workloads import Workload
 
 
 def job_shape(job: Job) -> dict[str, Any]:
@@ -49,6 +52,15 @@ def job_shape(job: Job) -> dict[str, Any]:
         "argv": list(spec.work.argv),
         "cwd": spec.work.cwd,
         "pending": list(job.pending_reasons) if job.state is State.QUEUED else [],
+        "workload": spec.workload or None,
+        "workload_version": spec.workload_version or None,
+        "progress": _progress(job.advance if end is None else end.advance),
+        "result": None if end is None else result_of(end),
+        "failure": None if end is None or end.failure is None else _failure(end.failure),
+        "retried": job.retried,
+        "retries": spec.retries or 0,
+        "due": time_shape(job.due_at_us),
+        "outputs": None if end is None else {"files": end.outputs, "missing": list(end.outputs_missing)},
     }
 
 
@@ -64,7 +76,66 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
         "host": worker.host,
         "version": worker.version,
         "seen": time_shape(worker.seen_at_us),
+        "runtimes": list(worker.runtimes),
+        "workloads": list(worker.workloads),
     }
+
+
+def workload_shape(workload: Workload) -> dict[str, Any]:
+    """One version of a workload."""
+    script = workload.script
+    return {
+        "name": workload.name,
+        "version": workload.version,
+        "documentation": workload.documentation,
+        "runtime": workload.runtime.value,
+        "argv": list(workload.argv),
+        "script": script and {"file": script.path, "digest": script.digest or None, "size_bytes": script.size_bytes},
+        "entrypoint": workload.entrypoint if script else None,
+        "interpreter": workload.interpreter or None,
+        "params_schema": json.loads(workload.params_schema) if workload.params_schema else None,
+        "stdin": workload.stdin.value or None,
+        "env": dict(workload.env),
+        "cwd": workload.cwd or None,
+        "timeout_s": workload.timeout_s,
+        "grace_s": workload.grace_s,
+        "output_bytes_max": workload.output_bytes_max,
+        "retries": workload.retries,
+        "retry_on": list(workload.retry_on),
+        "labels": dict(workload.labels),
+        "slots": workload.slots,
+        "secrets": dict(workload.secrets),
+        "external": workload.external,
+        "families": list(workload.families),
+        "applied": time_shape(workload.applied_at_us),
+        "origin": workload.origin.value,
+    }
+
+
+def outputs_shape(outputs: Outputs) -> dict[str, Any]:
+    """What a job has put out."""
+    return {
+        "files": [
+            {
+                "path": file.path,
+                "size_bytes": file.size_bytes,
+                "modified": time_shape(file.modified_at_us),
+                "digest": file.digest or None,
+            }
+            for file in outputs.files
+        ],
+        "live": outputs.live,
+        "expired": outputs.expired,
+        "missing": list(outputs.missing),
+    }
+
+
+def result_of(end: End) -> Any:
+    """The result a program left, read; None when there is none, or none that is JSON."""
+    try:
+        return json.loads(end.result, parse_constant=_no_constant, parse_float=_finite) if end.result else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def time_shape(at_us: int) -> str | None:
@@ -73,6 +144,16 @@ def time_shape(at_us: int) -> str | None:
         return None
     at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float | None:
+    # What we write ourselves must be JSON, and a number that is too large for it would become "Infinity".
+    number = float(text)
+    return number if isfinite(number) else None
 
 
 def _cause(end: End) -> dict[str, Any]:
@@ -89,6 +170,24 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "survivors": [_process(process) for process in receipt.survivors],
         "verified_by": receipt.verified_by or None,
         "verified_at": time_shape(receipt.verified_at_us),
+    }
+
+
+def _progress(advance: Advance) -> dict[str, Any] | None:
+    if advance.percent is None and not advance.steps:
+        return None
+    steps = [
+        {"text": step.text, "duration_s": step.duration_s if step.duration_s >= 0 else None} for step in advance.steps
+    ]
+    return {"percent": advance.percent, "steps": steps}
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "type": failure.type,
+        "module": failure.module,
+        "message": failure.message,
+        "traceback": failure.traceback or None,
     }
 
 

@@ -58,11 +58,6 @@ def plain_error(refusal: Refusal) -> object:
     return {"error": refusal.message}
 
 
-def detail_error(refusal: Refusal) -> object:
-    """The form of the paths that the PiXYZ document owns: ``{"detail": text}``."""
-    return {"detail": refusal.message}
-
-
 def coded_error(refusal: Refusal) -> object:
     """The form of ``/v1``: ``{"error": {"code", "message", "field"}}``."""
     return {"error": {"code": refusal.code, "message": refusal.message, "field": refusal.field or None}}
@@ -93,9 +88,8 @@ class Api:
         return json_response(self.render_error(refusal), status=status, headers=headers)
 
 
-# Paths no family of this version serves still have their document's error form.
+# Paths that no family owns.
 PLAIN = Api(name="plain", prefixes=(), owns=())
-DETAIL = Api(name="detail", prefixes=(), owns=("/jobs", "/processes", "/backend", "/dev"), render_error=detail_error)
 
 
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -106,7 +100,7 @@ def json_response(value: object, *, status: int = 200, headers: Mapping[str, str
 
 def api_of(path: str, apis: tuple[Api, ...]) -> Api:
     """Return the family whose error form *path* has."""
-    for api in (*apis, DETAIL):
+    for api in apis:
         for owned in api.owns:
             if path == owned or path.startswith(owned + "/"):
                 return api

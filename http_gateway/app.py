@@ -17,10 +17,11 @@ from hostler.errors import HostlerError, InternalError, InvalidRequest
 from hostler.peers import owner_of_peer
 from hostler.settings import Settings
 from http_gateway.api import Api, Handler, api_of, guard, refuse_or_break
-from http_gateway.apis import health, native, start_stop_query
+from http_gateway.apis import altron, health, metrics, native, native_files, pixyz, start_stop_query
 from http_gateway.auth import LocalTrust, OwnerLookup
 from http_gateway.batching import Submitter
 from http_gateway.connections import Connection, connection_factory
+from http_gateway.measures import HttpMeasures, counting
 
 BACKLOG = 512
 CONNECTIONS_MAX = 1000
@@ -34,18 +35,23 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
 
     Args:
         client: the coordinator's; the caller closes it after the application has ended.
-        settings: `allowed_hosts` is used.
+        settings: `allowed_hosts` and those of the families are used.
         lookup: whose socket the other end of a connection is; the kernel's answer.
     """
     closing = asyncio.Event()
     submitter = Submitter(client)
+    measures = HttpMeasures()
     apis = (
         start_stop_query.StartStopQuery(client, submitter).api(),
         native.Native(client, submitter, closing).api(),
+        native_files.NativeFiles(client, upload_bytes_max=settings.upload_bytes_max).api(),
         health.Health(client).api(),
+        altron.Altron(client, submitter, settings).api(),
+        pixyz.Pixyz(client, submitter, settings).api(),
+        metrics.MetricsPage(client, measures).api(),
     )
     trust = LocalTrust(allowed_hosts=settings.allowed_hosts, lookup=lookup)
-    app = web.Application(middlewares=[_edge(trust, apis)])
+    app = web.Application(middlewares=[counting(measures), _edge(trust, apis)])
     app[APIS] = apis
     for api in apis:
         for prefix in api.prefixes:

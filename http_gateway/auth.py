@@ -2,10 +2,13 @@
 
 A call is trusted without a key when all hold: the kernel says that the other end of the connection
 belongs to our user or to root; the Host header names this host; no header shows a proxy; no header
-shows a page of another site. Keys and other modes come beside this class, not into it.
+shows a page of another site. Keys and other modes come beside this class, not into it: where the
+settings name keys, `Keys` is asked besides.
 """
 
 import asyncio
+import hashlib
+import hmac
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -15,18 +18,41 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 
 from hostler import logs
-from hostler.errors import PermissionDenied, Unauthenticated
+from hostler.errors import ErrorCode, PermissionDenied, Unauthenticated
 from hostler.peers import owner_of_peer
 from http_gateway.api import HttpRefused
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 PRINCIPAL = "local"
+KEY_HEADER = "x-api-key"
 
 OwnerLookup = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _PROXY_HEADERS = ("forwarded", "via")
 _PROXY_PREFIX = "x-forwarded-"
+
+
+class Keys:
+    """Decides whether a request shows one of the keys whose digests the settings hold."""
+
+    def __init__(self, digests: Iterable[str]) -> None:
+        """Prepare the decision for *digests*: SHA-256 in hex; without any, no key is needed."""
+        self._digests = tuple(digest.lower() for digest in digests)
+
+    def check(self, request: web.Request) -> None:
+        """Return when the caller shows a key, or when none is needed.
+
+        Raises:
+            HttpRefused: 401, in the words of the PiXYZ API, whose header it is.
+        """
+        if not self._digests:
+            return
+        shown = request.headers.get(KEY_HEADER, "").encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(shown).hexdigest()
+        # All of them are compared, whichever it is: the time says nothing.
+        if not any([hmac.compare_digest(digest, known) for known in self._digests]):
+            raise HttpRefused(401, ErrorCode.UNAUTHENTICATED, "Invalid token", headers={"WWW-Authenticate": KEY_HEADER})
 
 
 class LocalTrust:

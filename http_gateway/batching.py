@@ -156,7 +156,9 @@ def _split(specs: Sequence[JobSpec]) -> list[_Part]:
     loop = asyncio.get_running_loop()
     parts: list[_Part] = []
     for spec in specs:
-        size = ITEM_BYTES + sum(map(len, spec.work.argv))
+        size = ITEM_BYTES + sum(map(len, spec.work.argv)) + len(spec.params)
+        for file in spec.work.files:
+            size += len(file.path) + len(file.content) + len(file.digest)
         for name, value in spec.work.env.items():
             size += len(name) + len(value)
         last = parts[-1] if parts else None

@@ -11,11 +11,13 @@ from dataclasses import replace
 from hostler import logs
 from hostler.jobs import Usage
 from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Returned, Started, Unkillable
-from worker_agent.attempts import Cause, Ended, Exited
+from worker_agent.attempts import Cause, Ended, Exited, Order
 from worker_agent.journal import Accepted, Journal, JournalFull
+from worker_agent.notes import Notes
 from worker_agent.recovery import Fate, recover
-from worker_agent.reports import Assignments, HeldState, StartCommand
+from worker_agent.reports import Assignments, Collected, HeldState, StartCommand
 from worker_agent.runner import ProcessCapReached, Runner
+from worker_agent.workspaces import Workspaces
 
 SAMPLE_S = 5.0
 STOP_GRACE_S = 10.0  # for jobs that end with the worker
@@ -35,20 +37,30 @@ class Agent:
         self.draining = False
         self.samples: dict[str, Usage] = {}  # the latest, not yet said
         self.fed: dict[str, int] = {}  # stdin taken, not yet said
+        self.notes = Notes()
         self._journal_full = False
         self._memory_max: dict[str, int] = {}
         self._emptied = asyncio.Event()
         self._early: list[Event] | None = None  # during recovery: what is told of attempts that are not held yet
         self._runner: Runner
+        self.workspaces: Workspaces
 
-    async def recover(self, runner: Runner) -> None:
+    async def recover(self, runner: Runner, workspaces: Workspaces) -> None:
         """Take over what an earlier agent left; must be called before anything else."""
-        self._runner = runner
+        self._runner, self.workspaces = runner, workspaces
         early = self._early = []
         fates = await recover(runner, self.journal.open_attempts.keys())
+        kept = workspaces.adopt(fates.keys())
         for found in fates.values():
             running = found.fate in (Fate.RUNNING, Fate.UNKNOWN)
-            self.assignments.adopt(found.key, running=running, ended=found.ended)
+            if found.key not in kept:
+                self.assignments.adopt(found.key, running=running, ended=found.ended)
+                continue
+            # Whether its outputs were stored nobody remembers: its end is told when they are.
+            running = running or found.ended is not None
+            self.assignments.adopt(found.key, running=running, ended=None, workspace=True)
+            if found.ended is not None:
+                self._on_ended(found.ended)
         for key in self.journal.tombstones:
             self.assignments.prove_never_ran(key)
         self._early = None
@@ -79,6 +91,8 @@ class Agent:
             too_late, accepted = too_late + accepted, []
         for command in accepted:
             self.assignments.accept(command)
+            if command.work is not None:
+                self.workspaces.prepare(command.order, command.work)
         for command in too_late:
             self.assignments.prove_never_ran(command.order.key)
         self._fill()
@@ -88,6 +102,8 @@ class Agent:
         state = self.assignments.stop(key)
         if state is HeldState.RUNNING:
             self._runner.stop(key, grace_s=grace_s, cause=Cause.STOP)
+        elif state is HeldState.WAITING:
+            self.workspaces.cancel(key)
         elif state is None:
             if sequence > self.journal.mark:
                 self.journal.tombstone(key, sequence)
@@ -121,8 +137,14 @@ class Agent:
         """A stream is up and reconciled."""
         self.journal.raise_mark(mark)
         self.assignments.connected()
+        self.notes.connected()
+        self.workspaces.connected.up()
         self._fill()
         self.news.set()
+
+    def on_disconnected(self) -> None:
+        """The stream broke."""
+        self.workspaces.connected.down()
 
     def on_log_mark(self, key: str, received: int, stored: int, *, forget: bool, rewind: bool) -> None:
         """The coordinator says how much of a log it has."""
@@ -155,6 +177,7 @@ class Agent:
             self._on_returned(event)
         elif isinstance(event, Started):
             self.assignments.started(event.key, event.pid, event.at_us)
+            self.workspaces.watch(event.key)
         elif isinstance(event, Output):
             self.assignments.grew(event.key, event.position)
             self.log_news.set()
@@ -175,13 +198,49 @@ class Agent:
         if seen:
             ended = ended.ended() if isinstance(ended, Exited) else ended
             ended = replace(ended, usage=replace(ended.usage, memory_bytes_max=max(seen, ended.usage.memory_bytes_max)))
-        self.assignments.end(ended)
+        held = self.assignments.held.get(ended.key)
+        if held is not None and held.workspace and ended.started_at_us:
+            if held.state is HeldState.RUNNING:
+                ended = ended.ended() if isinstance(ended, Exited) else ended
+                self.assignments.collect(held, ended)
+                self.workspaces.collect(ended)
+        else:
+            self.assignments.end(ended)
         self._fill()
         if self.draining or not self.assignments.active:
             self._emptied.set()
-        held = self.assignments.held.get(ended.key)
         if held is not None and not held.inline:
             self.log_news.set()
+
+    # Events of the workspaces
+
+    def on_prepared(self, order: Order) -> None:
+        """The attempt can be started with this order."""
+        self.assignments.prepared(order)
+        self._fill()
+
+    def on_not_prepared(self, key: str, refusal: str, *, disk_full: bool) -> None:
+        """The attempt never ran; when the disk is full, another worker may have room."""
+        held = self.assignments.held.get(key)
+        if held is None or held.state is not HeldState.WAITING:
+            return
+        given_back = "no room for its files" if disk_full else "its files could not be fetched for too long"
+        logs.get().warning("attempt.refused", attempt=key, reason=refusal or given_back)
+        if disk_full:
+            self.draining = self._journal_full = True
+        self.assignments.refuse(key, refusal)
+        self.news.set()
+
+    def on_collected(self, ended: Ended, collected: Collected) -> None:
+        """What the attempt left is stored: its end is told."""
+        held = self.assignments.held.get(ended.key)
+        if held is None or held.state is not HeldState.COLLECTING:
+            return
+        held.collected = collected
+        self.assignments.end(ended)
+        self._emptied.set()
+        self.log_news.set()
+        self.news.set()
 
     def _on_returned(self, event: Returned) -> None:
         for order in reversed(event.orders):
@@ -213,6 +272,7 @@ class Agent:
         if keys:
             self.journal.acknowledge(keys)
             self._runner.forget(keys)
+            self.workspaces.let_go(keys)
             self._emptied.set()
 
     # Samples
@@ -243,6 +303,7 @@ class Agent:
         self.draining, self._journal_full = True, False
         for key in self.assignments.waiting():
             self.assignments.prove_never_ran(key)
+            self.workspaces.cancel(key)
         stopped = list(self._runner.running()) if stop_jobs else []
         for key in stopped:
             self._runner.stop(key, grace_s=STOP_GRACE_S, cause=Cause.DRAIN)

@@ -13,10 +13,11 @@ from hostler.errors import InvalidRequest
 from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from worker_agent.agent import Agent
-from worker_agent.capacity import boot_id, default_slots, host_name
+from worker_agent.capacity import RUNTIMES, boot_id, default_slots, host_name
 from worker_agent.journal import DataDirectoryInUse, Journal
 from worker_agent.link import Identity, Link, Superseded
 from worker_agent.runner import Runner
+from worker_agent.workspaces import Workspaces
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 IDENTITY_FILE = "worker.json"
@@ -55,12 +56,20 @@ async def run(settings: Settings, ending: Ending) -> int:
             slots=slots,
             on_event=agent.on_event,
         )
+        workspaces = Workspaces(directory, address=coordinator_address(settings), owner=agent)
         async with runner:
-            await agent.recover(runner)
+            await agent.recover(runner, workspaces)
             link = Link(
                 address=coordinator_address(settings),
                 agent=agent,
-                identity=Identity(name=name, host=host_name(), slots=slots, labels=settings.labels),
+                identity=Identity(
+                    name=name,
+                    host=host_name(),
+                    slots=slots,
+                    labels=settings.labels,
+                    runtimes=RUNTIMES,
+                    workloads=settings.workloads,
+                ),
                 worker=_read_identity(directory),
                 remember=lambda worker: _write_identity(directory, worker),
                 clock=SystemClock(),
@@ -74,16 +83,18 @@ async def run(settings: Settings, ending: Ending) -> int:
 async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: Ending) -> int:
     linked = asyncio.create_task(link.run())
     sampling = asyncio.create_task(agent.keep_sampling())
+    watching = asyncio.create_task(agent.workspaces.keep_watching())
     asked = asyncio.create_task(ending.wait())
     try:
-        await asyncio.wait((linked, sampling, asked), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((linked, sampling, watching, asked), return_when=asyncio.FIRST_COMPLETED)
         if linked.done() and isinstance(linked.exception(), Superseded):
             logs.get().error("agent.stopped", reason="another agent speaks for this worker")
             return 3
         if linked.done():
             linked.result()
-        if sampling.done():
-            sampling.result()
+        for kept in (sampling, watching):
+            if kept.done():
+                kept.result()
         # SIGTERM alone is an upgrade or a restart: jobs run on and the next agent adopts them.
         stop_jobs = settings.stop_jobs and not ending.terminated
         stopped = await agent.leave(stop_jobs=stop_jobs)
@@ -95,8 +106,10 @@ async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, en
     finally:
         linked.cancel()
         sampling.cancel()
+        watching.cancel()
         asked.cancel()
-        await asyncio.gather(linked, sampling, asked, return_exceptions=True)
+        await asyncio.gather(linked, sampling, watching, asked, return_exceptions=True)
+        await agent.workspaces.close()
 
 
 def _read_identity(directory: Path) -> str:

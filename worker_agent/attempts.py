@@ -43,6 +43,7 @@ class Order(NamedTuple):
     output_bytes_max: int = 0  # 0: no limit; counts stdout and stderr together
     leftovers_wait: bool = False  # True: wait for the rest of the tree instead of ending it
     stdin: bool = False  # True: stdin is a pipe fed by `feed`; False: /dev/null
+    stdin_path: str = ""  # absolute: stdin is this file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

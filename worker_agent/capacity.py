@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+RUNTIMES = ("command", "python")  # ways to run a program that this worker knows
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

@@ -1,6 +1,6 @@
 """The control stream to the coordinator: connect, reconcile, talk, and begin again when it breaks.
 
-The only module of the agent, with `log_push`, that knows protobuf. What is said twice is harmless:
+The only module of the agent, with `log_push` and `output_send`, that knows protobuf. What is said twice is harmless:
 the coordinator moves only forward, and what it has acknowledged is not said again.
 """
 
@@ -18,10 +18,13 @@ from hostler import __version__, logs
 from hostler.client import open_channel
 from hostler.clock import Clock
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
-from hostler.wire.ends import end_to_proto, usage_to_proto
+from hostler.wire.ends import advance_to_proto, end_to_proto, output_to_proto, usage_to_proto
+from hostler.wire.work import work_from_proto
 from worker_agent.agent import Agent
 from worker_agent.attempts import Cause, Exited, Order
 from worker_agent.log_push import LogPush
+from worker_agent.notes import Note
+from worker_agent.output_send import OutputSender
 from worker_agent.reports import Held, HeldState, StartCommand
 
 GATHER_S = 0.01  # how long results gather while more work is running
@@ -34,6 +37,7 @@ GOODBYE_S = 2.0
 HELD_STATES = {
     HeldState.WAITING: workers_pb2.HELD_STATE_WAITING,
     HeldState.RUNNING: workers_pb2.HELD_STATE_RUNNING,
+    HeldState.COLLECTING: workers_pb2.HELD_STATE_RUNNING,  # its report does not follow yet
     HeldState.ENDED: workers_pb2.HELD_STATE_ENDED,
 }
 VERDICTS = {
@@ -55,6 +59,8 @@ class Identity:
     host: str
     slots: int
     labels: dict[str, str] = field(default_factory=dict)
+    runtimes: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
 
 
 class Link:
@@ -78,6 +84,7 @@ class Link:
         self._remember = remember
         self._clock = clock
         self._heartbeat_s = 2.0
+        self._sender = OutputSender(address, agent.workspaces)
         self._leaving = asyncio.Event()
         self._left = asyncio.Event()
         self.connected = False
@@ -88,6 +95,12 @@ class Link:
         Raises:
             Superseded: another agent speaks for this worker.
         """
+        try:
+            await self._keep_connected()
+        finally:
+            await self._sender.close()
+
+    async def _keep_connected(self) -> None:
         delay_s = RECONNECT_FIRST_S
         while True:
             began = time.monotonic()
@@ -101,6 +114,7 @@ class Link:
                     reason = "no welcome came in time"
                 finally:
                     was_connected, self.connected = self.connected, False
+                    self._agent.on_disconnected()
             if self._leaving.is_set():
                 self._left.set()
                 return
@@ -162,6 +176,8 @@ class Link:
             journal_id=journal.journal_id,
             generation=journal.generation,
             mark=journal.mark,
+            runtimes=identity.runtimes,
+            workloads=identity.workloads,
             inventory=[
                 workers_pb2.Held(key=_key(held.key), state=HELD_STATES[held.state])
                 for held in self._agent.assignments.held.values()
@@ -194,6 +210,8 @@ class Link:
                 agent.on_signal(_text(signal.key), signal.signal)
             for feed in message.feeds:
                 agent.on_feed(_text(feed.key), feed.offset, feed.bytes, eof=feed.eof)
+            for show in message.shows:
+                self._sender.show(show)
 
     async def _speak(self, call: Any) -> None:
         agent = self._agent
@@ -213,7 +231,7 @@ class Link:
                 message.goodbye.reason = "the worker was told to end"
             await call.write(message)
             said = time.monotonic()
-            if agent.assignments.has_news:
+            if agent.assignments.has_news or agent.notes:
                 agent.news.set()
             elif leaving:
                 await call.done_writing()
@@ -230,6 +248,8 @@ class Link:
         for key, taken in agent.fed.items():
             message.fed.add(key=_key(key), taken=max(taken, 0), closed=taken < 0)
         agent.fed.clear()
+        if agent.notes:
+            message.notes.extend(_note(note) for note in agent.notes.take())
         return message
 
     def _report(self, held: Held) -> workers_pb2.Report:
@@ -240,8 +260,11 @@ class Link:
         elif held.ended is not None:
             if isinstance(held.ended, Exited):
                 _put_exited(report.end, held.ended)
-            else:
+            elif held.collected is None:
                 report.end.CopyFrom(end_to_proto(held.ended.end()))
+            else:
+                report.end.CopyFrom(end_to_proto(held.collected.added_to(held.ended.end())))
+                report.outputs.extend(map(output_to_proto, held.collected.outputs))
             if held.inline and held.ledger_bytes:
                 report.ledger = self._agent.read_log(held.key, 0, held.ledger_bytes)
         for process in held.survivors:
@@ -268,6 +291,15 @@ def _put_exited(end: types_pb2.End, exited: Exited) -> None:
     end.ledger_bytes = exited.ledger_bytes
 
 
+def _note(note: Note) -> workers_pb2.Note:
+    message = workers_pb2.Note(key=_key(note.key), phase=note.phase)
+    message.advance.CopyFrom(advance_to_proto(note.advance))
+    if note.outputs is not None:
+        message.outputs_listed = True
+        message.outputs.extend(map(output_to_proto, note.outputs))
+    return message
+
+
 async def _next(call: Any) -> workers_pb2.CoordinatorMessage | None:
     """The coordinator's next message; None at the end of the stream."""
     message: workers_pb2.CoordinatorMessage = await call.read()
@@ -288,7 +320,7 @@ def _start(start: workers_pb2.Start) -> StartCommand:
     order = Order(
         key=_text(start.key),
         argv=tuple(work.argv),
-        env=dict(work.env),
+        env={**work.env, **start.secrets} if start.secrets else dict(work.env),
         cwd=work.cwd,
         timeout_s=work.timeout_s,
         grace_s=work.grace_s,
@@ -296,4 +328,11 @@ def _start(start: workers_pb2.Start) -> StartCommand:
         leftovers_wait=work.leftovers_wait,
         stdin=work.stdin,
     )
-    return StartCommand(start.sequence, order, start.slots, hashlib.sha256(start.work).digest()[:16])
+    needs_workspace = work.workspace or work.files or work.stdin_path or work.HasField("python")
+    return StartCommand(
+        start.sequence,
+        order,
+        start.slots,
+        hashlib.sha256(start.work).digest()[:16],
+        work_from_proto(work) if needs_workspace else None,
+    )

@@ -6,14 +6,15 @@ acknowledged; an attempt is forgotten when its end is acknowledged and its log i
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from hostler.jobs import EndedProcess
+from hostler.jobs import Advance, End, EndedProcess, Failure, OutputFile, Work
 from worker_agent.attempts import Ended, Exited, Order
 
 INLINE_LEDGER_BYTES_MAX = 8 * 1024  # a log up to this long travels in the report
+COLLECTED_PER_MESSAGE = 4_000_000  # characters that reports with outputs may add to a message, but for the last one
 
 
 class HeldState(StrEnum):
@@ -21,6 +22,7 @@ class HeldState(StrEnum):
 
     WAITING = "waiting"  # accepted, its program not started
     RUNNING = "running"  # handed to a shim
+    COLLECTING = "collecting"  # nothing of its tree is left; what it left in its workspace is being stored
     ENDED = "ended"  # nothing is left of it, or it is proved that it never ran
 
 
@@ -31,6 +33,36 @@ class StartCommand(NamedTuple):
     order: Order
     slots: int  # of the worker's; 0: starts at once
     digest: bytes  # of the work, for the journal
+    work: Work | None = None  # set: it needs a workspace before it can start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What an attempt left in its workspace: the outputs are stored."""
+
+    result: bytes = b""
+    failure: Failure | None = None
+    advance: Advance = field(default_factory=Advance)
+    outputs: tuple[OutputFile, ...] = ()  # by path
+    missing: tuple[str, ...] = ()
+
+    @property
+    def characters(self) -> int:
+        """About how much it adds to a report."""
+        files = sum(200 + len(file.path) for file in self.outputs)
+        steps = sum(50 + len(step.text) for step in self.advance.steps)
+        return len(self.result) + files + steps + sum(map(len, self.missing))
+
+    def added_to(self, end: End) -> End:
+        """Return the end with what is told of it besides."""
+        return replace(
+            end,
+            result=self.result,
+            failure=self.failure,
+            advance=self.advance,
+            outputs=len(self.outputs),
+            outputs_missing=self.missing,
+        )
 
 
 @dataclass(slots=True)
@@ -53,6 +85,9 @@ class Held:
     ledger_bytes: int = 0  # of the log, as far as it is known
     pushed: int = 0  # of the log, sent on the stream that is up
     stored: int = 0  # of the log, durable at the coordinator
+    workspace: bool = False
+    preparing: bool = False  # it has no place among those that wait for a slot yet
+    collected: Collected | None = None
 
     @property
     def may_queue(self) -> bool:
@@ -105,11 +140,21 @@ class Assignments:
         order = command.order
         held = self.held[order.key] = Held(order.key, command.slots, order)
         self.active += 1
-        (self._waiting if command.slots else self._waiting_slotless).append(held)
+        if command.work is not None:
+            held.workspace = held.preparing = True
+        else:
+            (self._waiting if command.slots else self._waiting_slotless).append(held)
 
-    def adopt(self, key: str, *, running: bool, ended: Ended | None) -> None:
+    def prepared(self, order: Order) -> None:
+        """The workspace is there: the attempt waits for its slot, with its order as it is now."""
+        held = self.held.get(order.key)
+        if held is not None and held.preparing and held.state is HeldState.WAITING:
+            held.order, held.preparing = order, False
+            (self._waiting if held.slots else self._waiting_slotless).append(held)
+
+    def adopt(self, key: str, *, running: bool, ended: Ended | None, workspace: bool = False) -> None:
         """Hold an attempt of an earlier run of the agent; its slots are told with the verdict."""
-        held = self.held[key] = Held(key)
+        held = self.held[key] = Held(key, workspace=workspace)
         self.active += 1
         held.state = HeldState.RUNNING
         if ended is not None:
@@ -203,8 +248,14 @@ class Assignments:
             held.survivors = survivors
             self._unsaid[key] = None
 
+    def collect(self, held: Held, ended: Ended) -> None:
+        """Nothing of the attempt's tree is left, and its slot is free; what it left is stored before its `end`."""
+        self._leave(held, HeldState.COLLECTING)
+        held.started_at_us = ended.started_at_us
+        held.ledger_bytes = ended.ledger_bytes
+
     def end(self, ended: Ended | Exited) -> None:
-        """Nothing of the attempt's tree is left."""
+        """Nothing of the attempt's tree is left, and what it left is stored."""
         held = self.held.get(ended.key)
         if held is None:
             return
@@ -225,22 +276,28 @@ class Assignments:
         held.order = None
         self._unsaid[key] = None
 
-    def _leave(self, held: Held) -> None:
+    def _leave(self, held: Held, state: HeldState = HeldState.ENDED) -> None:
         if held.state is HeldState.RUNNING:
             self.slots_used -= held.slots
-        if held.state is not HeldState.ENDED:
             self.active -= 1
-        held.state = HeldState.ENDED
+        elif held.state is HeldState.WAITING:
+            self.active -= 1
+        held.state = state
 
     def unsaid(self, limit: int) -> list[Held]:
-        """Take at most *limit* attempts with news; they count as said on the stream that is up."""
+        """Take at most *limit* attempts with news, fewer with many outputs; they count as said on this stream."""
         found: list[Held] = []
+        characters = 0
         while self._unsaid and len(found) < limit:
             key = next(iter(self._unsaid))
             del self._unsaid[key]
             held = self.held.get(key)
             if held is not None:
                 found.append(held)
+                if held.collected is not None:
+                    characters += held.collected.characters
+                    if characters >= COLLECTED_PER_MESSAGE:
+                        break
         return found
 
     @property
@@ -284,8 +341,9 @@ class Assignments:
     def forget(self, key: str) -> bool:
         """The coordinator does not know this attempt: nothing more is to be said. True: it can go now."""
         held = self.held.get(key)
-        if held is None or held.state is not HeldState.ENDED:
+        if held is None or held.state in (HeldState.WAITING, HeldState.RUNNING):
             return False
+        held.state = HeldState.ENDED
         held.acknowledged = held.inline = True
         return self._let_go(held)
 

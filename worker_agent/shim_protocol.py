@@ -91,7 +91,8 @@ def order_to_json(order: Order) -> str:
     """Return an order as the JSON list of its fields; what is left out at the end has its default value."""
     if order[3:] == _DEFAULTS:
         return _dumps(order[:3])
-    return _dumps((*order[:4], dict(order.env), *order[5:]))
+    # A shim that an earlier version of the agent left knows no `stdin_path`.
+    return _dumps((*order[:4], dict(order.env), *(order[5:] if order.stdin_path else order[5:-1])))
 
 
 def order_from_json(content: list[Any]) -> Order:

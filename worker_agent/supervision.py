@@ -145,7 +145,9 @@ class Supervision:
         stdin_read, stdin_write = null, -1
         try:
             stdout, stderr = self._output.open()
-            if order.stdin:
+            if order.stdin_path:
+                stdin_read = _open_stdin(order.stdin_path)
+            elif order.stdin:
                 stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
             self.pid = spawn(order, env, home, stdin=stdin_read, stdout=stdout, stderr=stderr)
         except OSError as error:
@@ -409,6 +411,14 @@ class Supervision:
             return 0  # our peak never falls, so it need not be asked for (3 us)
         own_kb = Supervision._own_kb_seen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return self._memory_kb * 1024 if self._memory_kb > own_kb else 0
+
+
+def _open_stdin(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
+        raise SpawnFailed(f"stdin {path}: {reason}") from error
 
 
 _ASKED_TEXTS: Final = {

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from coordinator.blobs import BlobStore
 from coordinator.engine import Engine
 from coordinator.live import Worker as LiveWorker
+from coordinator.metrics import Metrics
 from coordinator.rpc.context import Caller, parse
 from coordinator.storage.protocol import Store
 from hostler import __version__
@@ -16,8 +18,12 @@ from hostler.workers import Worker, WorkerState
 class ClusterService:
     """See ``protos/hostler/v1/jobs.proto``, service Cluster."""
 
-    def __init__(self, engine: Engine, store: Store, clock: Clock, data_dir: Path) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, clock: Clock, data_dir: Path, metrics: Metrics, blobs: BlobStore
+    ) -> None:
         self._engine = engine
+        self._metrics = metrics
+        self._blobs = blobs
         self._store = store
         self._data_dir = data_dir
         self._clock = clock
@@ -43,6 +49,11 @@ class ClusterService:
             data_dir=str(self._data_dir),
         )
 
+    async def metrics(self, data: bytes, caller: Caller) -> jobs_pb2.MetricsResponse:
+        """Metrics: in the text format of Prometheus."""
+        parse(jobs_pb2.MetricsRequest, data)
+        return jobs_pb2.MetricsResponse(text=self._metrics.text(self._engine.live, await self._blobs.total_bytes()))
+
 
 def _worker(worker: LiveWorker, clock: Clock) -> Worker:
     if worker.connected:
@@ -60,4 +71,6 @@ def _worker(worker: LiveWorker, clock: Clock) -> Worker:
         # A connected worker speaks at least once a heartbeat.
         seen_at_us=clock.wall_us() if worker.connected else worker.seen_at_us,
         host=worker.host,
+        runtimes=worker.runtimes,
+        workloads=worker.workloads,
     )

@@ -1,20 +1,19 @@
 """The service that programs call: decode, ask engine or store, encode."""
 
 import asyncio
-import hashlib
 import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from coordinator import decisions
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.placement import reasons
 from coordinator.rpc.context import Caller, parse
+from coordinator.rpc.submissions import Submissions, submission
 from coordinator.sessions import Sessions
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
@@ -28,7 +27,7 @@ from hostler.errors import (
     Unavailable,
 )
 from hostler.ids import is_uuid, new_uuid
-from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, JobSpec, Progress, check_spec
+from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, OutputFile, Progress
 from hostler.lifecycle import ON_A_WORKER, State
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
@@ -73,8 +72,10 @@ class JobsService:
         watchers: Watchers,
         disk: DiskReserve,
         clock: Clock,
+        submissions: Submissions,
     ) -> None:
         self._engine = engine
+        self._submissions = submissions
         self._store = store
         self._sessions = sessions
         self._watchers = watchers
@@ -89,7 +90,9 @@ class JobsService:
         self._disk.check()
         random = os.urandom(16 * len(request.jobs))
         items = [
-            _submission(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
+            await self._submissions.make(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
+            if _is_described(message)
+            else submission(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
             for i, message in enumerate(request.jobs)
         ]
         items = await self._refuse_used_keys(items)
@@ -158,8 +161,22 @@ class JobsService:
         if job.state in ON_A_WORKER and not job.phase and worker is not None and not worker.connected:
             return replace(job, phase="unreachable")
         session = self._sessions.get(job.worker)
-        sample = session.samples.get(entry.attempt_key) if session is not None else None
-        return job if sample is None else replace(job, usage=sample)
+        if session is None:
+            return job
+        key = entry.attempt_key
+        sample, note = session.samples.get(key), session.notes.get(key)
+        if sample is not None:
+            job = replace(job, usage=sample)
+        if note is not None:
+            job = replace(job, advance=note.advance, phase=job.phase or note.phase)
+        return job
+
+    def live_outputs(self, job_id: str) -> tuple[OutputFile, ...]:
+        """What a running job has in its output directory, as its worker said last."""
+        entry = self._engine.live.job(job_id)
+        session = self._sessions.get(entry.worker) if entry is not None else None
+        note = session.notes.get(entry.attempt_key) if entry is not None and session is not None else None
+        return note.outputs if note is not None else ()
 
     async def list(self, data: bytes, caller: Caller) -> jobs_pb2.ListResponse:
         """List: a page of jobs by filter."""
@@ -263,30 +280,6 @@ class _KnownJob(HostlerError):
         self.job = job
 
 
-def _submission(message: types_pb2.JobSpec, job_id: str, caller: Caller) -> Submission:
-    # The message has the fields of a JobSpec under the same names: checking it as it is saves building one for
-    # each of thousands of items, a third of this function's time.
-    error = check_spec(cast(JobSpec, message))
-    owner = message.owner or caller.acting_for(message.principal)
-    family = message.family or "native"
-    slots = 0 if message.slotless else (message.slots or 1)
-    labels = tuple(sorted(message.labels.items())) if message.labels else ()
-    work = message.work.SerializeToString(deterministic=True)
-    digest = b""
-    if message.key:
-        seen = repr((message.name, owner, family, message.worker, labels, message.priority, slots))
-        digest = hashlib.sha256(work + seen.encode()).digest()
-    return Submission(
-        error,
-        job_id,
-        owner,
-        family,
-        message.name,
-        message.key,
-        digest,
-        message.worker,
-        labels,
-        message.priority,
-        slots,
-        work,
-    )
+def _is_described(message: types_pb2.JobSpec) -> bool:
+    """Whether more is to be made of an item than it says: a workload, parameters, files."""
+    return bool(message.workload or message.params or message.retries or message.work.files or message.work.workspace)

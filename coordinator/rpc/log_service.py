@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from coordinator.changes import Extent
 from coordinator.log_store import LogStore
@@ -33,38 +34,41 @@ class LogService:
         job_id = request.id
         if not is_uuid(job_id):
             raise JobNotFound(f"job {job_id[:64]!r} not found")
-        key = AttemptKey(JobId(job_id), request.stage, request.attempt) if request.attempt else None
-        position = int(getattr(request, "from"))
+        place = _Place(request.stage, request.attempt, int(getattr(request, "from")))
         with self._watchers.log_reader(job_id) as changed:
             while True:
                 changed.clear()
-                found = await self._store.find_log(job_id, key, position)
+                key = AttemptKey(JobId(job_id), place.stage, place.attempt) if place.attempt else None
+                found = await self._store.find_log(job_id, key, place.position)
                 if found is None:
                     raise JobNotFound(f"job {job_id} not found")
-                start, piece = await self._piece(found, position)
+                start, piece = await self._piece(found, place.position)
                 if piece:
-                    yield self._chunk(found, start, piece)
-                    position = start + len(piece)
-                elif _no_more(found, key) or not request.follow:
-                    yield self._chunk(found, position, b"", end=True)
-                    return
+                    # From the first byte on it is this attempt's log, also when another attempt follows.
+                    place = _Place(found.stage, found.attempt, start + len(piece))
+                    yield _chunk(found, start, piece)
+                elif _has_more(found):
+                    if not request.follow:
+                        yield _chunk(found, place.position, b"", end=True)
+                        return
+                    place = place if not found.attempt else _Place(found.stage, found.attempt, place.position)
+                    await _change(changed)
+                elif request.follow and not request.attempt and _another_follows(found):
+                    # The attempt is over and another follows: its log goes on from its own beginning.
+                    await self._next_attempt(found, changed)
+                    place = _Place(0, 0, 0)
                 else:
-                    try:
-                        async with asyncio.timeout(LOOK_AGAIN_S):
-                            await changed.wait()
-                    except TimeoutError:
-                        continue
+                    yield _chunk(found, place.position, b"", end=True)
+                    return
 
-    def _chunk(self, found: LogExtents, position: int, piece: bytes, *, end: bool = False) -> jobs_pb2.LogChunk:
-        job = found.job
-        return jobs_pb2.LogChunk(
-            position=position,
-            frames=piece,
-            end=end,
-            status=types_pb2.LogStatus.ValueType(job.log_status),
-            lost_bytes=job.log_lost_bytes,
-            attempt=job.attempt,
-        )
+    async def _next_attempt(self, found: LogExtents, changed: asyncio.Event) -> None:
+        """Wait until the job has a later attempt, or is over."""
+        while True:
+            changed.clear()
+            job = await self._store.get_job(found.job.id)
+            if job is None or job.state is State.FINISHED or (job.stage, job.attempt) > (found.stage, found.attempt):
+                return
+            await _change(changed)
 
     async def _piece(self, found: LogExtents, position: int) -> tuple[int, bytes]:
         """Whole frames from *position* on, at most about a mebibyte, and where they begin."""
@@ -88,9 +92,40 @@ class LogService:
         return run[0].position + skip, piece[skip:]
 
 
-def _no_more(found: LogExtents, key: AttemptKey | None) -> bool:
-    """Whether nothing can follow what is held."""
+class _Place(NamedTuple):
+    """How far a reader has come; attempt 0: the current one, whichever that will be."""
+
+    stage: int
+    attempt: int
+    position: int
+
+
+async def _change(changed: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(LOOK_AGAIN_S):
+            await changed.wait()
+    except TimeoutError:
+        pass
+
+
+def _chunk(found: LogExtents, position: int, piece: bytes, *, end: bool = False) -> jobs_pb2.LogChunk:
     job = found.job
-    if key is not None and (key.stage, key.attempt) != (job.stage, job.attempt):
-        return True
-    return job.state is State.FINISHED and job.log_status is not LogStatus.ARRIVING
+    return jobs_pb2.LogChunk(
+        position=position,
+        frames=piece,
+        end=end,
+        status=types_pb2.LogStatus.ValueType(job.log_status),
+        lost_bytes=job.log_lost_bytes,
+        attempt=found.attempt,
+    )
+
+
+def _another_follows(found: LogExtents) -> bool:
+    """Whether an attempt comes, or may come, after this one."""
+    job = found.job
+    return job.state is not State.FINISHED or (job.stage, job.attempt) > (found.stage, found.attempt)
+
+
+def _has_more(found: LogExtents) -> bool:
+    """Whether something may follow what is held of this attempt's log."""
+    return not found.over or found.job.log_status is LogStatus.ARRIVING

@@ -1,6 +1,7 @@
 """The gRPC server: which RPC goes where, limits, health, reflection, graceful stop."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from coordinator.rpc.cluster_service import ClusterService
 from coordinator.rpc.context import Gatekeeper, duplex, streaming, unary
 from coordinator.rpc.feed_service import FeedService
+from coordinator.rpc.files_service import FilesService
 from coordinator.rpc.guarded import GuardedServer
 from coordinator.rpc.jobs_service import JobsService
 from coordinator.rpc.log_service import LogService
+from coordinator.rpc.outputs_service import OutputsService
 from coordinator.rpc.workers_service import WorkersService
+from coordinator.rpc.workloads_service import WorkloadsService
 from hostler.client import MESSAGE_BYTES_MAX
 from hostler.errors import InvalidRequest
 
 STOP_GRACE_S = 2.0
+SERVICES = ("Jobs", "Cluster", "Files", "Workloads", "Workers")
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -33,57 +38,73 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What answers the RPCs."""
+
+    jobs: JobsService
+    log: LogService
+    feed: FeedService
+    outputs: OutputsService
+    files: FilesService
+    workloads: WorkloadsService
+    cluster: ClusterService
+    workers: WorkersService
+
+
 class RpcServer:
     """Serves the contract on the unix socket and, where asked, on a loopback port."""
 
-    def __init__(
-        self,
-        jobs: JobsService,
-        log: LogService,
-        feed: FeedService,
-        cluster: ClusterService,
-        workers: WorkersService,
-    ) -> None:
+    def __init__(self, services: Services) -> None:
         self._gate = Gatekeeper()
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=None)
-        for name, methods in self._methods(jobs, log, feed, cluster, workers).items():
+        for name, methods in self._methods(services).items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         self._health = health.aio.HealthServicer()
         guarded: Any = GuardedServer(self._gate)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
-        names = ("hostler.v1.Jobs", "hostler.v1.Cluster", "hostler.v1.Workers", health.SERVICE_NAME)
+        names = (*(f"hostler.v1.{name}" for name in SERVICES), health.SERVICE_NAME)
         reflected = reflection.aio.ReflectionServicer((*names, reflection.SERVICE_NAME))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, guarded)  # type: ignore[no-untyped-call]
         self._server.add_generic_rpc_handlers(tuple(guarded.handlers))
 
-    def _methods(
-        self,
-        jobs: JobsService,
-        log: LogService,
-        feed: FeedService,
-        cluster: ClusterService,
-        workers: WorkersService,
-    ) -> "dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]":
+    def _methods(self, s: Services) -> "dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]":
         gate = self._gate
         return {
             "hostler.v1.Jobs": {
-                "Submit": unary(gate, jobs.submit),
-                "Get": unary(gate, jobs.get),
-                "List": unary(gate, jobs.list),
-                "Stop": unary(gate, jobs.stop),
-                "Signal": unary(gate, jobs.signal),
-                "Feed": duplex(gate, feed.feed),
-                "Wait": streaming(gate, jobs.wait),
-                "Watch": streaming(gate, jobs.watch),
-                "ReadLog": streaming(gate, log.read_log),
+                "Submit": unary(gate, s.jobs.submit),
+                "Get": unary(gate, s.jobs.get),
+                "List": unary(gate, s.jobs.list),
+                "Stop": unary(gate, s.jobs.stop),
+                "Signal": unary(gate, s.jobs.signal),
+                "Feed": duplex(gate, s.feed.feed),
+                "Wait": streaming(gate, s.jobs.wait),
+                "Watch": streaming(gate, s.jobs.watch),
+                "ReadLog": streaming(gate, s.log.read_log),
+                "ListOutputs": unary(gate, s.outputs.list_outputs),
+                "ReadOutput": streaming(gate, s.outputs.read_output),
+                "ReadArchive": streaming(gate, s.outputs.read_archive),
             },
             "hostler.v1.Cluster": {
-                "ListWorkers": unary(gate, cluster.list_workers),
-                "Describe": unary(gate, cluster.describe),
+                "ListWorkers": unary(gate, s.cluster.list_workers),
+                "Describe": unary(gate, s.cluster.describe),
+                "Metrics": unary(gate, s.cluster.metrics),
+            },
+            "hostler.v1.Files": {
+                # Both take a stream and answer once: to the caller a stream of one answer is the same.
+                "Put": duplex(gate, s.files.put),
+                "Read": streaming(gate, s.files.read),
+            },
+            "hostler.v1.Workloads": {
+                "Apply": unary(gate, s.workloads.apply),
+                "Get": unary(gate, s.workloads.get),
+                "List": unary(gate, s.workloads.list),
+                "Remove": unary(gate, s.workloads.remove),
             },
             "hostler.v1.Workers": {
-                "Connect": duplex(gate, workers.connect),
-                "PushLog": duplex(gate, workers.push_log),
+                "Connect": duplex(gate, s.workers.connect),
+                "PushLog": duplex(gate, s.workers.push_log),
+                "SendOutput": duplex(gate, s.outputs.send_output),
             },
         }
 

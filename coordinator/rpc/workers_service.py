@@ -9,19 +9,21 @@ import grpc.aio
 from coordinator import decisions
 from coordinator.changes import LogStored, WorkerDraining
 from coordinator.decisions import Decision
-from coordinator.effects import AttachSession, LogKept
+from coordinator.effects import AttachSession, LogKept, SendStart
 from coordinator.engine import Engine, Item
 from coordinator.events import EndFacts, Hello, Report
 from coordinator.feeds import Feeds
-from coordinator.live import Live
+from coordinator.live import Live, TrailingLog
 from coordinator.log_store import LogStore, Piece, StoredPiece
 from coordinator.rpc.context import Caller, Context, parse
-from coordinator.sessions import Session
+from coordinator.secrets_file import Secrets
+from coordinator.sessions import Note, Session
 from hostler import frames, logs
-from hostler.errors import InvalidRequest
+from hostler.errors import HostlerError, InvalidRequest
 from hostler.ids import AttemptKey, is_uuid, new_uuid
+from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile, is_workspace_path
 from hostler.v1 import types_pb2, workers_pb2
-from hostler.wire.ends import usage_from_proto
+from hostler.wire.ends import advance_from_proto, output_from_proto, usage_from_proto
 from hostler.wire.work import key_from_proto, key_to_proto
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
@@ -29,14 +31,18 @@ LAST_WORDS_S = 1.0
 STARTS_PER_MESSAGE = 500
 INLINE_LEDGER_BYTES_MAX = 64 * 1024
 SLOTS_MAX = 4096
+LISTED_MAX = 1000  # output files of a running attempt
 NUMBER_MAX = 1 << 62  # SQLite's integers are signed
 
 
 class WorkersService:
     """See ``protos/hostler/v1/workers.proto``."""
 
-    def __init__(self, engine: Engine, log_store: LogStore, feeds: Feeds, *, heartbeat_s: float) -> None:
+    def __init__(
+        self, engine: Engine, log_store: LogStore, feeds: Feeds, secrets: Secrets, *, heartbeat_s: float
+    ) -> None:
         self._engine = engine
+        self._secrets = secrets
         self._log_store = log_store
         self._feeds = feeds
         self._heartbeat_s = heartbeat_s
@@ -99,10 +105,14 @@ class WorkersService:
             if message.reports:
                 reports = [_report(r) for r in message.reports]
                 for report in reports:
-                    session.samples.pop(report.key, None)
+                    if report.end is not None or report.never_ran:
+                        session.samples.pop(report.key, None)
+                        session.notes.pop(report.key, None)
                 await self._engine.post_patiently(_reports_item(session.worker, reports))
             for sample in message.samples:
                 session.samples[key_from_proto(sample.key)] = usage_from_proto(sample.usage)
+            for note in message.notes:
+                _take_note(session, note)
             for fed in message.fed:
                 self._feeds.note(key_from_proto(fed.key), fed.taken, closed=fed.closed)
             await self._note_draining(session, message.draining)
@@ -129,21 +139,44 @@ class WorkersService:
             starts = outbox.starts
             message = workers_pb2.CoordinatorMessage(heard_ns=session.heard_ns, session=session.id)
             for effect, work in starts[:STARTS_PER_MESSAGE]:
-                _add_start(message, effect.sequence, effect.key, work, effect.slots)
+                self._add_start(message, effect, work)
             for stop in outbox.stops:
                 message.stops.add(sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s)
             for signal in outbox.signals:
                 message.signals.add(key=key_to_proto(signal.key), signal=signal.signal)
             for piece in outbox.feeds:
                 message.feeds.add(key=key_to_proto(piece.key), offset=piece.offset, bytes=piece.content, eof=piece.eof)
+            for show in outbox.shows:
+                message.shows.add(
+                    ticket=show.ticket,
+                    key=key_to_proto(show.key),
+                    path=show.path,
+                    offset=show.offset,
+                    length=show.length,
+                )
             for key in outbox.acknowledged:
                 message.acknowledged.append(key_to_proto(key))
             await context.write(message.SerializeToString())
             for first in range(STARTS_PER_MESSAGE, len(starts), STARTS_PER_MESSAGE):
                 message = workers_pb2.CoordinatorMessage(session=session.id)
                 for effect, work in starts[first : first + STARTS_PER_MESSAGE]:
-                    _add_start(message, effect.sequence, effect.key, work, effect.slots)
+                    self._add_start(message, effect, work)
                 await context.write(message.SerializeToString())
+
+    def _add_start(self, message: workers_pb2.CoordinatorMessage, effect: SendStart, work: bytes) -> None:
+        secrets: dict[str, str] = {}
+        if effect.secrets:
+            # Looked up at the last moment: in no row, event or answer of ours is ever a value.
+            try:
+                secrets = self._secrets.values(effect.secrets)
+            except HostlerError as error:
+                refusal = f"it cannot be started without its secrets: {error.message}"
+                report = Report(effect.key, 0, None, b"", b"", never_ran=True, refusal=refusal, survivors=())
+                self._engine.post_stored(lambda live, now: decisions.on_report(live, effect.worker, report, now))
+                return
+        message.starts.add(
+            sequence=effect.sequence, key=key_to_proto(effect.key), work=work, slots=effect.slots, secrets=secrets
+        )
 
     def _welcome(self, session: Session, attached: AttachSession) -> workers_pb2.CoordinatorMessage:
         kinds = {
@@ -190,14 +223,14 @@ class WorkersService:
 
     async def _take_piece(self, part: workers_pb2.LogPart, receipts: "Receipts") -> None:
         key = key_from_proto(part.key)
-        job = self._engine.live.job(key.job)
-        if job is None or (job.stage, job.attempt) != (key.stage, key.attempt):
+        log = self._engine.live.log_of(key)
+        if log is None:
             receipts.note(key, forget=True)
             return
         if self._receipts.get(key) is not receipts:
             # A new stream begins where the durable log ends; what an older one had under way comes again.
             self._receipts[key] = receipts
-            receipts.received[key] = job.log_position
+            receipts.received[key] = log.log_position
         expected = receipts.received[key]
         if part.position != expected or frames.whole_frames(part.frames) != len(part.frames):
             logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
@@ -205,14 +238,14 @@ class WorkersService:
             return
         receipts.received[key] = expected + len(part.frames)
         receipts.note(key)
-        await self._log_store.append(Piece(job.number, key, part.position, part.frames))
+        await self._log_store.append(Piece(log.number, key, part.position, part.frames))
 
     def on_stored(self, pieces: list[StoredPiece]) -> None:
         """Have the engine commit what the log store has made durable."""
         if not pieces:  # the disk refused: whoever pushed begins again at what is durable
             for key, receipts in self._receipts.items():
-                job = self._engine.live.job(key.job)
-                receipts.received[key] = job.log_position if job is not None else 0
+                log = self._engine.live.log_of(key)
+                receipts.received[key] = log.log_position if log is not None else 0
                 receipts.note(key, rewind=True)
             return
         receipts_of = dict(self._receipts)
@@ -272,10 +305,10 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
     for piece in pieces:
         by_attempt.setdefault(piece.key, []).append(piece)
     for key, group in by_attempt.items():
-        job = live.job(key.job)
-        if job is None or (job.stage, job.attempt) != (key.stage, key.attempt):
+        log = live.log_of(key)
+        if log is None:
             continue
-        position, kept = job.log_position, []
+        position, kept = log.log_position, []
         for piece in group:
             if piece.extent.position == position:
                 kept.append(piece)
@@ -283,7 +316,8 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
         if kept:
             output = sum(piece.output_bytes for piece in kept)
             extents = tuple(piece.extent for piece in kept)
-            decision.changes.append(LogStored(job.number, key, extents, position, output))
+            past = isinstance(log, TrailingLog) and log.past
+            decision.changes.append(LogStored(log.number, key, extents, position, output, past))
         if key in receipts:
             # A piece that did not follow was pushed twice with other borders: it must come again from here.
             decision.effects.append(LogKept(receipts[key], key, position, rewind=len(kept) < len(group)))
@@ -294,10 +328,15 @@ def _reports_item(worker: str, reports: list[Report]) -> Item:
     return lambda live, now: decisions.on_reports(live, worker, reports, now)
 
 
-def _add_start(
-    message: workers_pb2.CoordinatorMessage, sequence: int, key: AttemptKey, work: bytes, slots: int
-) -> None:
-    message.starts.add(sequence=sequence, key=key_to_proto(key), work=work, slots=slots)
+def _take_note(session: Session, message: workers_pb2.Note) -> None:
+    """Keep what a worker says of an attempt; a list of outputs that was not sent again has not changed."""
+    key = key_from_proto(message.key)
+    before = session.notes.get(key)
+    if message.outputs_listed:
+        outputs = tuple(output_from_proto(each) for each in message.outputs[:LISTED_MAX])
+    else:
+        outputs = before.outputs if before is not None else ()
+    session.notes[key] = Note(message.phase[:20], advance_from_proto(message.advance), outputs)
 
 
 def _number(value: int, field: str) -> int:
@@ -329,6 +368,8 @@ def _hello(message: workers_pb2.Hello) -> Hello:
         journal_id=message.journal_id,
         generation=_number(message.generation, "generation"),
         mark=_number(message.mark, "mark"),
+        runtimes=tuple(message.runtimes[:20]) or ("command",),
+        workloads=tuple(pattern[:200] for pattern in message.workloads[:1000]),
         inventory=tuple((key_from_proto(h.key), states.get(h.state, "running")) for h in message.inventory),
     )
 
@@ -348,6 +389,7 @@ def _report(message: workers_pb2.Report) -> Report:
             _number(end.ended_at_us, "ended_at_us"),
             _number(end.ledger_bytes, "ledger_bytes"),
             _number(end.out_bytes + end.err_bytes, "out_bytes"),
+            end.HasField("failure"),
         )
     ledger = message.ledger
     if len(ledger) > INLINE_LEDGER_BYTES_MAX or (facts and len(ledger) not in (0, facts.ledger_bytes)):
@@ -361,4 +403,13 @@ def _report(message: workers_pb2.Report) -> Report:
         never_ran=message.never_ran,
         refusal=message.refusal,
         survivors=tuple((p.pid, p.name) for p in message.survivors),
+        outputs=tuple(_output(each) for each in message.outputs[:OUTPUTS_MAX]) if message.outputs else (),
     )
+
+
+def _output(message: types_pb2.OutputFile) -> OutputFile:
+    if DIGEST.fullmatch(message.digest) is None or not is_workspace_path(message.path):
+        raise InvalidRequest("an output file has a path below its directory and the digest of stored bytes")
+    _number(message.size_bytes, "size_bytes")
+    _number(message.modified_at_us, "modified_at_us")
+    return output_from_proto(message)

@@ -24,7 +24,10 @@ class StoreBroken(Exception):
 class LogExtents(NamedTuple):
     """Where an attempt's ledger is, from some position on."""
 
-    job: Job
+    job: Job  # its log fields are those of the attempt
+    stage: int
+    attempt: int
+    over: bool  # the attempt is: its log may still arrive
     inline: bytes  # the whole ledger, when it is kept in the database
     extents: tuple[Extent, ...]
 

@@ -13,25 +13,36 @@ from coordinator.changes import (
     Assigned,
     Change,
     Ended,
+    FilesExpired,
     JobQueued,
     LogLost,
     LogStored,
+    Retried,
     Returned,
     Started,
     StopRequested,
     Unkillable,
     WorkerSeen,
+    WorkloadApplied,
+    WorkloadRemoved,
 )
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import ON_A_WORKER, Outcome, State
 from hostler.wire.ends import end_from_bytes
 from hostler.wire.work import work_from_bytes
+from hostler.wire.workloads import workload_to_bytes
 
 # A job, already assigned when that happened in the same commit.
 INSERT_JOB = (
     "INSERT INTO job (number, id, owner, family, name, key, digest, pin, labels, priority, slots, work, queued_at,"
     " state, attempt, worker, sequence, assigned_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+# What only jobs with a workload, retries or files have.
+DESCRIBE_JOB = (
+    "UPDATE job SET runtime = ?, workload = ?, workload_version = ?, retries = ?, retry_on = ?, secrets = ?, files = ?"
+    " WHERE number = ?"
+)
+KEEP_INPUT = "INSERT OR IGNORE INTO input (job, digest) VALUES (?,?)"
 ASSIGN = (
     "UPDATE job SET state = 2, stage = ?, attempt = ?, worker = ?, sequence = ?, assigned_at = ?,"
     " version = version + 1 WHERE number = ?"
@@ -48,12 +59,35 @@ END = (
     " started_at = ?, finished_at = ?, ledger_bytes = ?, log_output = MAX(log_output, ?),"
     " log_position = MAX(log_position, ?), log_status = ?, survivors = '', version = version + 1 WHERE number = ?"
 )
+# The attempt that is over is put aside, and the row is that of a waiting job again.
+PUT_ASIDE = (
+    "INSERT INTO past_attempt (job, stage, attempt, worker, outcome, end_report, ledger_bytes, log_position,"
+    " log_output, log_status)"
+    " SELECT number, stage, attempt, worker, ?1, ?2, ?3, MAX(log_position, ?4), MAX(log_output, ?5),"
+    " CASE WHEN MAX(log_position, ?4) >= ?3 THEN 2 ELSE 1 END FROM job WHERE number = ?6"
+)
+RETRY = (
+    "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '',"
+    " log_position = 0, log_output = 0, retried = retried + 1, due_at = ?, version = version + 1 WHERE number = ?"
+)
+KEEP_OUTPUT = "INSERT OR REPLACE INTO output (job, path, digest, size, modified_at) VALUES (?,?,?,?,?)"
+NOTE_OUTPUTS = "UPDATE job SET files = 1 WHERE number = ?"
+FORGET_INPUTS = "DELETE FROM input WHERE job = ?"
+FORGET_OUTPUTS = "DELETE FROM output WHERE job = ?"
+FILES_EXPIRED = 2  # of the column `files`
+NOTE_EXPIRED = "UPDATE job SET files = 2, version = version + 1 WHERE number = ?"
 # The log of a finished job is complete once everything its end speaks of is held.
 NOTE_LOG = (
     "UPDATE job SET log_position = ?, log_output = log_output + ?,"
     " log_status = CASE WHEN state = 5 AND ledger_bytes >= 0 AND ledger_bytes <= ? THEN 2 ELSE log_status END"
     " WHERE number = ?"
 )
+NOTE_PAST_LOG = (
+    "UPDATE past_attempt SET log_position = ?1, log_output = log_output + ?2,"
+    " log_status = CASE WHEN ledger_bytes <= ?1 THEN 2 ELSE log_status END"
+    " WHERE job = ?3 AND stage = ?4 AND attempt = ?5"
+)
+LOSE_PAST_LOG = "UPDATE past_attempt SET log_status = 3, log_lost = ? WHERE job = ? AND stage = ? AND attempt = ?"
 LOSE_LOG = "UPDATE job SET log_status = 3, log_lost = ? WHERE number = ?"
 # A log that was still short of its job's end when the end could only be concluded.
 END_LOG_UNKNOWN = "UPDATE job SET log_status = 3 WHERE number = ? AND started_at > 0"
@@ -62,12 +96,15 @@ KEEP_EXTENT = (
     "INSERT OR REPLACE INTO extent (job, stage, attempt, position, segment, place, length) VALUES (?,?,?,?,?,?,?)"
 )
 SEE_WORKER = (
-    "INSERT INTO worker (id, name, host, version, labels, slots, boot_id, journal_id, generation, sequence, seen_at)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host,"
+    "INSERT INTO worker (id, name, host, version, labels, slots, boot_id, journal_id, generation, sequence, seen_at,"
+    " runtimes, workloads) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host,"
     " version = excluded.version, labels = excluded.labels, slots = excluded.slots, boot_id = excluded.boot_id,"
     " journal_id = excluded.journal_id, generation = excluded.generation, sequence = excluded.sequence,"
-    " seen_at = excluded.seen_at"
+    " seen_at = excluded.seen_at, runtimes = excluded.runtimes, workloads = excluded.workloads"
 )
+KEEP_WORKLOAD = "INSERT INTO workload (name, version, definition, script) VALUES (?,?,?,?)"
+REMOVE_WORKLOAD = "UPDATE workload SET removed = 1 WHERE name = ? AND version = ?"
 RECORD = "INSERT INTO event (job, kinds, at, stage, attempt, worker, detail) VALUES (?,?,?,?,?,?,?)"
 
 Statement = tuple[str, list[Any]]
@@ -140,6 +177,12 @@ def _queued(out: _Statements, c: JobQueued) -> None:
     ]
     out.inserted[c.number] = row
     out.add(INSERT_JOB, row)
+    if c.runtime != "command" or c.workload or c.retries or c.inputs:
+        secrets = json.dumps(c.secrets) if c.secrets else ""
+        described = (c.runtime, c.workload, c.workload_version, c.retries, ",".join(c.retry_on), secrets)
+        out.add(DESCRIBE_JOB, (*described, bool(c.inputs), c.number))
+    for digest in c.inputs:
+        out.add(KEEP_INPUT, (c.number, digest))
     out.record(c.number, "queued", c.at_us, 0, 0, "", "")
 
 
@@ -204,7 +247,27 @@ def _ended(out: _Statements, c: Ended) -> None:
         out.add(NOTE_LOG_AT_END, (c.number,))
     if c.ledger:
         out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
+    for file in c.outputs:
+        out.add(KEEP_OUTPUT, (c.number, file.path, file.digest, file.size_bytes, file.modified_at_us))
+    if c.outputs:
+        out.add(NOTE_OUTPUTS, (c.number,))
     out.record(c.number, "ended", c.at_us, c.key.stage, c.key.attempt, "", c.cause)
+
+
+def _retried(out: _Statements, c: Retried) -> None:
+    held = len(c.ledger)
+    out.add(PUT_ASIDE, (c.outcome, c.end, c.ledger_bytes, held, c.output_bytes if held else 0, c.number))
+    out.add(RETRY, (c.due_at_us, c.number))
+    if c.ledger:
+        out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
+    out.record(c.number, "retried", c.at_us, c.key.stage, c.key.attempt, "", c.cause)
+
+
+def _files_expired(out: _Statements, c: FilesExpired) -> None:
+    out.add(FORGET_INPUTS, (c.number,))
+    out.add(FORGET_OUTPUTS, (c.number,))
+    out.add(NOTE_EXPIRED, (c.number,))
+    out.record(c.number, "files_expired", c.at_us, 0, 0, "", "")
 
 
 # Pieces pushed before the end may be all there is.
@@ -214,19 +277,49 @@ NOTE_LOG_AT_END = "UPDATE job SET log_status = 2 WHERE number = ? AND log_positi
 def _log_stored(out: _Statements, c: LogStored) -> None:
     for extent in c.extents:
         out.add(KEEP_EXTENT, (c.number, c.key.stage, c.key.attempt, *extent))
-    out.add(NOTE_LOG, (c.position, c.output_bytes, c.position, c.number))
+    if c.past:
+        out.add(NOTE_PAST_LOG, (c.position, c.output_bytes, c.number, c.key.stage, c.key.attempt))
+    else:
+        out.add(NOTE_LOG, (c.position, c.output_bytes, c.position, c.number))
 
 
 def _log_lost(out: _Statements, c: LogLost) -> None:
-    out.add(LOSE_LOG, (c.lost_bytes, c.number))
+    if c.past:
+        out.add(LOSE_PAST_LOG, (c.lost_bytes, c.number, c.key.stage, c.key.attempt))
+    else:
+        out.add(LOSE_LOG, (c.lost_bytes, c.number))
 
 
 def _worker_seen(out: _Statements, c: WorkerSeen) -> None:
     labels = json.dumps(c.labels)
     out.add(
         SEE_WORKER,
-        (c.id, c.name, c.host, c.version, labels, c.slots, c.boot_id, c.journal_id, c.generation, c.sequence, c.at_us),
+        (
+            c.id,
+            c.name,
+            c.host,
+            c.version,
+            labels,
+            c.slots,
+            c.boot_id,
+            c.journal_id,
+            c.generation,
+            c.sequence,
+            c.at_us,
+            ",".join(c.runtimes),
+            json.dumps(c.workloads) if c.workloads else "",
+        ),
     )
+
+
+def _workload_applied(out: _Statements, c: WorkloadApplied) -> None:
+    workload = c.workload
+    script = workload.script.digest if workload.script is not None else ""
+    out.add(KEEP_WORKLOAD, (workload.name, workload.version, workload_to_bytes(workload), script))
+
+
+def _workload_removed(out: _Statements, c: WorkloadRemoved) -> None:
+    out.add(REMOVE_WORKLOAD, (c.name, c.version))
 
 
 _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
@@ -237,6 +330,10 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
     StopRequested: _stop_requested,
     Unkillable: _unkillable,
     Ended: _ended,
+    Retried: _retried,
+    FilesExpired: _files_expired,
+    WorkloadApplied: _workload_applied,
+    WorkloadRemoved: _workload_removed,
     LogStored: _log_stored,
     LogLost: _log_lost,
     WorkerSeen: _worker_seen,
@@ -245,13 +342,18 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
 JOB_COLUMNS = (
     "number, id, owner, family, name, key, pin, labels, priority, slots, work, queued_at, state, outcome, stage,"
     " attempt, worker, assigned_at, started_at, finished_at, survivors, end_report, version, log_position,"
-    " log_output, log_status, log_lost"
+    " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files"
 )
 
 
 def labels_of(text: str) -> tuple[tuple[str, str], ...]:
     """Read the labels column."""
     return tuple((name, value) for name, value in json.loads(text)) if text else ()
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Read a column of words with commas."""
+    return tuple(text.split(",")) if text else ()
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -274,6 +376,10 @@ def job_of(row: sqlite3.Row) -> Job:
             labels=dict(labels_of(row["labels"])),
             priority=row["priority"],
             slots=row["slots"],
+            workload=row["workload"],
+            workload_version=row["workload_version"],
+            retries=row["retries"],
+            retry_on=words_of(row["retry_on"]),
         ),
         state=state,
         outcome=Outcome(row["outcome"]),
@@ -292,6 +398,8 @@ def job_of(row: sqlite3.Row) -> Job:
         log_lost_bytes=row["log_lost"],
         version=row["version"],
         usage=end.usage if end is not None else None,
+        retried=row["retried"],
+        due_at_us=row["due_at"] if state is State.QUEUED else 0,
     )
 
 

@@ -10,26 +10,21 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from coordinator.changes import (
-    Assigned,
-    Change,
-    Ended,
-    Extent,
-    JobQueued,
-    LogStored,
-    Started,
-    StopRequested,
-    WorkerSeen,
-)
+from coordinator.changes import Change, Extent
 from coordinator.storage import rows
+from coordinator.storage.loading import load
 from coordinator.storage.migrate import migrate
-from coordinator.storage.protocol import Loaded, LogExtents, StoreBroken, StoreFull
-from hostler.ids import AttemptKey, JobId
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery, Progress
+from coordinator.storage.protocol import Expirable, Loaded, LogExtents, StoreBroken, StoredOutputs, StoreFull
+from hostler.ids import AttemptKey
+from hostler.jobs import Job, JobEvent, JobPage, JobQuery, LogStatus, OutputFile, PastAttempt, Progress
 from hostler.lifecycle import Outcome, State
+from hostler.wire.ends import end_from_bytes
+from hostler.wire.workloads import workload_from_bytes
+from hostler.workloads import Workload
 
 T = TypeVar("T")
 
@@ -38,13 +33,7 @@ WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log ane
 PAGE_MAX = 1000
 INTEGER_MAX = (1 << 63) - 1  # SQLite's; a larger number from outside means the same as this one
 
-LOAD_WORKERS = "SELECT * FROM worker"
-# Everything that is not over: open jobs, and finished ones whose log still arrives.
-LOAD_JOBS = (
-    "SELECT * FROM job WHERE state < 5 UNION ALL SELECT * FROM job WHERE state = 5 AND log_status = 1 ORDER BY number"
-)
 GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
-NEXT_NUMBER = "SELECT COALESCE(MAX(number), 0) + 1 FROM job"
 GET_PROGRESS = "SELECT id, state, outcome, exit_code, signal, cause, error FROM job WHERE id = ?"
 GET_WORK = "SELECT work FROM job WHERE number = ?"
 KEY_COLUMNS = "job.owner, job.key"  # as SQLite names the unique index `job_key` in its error
@@ -62,6 +51,22 @@ GET_EXTENTS = (
     "SELECT position, segment, place, length FROM extent WHERE job = ? AND stage = ? AND attempt = ?"
     " AND position + length > ? ORDER BY position LIMIT 1000"
 )
+
+GET_PAST = "SELECT * FROM past_attempt WHERE job = ? ORDER BY stage, attempt"
+GET_PAST_LOG = "SELECT log_position, log_status, log_lost FROM past_attempt WHERE job = ? AND stage = ? AND attempt = ?"
+GET_OUTPUTS = "SELECT path, size, modified_at, digest FROM output WHERE job = ? ORDER BY path"
+GET_OUTPUT = (
+    "SELECT path, size, modified_at, digest FROM output WHERE job = (SELECT number FROM job WHERE id = ?) AND path = ?"
+)
+IS_REFERENCED = (
+    "SELECT EXISTS (SELECT 1 FROM output WHERE digest = ?1) OR EXISTS (SELECT 1 FROM input WHERE digest = ?1)"
+    " OR EXISTS (SELECT 1 FROM workload WHERE script = ?1)"
+)
+EXPIRABLE = (
+    "SELECT number, id, finished_at, (SELECT COALESCE(SUM(size), 0) FROM output WHERE job = number) FROM job"
+    " WHERE files = 1 AND state = 5 ORDER BY finished_at LIMIT ?"
+)
+GET_WORKLOAD = "SELECT definition FROM workload WHERE name = ? AND version = ?"
 
 
 class SqliteStore:
@@ -196,14 +201,17 @@ class SqliteStore:
 
     async def load(self) -> Loaded:
         """See the protocol."""
-        return await self._read(_load)
+        return await self._read(load)
 
     async def get_job(self, job_id: str) -> Job | None:
         """See the protocol."""
 
         def query(reader: sqlite3.Connection) -> Job | None:
             row = reader.execute(GET_JOB, (job_id,)).fetchone()
-            return None if row is None else rows.job_of(row)
+            if row is None:
+                return None
+            job = rows.job_of(row)
+            return replace(job, past=_past(reader, row["number"])) if job.attempt > 1 else job
 
         return await self._read(query)
 
@@ -248,26 +256,90 @@ class SqliteStore:
         """See the protocol."""
         return await self._read(lambda reader: _find_log(reader, job_id, key, position))
 
+    async def find_outputs(self, job_id: str) -> StoredOutputs | None:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> StoredOutputs | None:
+            row = reader.execute(GET_JOB, (job_id,)).fetchone()
+            if row is None:
+                return None
+            files = tuple(_output(found) for found in reader.execute(GET_OUTPUTS, (row["number"],)))
+            return StoredOutputs(rows.job_of(row), files, row["files"] == rows.FILES_EXPIRED)
+
+        return await self._read(query)
+
+    async def find_output(self, job_id: str, path: str) -> OutputFile | None:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> OutputFile | None:
+            found = reader.execute(GET_OUTPUT, (job_id, path)).fetchone()
+            return None if found is None else _output(found)
+
+        return await self._read(query)
+
+    async def referenced(self, digests: Collection[str]) -> set[str]:
+        """See the protocol."""
+        return await self._read(
+            lambda reader: {d for d in digests if reader.execute(IS_REFERENCED, (d,)).fetchone()[0]}
+        )
+
+    async def expirable(self, limit: int) -> list[Expirable]:
+        """See the protocol."""
+        return await self._read(lambda reader: [Expirable(*row) for row in reader.execute(EXPIRABLE, (limit,))])
+
+    async def get_workload(self, name: str, version: int) -> Workload | None:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> Workload | None:
+            row = reader.execute(GET_WORKLOAD, (name, version)).fetchone()
+            return None if row is None else workload_from_bytes(row[0])
+
+        return await self._read(query)
+
+
+def _output(row: sqlite3.Row) -> OutputFile:
+    return OutputFile(path=row[0], size_bytes=row[1], modified_at_us=row[2], digest=row[3])
+
+
+def _past(reader: sqlite3.Connection, number: int) -> tuple[PastAttempt, ...]:
+    return tuple(
+        PastAttempt(
+            stage=row["stage"],
+            attempt=row["attempt"],
+            worker=row["worker"],
+            outcome=Outcome(row["outcome"]),
+            end=end_from_bytes(row["end_report"]),
+        )
+        for row in reader.execute(GET_PAST, (number,))
+    )
+
 
 def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
-    after = min(int(query.after), INTEGER_MAX) if query.after.isdecimal() and len(query.after) < 100 else 0
-    conditions, values = ["number > ?"], list[Any]([after])
+    conditions, values = list[str](), list[Any]()
+    if query.after.isdecimal() and len(query.after) < 100:
+        conditions.append("number < ?" if query.newest_first else "number > ?")
+        values.append(min(int(query.after), INTEGER_MAX))
     if query.states:
         conditions.append(f"state IN ({','.join('?' * len(query.states))})")
         values.extend(query.states)
         if State.FINISHED not in query.states:
             conditions.append("state < 5")  # lets the partial index of open jobs serve
+    if query.family and query.family != "native":
+        conditions.append("family <> 'native'")  # and this the one of families
     for column, value in (
         ("name", query.name),
         ("owner", query.owner),
         ("family", query.family),
         ("worker", query.worker),
+        ("workload", query.workload),
     ):
         if value:
             conditions.append(f"{column} = ?")
             values.append(value)
     limit = max(1, min(query.limit, PAGE_MAX))
-    sql = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE {' AND '.join(conditions)} ORDER BY number LIMIT ?"
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = "DESC" if query.newest_first else "ASC"
+    sql = f"SELECT {rows.JOB_COLUMNS} FROM job {where} ORDER BY number {order} LIMIT ?"
     found = reader.execute(sql, (*values, limit + 1)).fetchall()
     page = found[:limit]
     following = str(page[-1]["number"]) if len(found) > limit else ""
@@ -285,83 +357,13 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         inline = reader.execute(GET_LEDGER, (row["number"], stage, attempt)).fetchone()
         found = reader.execute(GET_EXTENTS, (row["number"], stage, attempt, min(position, INTEGER_MAX)))
         extents = tuple(Extent(*e) for e in found)
-        return LogExtents(rows.job_of(row), inline[0] if inline else b"", extents)
+        job, over = rows.job_of(row), row["state"] == State.FINISHED
+        is_current = (stage, attempt) == (row["stage"], row["attempt"])
+        past = reader.execute(GET_PAST_LOG, (row["number"], stage, attempt)).fetchone() if row["retried"] else None
+        if past is not None or not is_current:
+            held, status, lost = past if past is not None else (0, LogStatus.COMPLETE, 0)
+            over = past is not None or (stage, attempt) < (row["stage"], row["attempt"])
+            job = replace(job, log_position=held, log_status=LogStatus(status), log_lost_bytes=lost)
+        return LogExtents(job, stage, attempt, over, inline[0] if inline else b"", extents)
     finally:
         reader.execute("COMMIT")
-
-
-def _load(reader: sqlite3.Connection) -> Loaded:
-    changes: list[Change] = []
-    for row in reader.execute(LOAD_WORKERS):
-        changes.append(
-            WorkerSeen(
-                row["id"],
-                row["name"],
-                row["host"],
-                row["version"],
-                rows.labels_of(row["labels"]),
-                row["slots"],
-                row["boot_id"],
-                row["journal_id"],
-                row["generation"],
-                row["sequence"],
-                "",
-                row["seen_at"],
-            )
-        )
-    for row in reader.execute(LOAD_JOBS):
-        changes.extend(_job_changes(row))
-    return Loaded(changes, reader.execute(NEXT_NUMBER).fetchone()[0])
-
-
-def _job_changes(row: sqlite3.Row) -> list[Change]:
-    """The shortest history that leads to this row."""
-    number, state = row["number"], State(row["state"])
-    key = AttemptKey(JobId(row["id"]), row["stage"], row["attempt"])
-    changes: list[Change] = [
-        JobQueued(
-            number,
-            row["id"],
-            row["owner"],
-            row["family"],
-            row["name"],
-            row["key"] or "",
-            row["digest"] or b"",
-            row["pin"],
-            rows.labels_of(row["labels"]),
-            row["priority"],
-            row["slots"],
-            row["work"],
-            row["queued_at"],
-            row["attempt"],
-        )
-    ]
-    if state is State.QUEUED:
-        return changes
-    changes.append(Assigned(number, key, row["worker"], row["sequence"], row["assigned_at"]))
-    if row["started_at"]:
-        changes.append(Started(number, key, row["started_at"], row["started_at"]))
-    if row["log_position"]:
-        changes.append(LogStored(number, key, (), row["log_position"], 0))
-    if state is State.STOPPING:
-        changes.append(StopRequested(number, key, row["stop_grace"], row["stop_by"], row["started_at"]))
-    if state is State.FINISHED:
-        changes.append(
-            Ended(
-                number,
-                key,
-                Outcome(row["outcome"]),
-                b"",
-                row["exit_code"],
-                row["signal"],
-                row["cause"],
-                row["error"],
-                row["started_at"],
-                row["finished_at"],
-                row["ledger_bytes"],
-                0,
-                b"",
-                row["finished_at"],
-            )
-        )
-    return changes

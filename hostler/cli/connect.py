@@ -101,7 +101,7 @@ def unreachable(settings: Settings, address: str) -> Failure:
 
 
 async def pages(client: "Client", query: "JobQuery") -> "AsyncIterator[Sequence[Job]]":
-    """Yield every page of a list, oldest jobs first.
+    """Yield every page of a list, in the order that *query* asks for.
 
     Raises:
         Failure: there are more jobs than a command line should page through.
@@ -139,15 +139,17 @@ async def resolve_jobs(client: "Client", texts: Sequence[str]) -> list[str]:
     from hostler.jobs import JobQuery
 
     matches: dict[str, list[str]] = {text: [] for text in short}
-    last = ""
-    async for jobs in pages(client, JobQuery(limit=PAGE_JOBS)):
-        for job in jobs:
-            last = job.id
-            for text in short:
-                if job.id.startswith(text):
-                    matches[text].append(job.id)
-    if last:
-        matches["last"] = [last]
+    if "last" in short:
+        newest = await client.find(JobQuery(limit=1, newest_first=True))
+        matches["last"] = [job.id for job in newest.jobs]
+    prefixes = short - {"last"}
+    if prefixes:
+        # That no other job begins with a prefix is known only after the last page; that several do, earlier.
+        async for jobs in pages(client, JobQuery(limit=PAGE_JOBS, newest_first=True)):
+            for text in prefixes:
+                matches[text].extend(job.id for job in jobs if job.id.startswith(text))
+            if all(len(matches[text]) > 1 for text in prefixes):
+                break
     return [text if is_uuid(text) else _the_one(text, matches[text], "job", "jobs") for text in texts]
 
 
@@ -176,4 +178,4 @@ def _the_one(text: str, found: Iterable[str], kind: str, command: str) -> str:
         hint = f"hostler {command} shows the {kind}s there are"
         raise Failure(missing, hint=hint, exit_code=NOT_FOUND, code=code.value)
     shown = ", ".join(ids[:AMBIGUOUS_SHOWN_MAX]) + (" ..." if len(ids) > AMBIGUOUS_SHOWN_MAX else "")
-    raise usage_failure(f"{text} fits {len(ids)} {kind}s: {shown}", hint="give more characters")
+    raise usage_failure(f"{text} fits several {kind}s: {shown}", hint="give more characters")

@@ -25,6 +25,9 @@ EXIT_CODES: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.PERMISSION_DENIED: JOB_FAILED,
         ErrorCode.JOB_NOT_FOUND: NOT_FOUND,
         ErrorCode.WORKER_NOT_FOUND: NOT_FOUND,
+        ErrorCode.WORKLOAD_NOT_FOUND: NOT_FOUND,
+        ErrorCode.FILE_NOT_FOUND: NOT_FOUND,
+        ErrorCode.NOT_FINISHED: JOB_FAILED,
         ErrorCode.KEY_CONFLICT: JOB_FAILED,
         ErrorCode.NOT_RUNNING: JOB_FAILED,
         ErrorCode.OVERLOADED: JOB_FAILED,
@@ -38,6 +41,8 @@ HINTS: Mapping[ErrorCode, str] = MappingProxyType(
     {
         ErrorCode.JOB_NOT_FOUND: "hostler jobs shows the jobs there are",
         ErrorCode.WORKER_NOT_FOUND: "hostler workers shows the workers there are",
+        ErrorCode.WORKLOAD_NOT_FOUND: "hostler workloads list shows the workloads there are",
+        ErrorCode.NOT_FINISHED: "hostler wait ID waits for its end",
         ErrorCode.KEY_CONFLICT: "use another --key, or submit exactly the same job",
         ErrorCode.NOT_RUNNING: "hostler show ID says where the job stands",
         ErrorCode.OVERLOADED: "wait until some of the waiting jobs have ended, then try again",

@@ -9,16 +9,19 @@ import select
 import time
 from collections.abc import AsyncIterator, Iterator
 
+from hostler.cli.beside import beside
 from hostler.cli.failures import Failure
+from hostler.cli.progress import StatusLine, status_line, watch_progress
 from hostler.cli.render import say
 from hostler.client import Client, LogChunk
 from hostler.errors import DeadlineExceeded, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
-from hostler.jobs import LogStatus
+from hostler.jobs import Job, LogStatus
 
 PATIENCE_S = 60.0  # how long the coordinator may be away
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
+NEXT_ATTEMPT_LOOK_S = 1.0  # between two looks whether a job whose log has ended is tried again
 DESCRIPTORS = {OUT: 1, ERR: 2}
 
 
@@ -60,9 +63,15 @@ async def log_chunks(
 
 
 async def copy_log(
-    client: Client, job: str, *, start: int = 0, follow: bool, kinds: frozenset[int] = frozenset((OUT, ERR))
-) -> None:
-    """Write the output of a job to our own standard output and standard error.
+    client: Client,
+    job: str,
+    *,
+    start: int = 0,
+    follow: bool,
+    kinds: frozenset[int] = frozenset((OUT, ERR)),
+    line: StatusLine | None = None,
+) -> int:
+    """Write the output of a job's current attempt to our own standard output and standard error.
 
     Args:
         client: of the job's cluster.
@@ -70,18 +79,73 @@ async def copy_log(
         start: position to begin at.
         follow: wait for more until the log is complete.
         kinds: `OUT`, `ERR`, or both.
+        line: stands on the same terminal, and steps aside.
+
+    Returns:
+        The attempt whose output it was.
 
     Raises:
         BrokenPipeError: a reader of ours has gone.
     """
+    line = line or StatusLine(False)
+    attempt = 0
     async for chunk in log_chunks(client, job, start=start, follow=follow):
+        attempt = chunk.attempt or attempt
         for kind, content in runs(iter_frames(chunk.frames)):
             if kind == GAP:
-                say(gap_text(content))
+                with line.aside():
+                    say(gap_text(content))
             elif kind in kinds:
-                await asyncio.to_thread(write_all, DESCRIPTORS[kind], content)
+                await asyncio.to_thread(_write_beside, line, DESCRIPTORS[kind], content)
         if chunk.end and chunk.status is LogStatus.LOST:
-            say(f"{chunk.lost_bytes:,} bytes of the log were lost with their host")
+            with line.aside():
+                say(f"{chunk.lost_bytes:,} bytes of the log were lost with their host")
+    return attempt
+
+
+async def follow_job(client: Client, job: str) -> Job:
+    """Copy the output of every attempt of a job, with its progress below it on a terminal; return it once it ended.
+
+    Raises:
+        BrokenPipeError: a reader of ours has gone.
+    """
+    line = status_line()
+    try:
+        async with beside(watch_progress(client, job, line)):
+            while True:
+                attempt = await copy_log(client, job, follow=True, line=line)
+                ended = await _end_or_next_attempt(client, job, attempt)
+                if ended is not None:
+                    return ended
+                with line.aside():
+                    say(f"job {job} is tried again")
+    finally:
+        line.close()
+
+
+async def _end_or_next_attempt(client: Client, job: str, attempt: int) -> Job | None:
+    away_since: float | None = None
+    while True:
+        try:
+            ended = await client.wait_one(job, timeout_s=NEXT_ATTEMPT_LOOK_S)
+            if ended is not None:
+                return ended
+            if (await client.get(job)).attempt > attempt:
+                return None
+            away_since = None
+        except (Unavailable, DeadlineExceeded):
+            # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
+            now = time.monotonic()
+            away_since = now if away_since is None else away_since
+            if now - away_since > PATIENCE_S:
+                raise
+            await asyncio.sleep(RETRY_S_MAX)
+
+
+def _write_beside(line: StatusLine, descriptor: int, content: bytes) -> None:
+    # Output that goes elsewhere leaves no open line on the terminal.
+    with line.aside(content[-1:] if os.isatty(descriptor) else b"\n"):
+        write_all(descriptor, content)
 
 
 def runs(frames: Iterator[Frame]) -> Iterator[tuple[int, bytes]]:

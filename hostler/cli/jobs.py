@@ -9,14 +9,17 @@ import json
 import signal as signals
 import sys
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_jobs
 from hostler.cli.failures import JOB_FAILED, OK, failure_of, usage_failure
-from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, copy_log, log_chunks
-from hostler.cli.options import JobOptions, Place
+from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, copy_log, follow_job, log_chunks
+from hostler.cli.options import Place, SubmitOptions
+from hostler.cli.outputs import say_outputs
+from hostler.cli.progress import transfers
 from hostler.cli.render import (
     print_job,
     print_jobs,
@@ -26,33 +29,38 @@ from hostler.cli.render import (
     say,
     state_text,
 )
-from hostler.cli.submission import place_on_worker, spec_of
+from hostler.cli.submission import place_on_worker, submission_of
+from hostler.cli.transfer import check_source, send_file
 from hostler.client import Client
 from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
 from hostler.frames import ERR, GAP, OUT, iter_frames, parse_gap
-from hostler.jobs import Job, JobQuery, LogStatus, Progress
+from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, time_shape
 
 NAMES = {OUT: "out", ERR: "err", GAP: "gap"}
 
 
-def submit(place: Place, options: JobOptions, argv: Sequence[str], *, follow: bool) -> int:
-    """Submit a job and print its id; with *follow* copy its output and return 0 or 1 as it ends."""
-    spec = spec_of(options, argv)
+def submit(place: Place, options: SubmitOptions, argv: Sequence[str], *, follow: bool) -> int:
+    """Submit a job and print its id; with *follow* be with it until it has ended and return 0 or 1 as it did."""
+    spec, files = submission_of(options, argv)
     if follow and place.as_json:
         raise usage_failure("--follow and --json exclude each other")
+    for source in files.values():
+        check_source(source)
 
     async def act() -> int:
         async with cluster(place) as client:
-            job = await client.submit_one(await place_on_worker(client, spec))
+            placed = await place_on_worker(client, spec)
+            job = await client.submit_one(await _with_files(client, placed, files, as_json=place.as_json))
             if not follow:
                 print_json({"id": job}) if place.as_json else print_line(job)
                 return OK
             say(f"job {job}")
-            await copy_log(client, job, follow=True)
-            ended = await client.wait_one(job)
-            if ended is not None and ended.outcome is not Outcome.SUCCEEDED:
+            ended = await follow_job(client, job)
+            if ended.end is not None and (ended.end.outputs or ended.end.outputs_missing):
+                say_outputs(job, await client.files.outputs(job))
+            if ended.outcome is not Outcome.SUCCEEDED:
                 say(f"job {job} {state_text(ended)}")
                 return JOB_FAILED
             return OK
@@ -60,25 +68,39 @@ def submit(place: Place, options: JobOptions, argv: Sequence[str], *, follow: bo
     return asyncio.run(act())
 
 
+async def _with_files(client: Client, spec: JobSpec, sources: Mapping[str, Path], *, as_json: bool) -> JobSpec:
+    shown = transfers(as_json=as_json)
+    files: list[File] = []
+    for path, source in sources.items():
+        stored = await send_file(client, source, shown)
+        files.append(File(path=path, digest=stored.digest, size_bytes=stored.size_bytes))
+    return replace(spec, work=replace(spec.work, files=tuple(files)))
+
+
 def list_jobs(place: Place, *, states: Sequence[str], name: str, limit: int, every: bool) -> int:
     """Print the newest *limit* jobs that fit, oldest first, or with *every* all of them."""
-    query = JobQuery(states=tuple(_state(text) for text in states), name=name, limit=PAGE_JOBS)
+    size = PAGE_JOBS if every else min(limit + 1, PAGE_JOBS)  # one more, to know whether there is one
+    query = JobQuery(states=tuple(_state(text) for text in states), name=name, limit=size, newest_first=not every)
 
     async def act() -> int:
-        kept: deque[Job] = deque(maxlen=None if every else limit)
-        found = 0
+        kept: list[Job] = []
+        older = False
         async with cluster(place) as client:
             async for jobs in pages(client, query):
-                found += len(jobs)
                 kept.extend(jobs)
+                if not every and len(kept) > limit:
+                    break
+        if not every:
+            older = len(kept) > limit
+            kept = kept[:limit][::-1]
         if place.as_json:
             print_json({"jobs": [job_shape(job) for job in kept]})
             return OK
         if kept:
             print_jobs(kept, now_us=time.time_ns() // 1000)
-        if found > len(kept):
-            say(f"{found - len(kept):,} older jobs are not shown; --all shows them")
-        elif not found:
+        if older:
+            say("older jobs are not shown; --all shows them")
+        elif not kept:
             say("no jobs")
         return OK
 

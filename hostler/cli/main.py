@@ -16,7 +16,7 @@ import typer
 
 from hostler import __version__
 from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
-from hostler.cli.options import JobOptions, Place, RunOptions, expanded
+from hostler.cli.options import Place, RunOptions, SubmitOptions, expanded
 from hostler.errors import HostlerError
 
 # typer carries a copy of click since 0.20 or so and used the package before; this is the base of its errors in both.
@@ -27,7 +27,12 @@ JOBS = "Jobs"
 # What follows the program's name is the program's, also when it looks like an option of ours.
 JOB_COMMAND = {"allow_interspersed_args": False}
 Argv = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The program and its arguments.")]
+OptionalArgv = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --workload is given."),
+]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
+WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
 
 app = typer.Typer(
@@ -204,15 +209,17 @@ def run(argv: Argv, options: RunOptions, place: Place) -> int:
 @app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
 @expanded
 def submit(
-    argv: Argv,
-    options: JobOptions,
+    options: SubmitOptions,
     place: Place,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then copy its output, until it has ended.")] = False,
+    argv: OptionalArgv = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Then copy its output and show its progress, until it has ended.")
+    ] = False,
 ) -> int:
-    """Submit a job and print its id."""
+    """Submit a job, of a command or of a workload, and print its id."""
     from hostler.cli.jobs import submit
 
-    return submit(place, options, argv, follow=follow)
+    return submit(place, options, argv or (), follow=follow)
 
 
 @app.command(rich_help_panel=JOBS)
@@ -296,6 +303,84 @@ def signal(
     from hostler.cli.jobs import signal
 
     return signal(place, job, name)
+
+
+workloads = typer.Typer(help="Register, look at and remove workloads: named definitions of work.")
+outputs = typer.Typer(help="List and fetch the files that jobs put out.")
+app.add_typer(workloads, name="workloads", rich_help_panel=CLUSTER)
+app.add_typer(outputs, name="outputs", rich_help_panel=JOBS)
+
+
+@workloads.command("apply")
+@expanded
+def workloads_apply(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="TOML files, or directories of them.")],
+    place: Place,
+) -> int:
+    """Register workloads from TOML files; each that differs becomes a new version."""
+    from hostler.cli.workloads import apply
+
+    return apply(place, paths)
+
+
+@workloads.command("list")
+@expanded
+def workloads_list(place: Place) -> int:
+    """List the workloads."""
+    from hostler.cli.workloads import list_workloads
+
+    return list_workloads(place)
+
+
+@workloads.command("show")
+@expanded
+def workloads_show(
+    name: WorkloadName,
+    place: Place,
+    version: Annotated[int, typer.Option(min=0, metavar="N", help="This version; 0: the newest.")] = 0,
+) -> int:
+    """Show all that is known about a workload."""
+    from hostler.cli.workloads import show
+
+    return show(place, name, version=version)
+
+
+@workloads.command("remove")
+@expanded
+def workloads_remove(name: WorkloadName, place: Place) -> int:
+    """Remove a workload; jobs that were accepted run on."""
+    from hostler.cli.workloads import remove
+
+    return remove(place, name)
+
+
+@outputs.command("ls")
+@expanded
+def outputs_ls(job: JobId, place: Place) -> int:
+    """List the files that a job has put out; of a running one those that are there by now."""
+    from hostler.cli.outputs import list_outputs
+
+    return list_outputs(place, job)
+
+
+@outputs.command("get")
+@expanded
+def outputs_get(
+    job: JobId,
+    place: Place,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH...", help="Files, or folders with all in them; default: all.")
+    ] = None,
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Write below this directory; it is made.")] = Path("."),
+    archive: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of them into one zip file instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+) -> int:
+    """Fetch the files that a job has put out."""
+    from hostler.cli.outputs import get_outputs
+
+    return get_outputs(place, job, paths or (), into=into, archive=archive, force=force)
 
 
 def _print(failure: Failure, *, as_json: bool) -> int:

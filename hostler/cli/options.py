@@ -57,6 +57,37 @@ class RunOptions(JobOptions):
     ] = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions(JobOptions):
+    """What only `submit` lets one say."""
+
+    workload: Annotated[
+        str, typer.Option(metavar="NAME", help="Run this workload in place of a command of your own.")
+    ] = ""
+    workload_version: Annotated[
+        int, typer.Option(min=0, metavar="N", help="This version of the workload; 0: the newest.")
+    ] = 0
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="Put a file into the job's inputs/, as NAME. Repeatable."),
+    ] = None
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K=V", help="A parameter: a number, true, false, null or text; K:=JSON for any JSON. Repeatable."
+        ),
+    ] = None
+    params: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="All parameters as JSON; --param adds to them.")
+    ] = None
+    retries: Annotated[
+        int | None, typer.Option(metavar="N", help="Try again up to N times; default: the workload's, or never.")
+    ] = None
+    workspace: Annotated[
+        bool, typer.Option("--workspace", help="Give a command a directory of its own, and keep its outputs/.")
+    ] = False
+
+
 def expanded(command: Callable[..., int]) -> Callable[..., int]:
     """Turn each parameter whose type is an options dataclass into one parameter per field.
 

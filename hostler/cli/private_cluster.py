@@ -42,6 +42,7 @@ class PrivateCluster:
         directory = Path(tempfile.mkdtemp(prefix="hostler-run-"))
         address = f"unix:{coordinator_socket(directory)}"
         given = settings.to_dict() | {"data_dir": str(directory), "coordinator": address, "grpc": ""}
+        given["sample_workloads"] = False  # one command is run, and nothing that is registered
         name = settings.name or socket.gethostname()
         lifeline_read, lifeline = os.pipe()
         status, status_write = os.pipe()

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hostler.cli.failures import Failure
-from hostler.jobs import End, Job, LogStatus, Progress
+from hostler.jobs import Advance, End, Job, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
 from hostler.workers import Worker, WorkerState
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 SHORT_ID_CHARACTERS = 8
 COMMAND_CHARACTERS_MAX = 500  # of a command in a table
 PROCESSES_NAMED_MAX = 8
-CROPPED_COLUMNS = frozenset({"name", "command", "labels"})
+CROPPED_COLUMNS = frozenset({"name", "command", "labels", "documentation", "path"})
+RESULT_CHARACTERS_MAX = 200  # of a result in a line
+STEPS_SHOWN_MAX = 20
 PIPE_WIDTH = 100_000  # wide enough that rich never cuts
 
 
@@ -66,6 +68,20 @@ def command_text(argv: Sequence[str]) -> str:
     return shlex.join(argv)
 
 
+def work_text(spec: JobSpec) -> str:
+    """What a job runs: its command, or its workload with the version."""
+    if spec.workload:
+        return f"{spec.workload} version {spec.workload_version}" if spec.workload_version else spec.workload
+    if spec.work.python is not None and not spec.work.argv:
+        return f"{spec.work.python.path}: {spec.work.python.entrypoint}(ctx, params)"
+    return command_text(spec.work.argv)
+
+
+def moment_text(at_us: int) -> str:
+    """A time for people: local, with milliseconds; empty when not set."""
+    return datetime.fromtimestamp(at_us / 1e6).astimezone().isoformat(" ", "milliseconds") if at_us else ""
+
+
 def state_text(job: Job | Progress) -> str:
     """Where a job stands, in a few words: ``running``, ``stopping: unkillable``, ``failed: exit status 3``."""
     if job.state is not State.FINISHED:
@@ -99,10 +115,24 @@ def receipt_text(end: End) -> str:
     return f"{sent or 'no signal was needed'}; {ended}; {left}"
 
 
+def print_fields(lines: Iterable[tuple[str, str]]) -> None:
+    """Print what is known about one thing: a label and its text a line."""
+    for label, text in lines:
+        print_line(f"{label:<10} {text}")
+
+
 def print_job(job: Job) -> None:
     """Print everything known about a job."""
-    for label, text in _job_lines(job):
-        print_line(f"{label:<10} {text}")
+    print_fields(_job_lines(job))
+
+
+def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of texts."""
+    console, _ = _console()
+    table = _table(*names)
+    for row in rows:
+        table.add_row(*(_croppable(text) for text in row))
+    console.print(table)
 
 
 def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
@@ -110,7 +140,7 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
     console, narrow = _console()
     table = _table("id", "state", "age", "took", "name", "command")
     for job in jobs:
-        command = command_text(job.spec.work.argv)
+        command = work_text(job.spec)
         if len(command) > COMMAND_CHARACTERS_MAX:  # a table is padded to its longest cell
             command = command[:COMMAND_CHARACTERS_MAX] + "..."
         took = ""
@@ -145,7 +175,9 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
     yield "job", job.id
     if spec.name:
         yield "name", spec.name
-    yield "command", command_text(spec.work.argv)
+    yield ("workload" if spec.workload else "command"), work_text(spec)
+    if spec.params:
+        yield "params", _shortened(spec.params)
     if spec.work.cwd:
         yield "directory", spec.work.cwd
     yield "state", state_text(job)
@@ -155,10 +187,14 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "waits", reason
     if job.attempt:
         yield "worker", f"{job.worker}, attempt {job.attempt}, stage {job.stage}"
-    for wanted in (_wanted(job),):
-        if wanted:
-            yield "wants", wanted
+    wanted = _wanted(job)
+    if wanted:
+        yield "wants", wanted
+    yield from _retry_lines(job)
     yield from _time_lines(job)
+    yield from _progress_lines(job.advance if end is None else end.advance)
+    if end is not None:
+        yield from _product_lines(end)
     yield "log", _log_text(job)
     usage = end.usage if end is not None else job.usage
     if usage is not None:
@@ -171,6 +207,44 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         verified = f" (verified by {end.receipt.verified_by})" if end.receipt.verified_by else ""
         yield "receipt", receipt_text(end) + verified
     yield "owner", f"{spec.owner or '-'}, family {spec.family}"
+
+
+def _retry_lines(job: Job) -> Iterable[tuple[str, str]]:
+    if job.retried or job.spec.retries:
+        due = f"; again at {moment_text(job.due_at_us)}" if job.due_at_us and job.state is State.QUEUED else ""
+        yield "retried", f"{job.retried} of {job.spec.retries or 0} times{due}"
+    for past in job.past:
+        cause = ": ".join(part for part in (past.end.cause, past.end.evidence or past.end.error) if part)
+        yield "before", f"attempt {past.attempt} {past.outcome.word.replace('_', ' ')}: {cause}"
+
+
+def _progress_lines(advance: Advance) -> Iterable[tuple[str, str]]:
+    if advance.percent is not None:
+        yield "progress", f"{advance.percent} %"
+    left_out = len(advance.steps) - STEPS_SHOWN_MAX
+    if left_out > 0:
+        yield "step", f"1 to {left_out} are left out here; --json has all"
+    for number, step in enumerate(advance.steps, start=1):
+        if number > left_out:
+            took = f" ({step.duration_s:.1f} s)" if step.duration_s >= 0 else ""
+            yield "step", f"{number}: {step.text}{took}"
+
+
+def _product_lines(end: End) -> Iterable[tuple[str, str]]:
+    if end.result:
+        yield "result", _shortened(end.result[: 4 * RESULT_CHARACTERS_MAX].decode(errors="replace").strip())
+    if end.failure is not None:
+        yield "failure", f"{end.failure.type}: {_shortened(end.failure.message)}"
+        for line in end.failure.traceback.splitlines():
+            yield "", line
+    if end.outputs:
+        yield "outputs", f"{end.outputs:,} {'file' if end.outputs == 1 else 'files'}; hostler outputs ls ID lists them"
+    for missing in end.outputs_missing:
+        yield "not kept", missing
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= RESULT_CHARACTERS_MAX else f"{text[:RESULT_CHARACTERS_MAX]}..."
 
 
 def _wanted(job: Job) -> str:
@@ -193,8 +267,7 @@ def _time_lines(job: Job) -> Iterable[tuple[str, str]]:
         ("finished", job.finished_at_us),
     ):
         if at_us:
-            moment = datetime.fromtimestamp(at_us / 1e6).astimezone().isoformat(" ", "milliseconds")
-            yield label, moment + (f" (+{(at_us - before_us) / 1e6:.3f} s)" if before_us else "")
+            yield label, moment_text(at_us) + (f" (+{(at_us - before_us) / 1e6:.3f} s)" if before_us else "")
             before_us = at_us
 
 

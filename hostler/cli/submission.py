@@ -1,14 +1,18 @@
 """Makes a job out of what was typed after `run` or `submit`."""
 
+import json
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hostler.cli.connect import resolve_worker
-from hostler.cli.failures import Failure, usage_failure
-from hostler.cli.options import JobOptions, pairs
-from hostler.jobs import JobSpec, Work, check_spec
+from hostler.cli.failures import NOT_FOUND, Failure, usage_failure
+from hostler.cli.options import JobOptions, SubmitOptions, pairs
+from hostler.errors import ErrorCode, InvalidRequest
+from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Work, check_spec, is_workspace_path
 
 if TYPE_CHECKING:
     from hostler.client import Client
@@ -47,7 +51,135 @@ def spec_of(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: b
         labels=pairs(options.label, "--label"),
         priority=options.priority,
     )
-    for text in (*work.argv, work.cwd, spec.name, spec.key, spec.worker, *_flat(work.env), *_flat(spec.labels)):
+    return _checked(spec)
+
+
+def submission_of(options: SubmitOptions, argv: Sequence[str]) -> tuple[JobSpec, dict[str, Path]]:
+    """The job that `submit` describes, and the files to store for it first, by their paths in its workspace.
+
+    A job with a workspace runs there unless `--cwd` says else: only so do its inputs lie where it runs.
+
+    Raises:
+        Failure: something about it cannot be (exit code 2), or a file is not there (3).
+    """
+    if options.workload and argv:
+        raise usage_failure(
+            "--workload and a command exclude each other", hint="give the workload's parameters with --param K=V"
+        )
+    if not (options.workload or argv):
+        raise usage_failure("there is no command", hint="put it behind --, or name a workload with --workload")
+    files = input_files(options.file or ())
+    params = params_text(options.params, options.param or ())
+    own = bool(options.workload or files or params or options.workspace)
+    if own and options.cwd is None:
+        options = replace(options, cwd="")
+    named = options.workload
+    spec = spec_of(options, argv or ("workload",))
+    work = replace(
+        spec.work,
+        argv=tuple(argv),
+        files=tuple(File(path=path) for path in files),
+        workspace=own and not named,
+    )
+    made = replace(
+        spec,
+        work=work,
+        workload=named,
+        workload_version=options.workload_version,
+        params=params,
+        retries=options.retries,
+    )
+    if options.workload_version and not named:
+        raise usage_failure("--workload-version needs --workload")
+    return _checked(made), files
+
+
+def input_files(texts: Sequence[str]) -> dict[str, Path]:
+    """Read ``FILE`` and ``NAME=FILE``: which files of this host a job gets, by their paths in its workspace.
+
+    Raises:
+        Failure: one has no usable name, or two have the same.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, source = text.partition("=")
+        # A file whose own name holds an equals sign can be named as it is.
+        if not equals or os.path.lexists(text):
+            name, source = os.path.basename(text), text
+        path = f"inputs/{name}"
+        if not is_workspace_path(path):
+            raise usage_failure(f"--file {text!r}: {name!r} cannot be a file's name", hint="give --file NAME=FILE")
+        if path in found:
+            raise usage_failure(f"--file {text!r}: there are two files {name}", hint="give one as NAME=FILE")
+        found[path] = Path(source)
+    return found
+
+
+def params_text(whole: str | None, single: Sequence[str]) -> str:
+    """Parameters as JSON text: *whole* (JSON, or ``@FILE``), with each of *single* (``K=V``, ``K:=JSON``) put in.
+
+    Raises:
+        Failure: something of it is no JSON, or has another form.
+    """
+    text = _whole_params(whole)
+    if not single:
+        return text
+    from hostler.params import read_params
+
+    try:
+        params = read_params(text or "{}")
+    except InvalidRequest as error:
+        raise usage_failure(f"--params: {error.message}") from None
+    if not isinstance(params, dict):
+        raise usage_failure("--params is no JSON object, so --param cannot add to it")
+    for pair in single:
+        name, equals, value = pair.partition("=")
+        if not name.removesuffix(":") or not equals:
+            raise usage_failure(f"--param {pair!r} is not of the form K=V or K:=JSON")
+        params[name.removesuffix(":")] = _json(pair, value) if name.endswith(":") else _scalar(value)
+    return json.dumps(params)
+
+
+def _whole_params(whole: str | None) -> str:
+    if whole is None or not whole.startswith("@"):
+        return whole or ""
+    path = Path(whole[1:])
+    try:
+        with path.open("rb") as file:
+            content = file.read(INLINE_BYTES_MAX + 1)
+        return content.decode()
+    except FileNotFoundError:
+        raise Failure(
+            f"--params: there is no file {path}", exit_code=NOT_FOUND, code=ErrorCode.FILE_NOT_FOUND.value
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise usage_failure(f"--params: {path} cannot be read: {reason}") from None
+
+
+def _json(pair: str, value: str) -> Any:
+    from hostler.params import read_params
+
+    try:
+        return read_params(value)
+    except InvalidRequest as error:
+        raise usage_failure(f"--param {pair!r}: {error.message.removeprefix('params ')}") from None
+
+
+def _scalar(value: str) -> Any:
+    from hostler.params import read_params
+
+    try:
+        read = read_params(value)
+    except InvalidRequest:
+        return value
+    return value if isinstance(read, str | list | dict) else read
+
+
+def _checked(spec: JobSpec) -> JobSpec:
+    work = spec.work
+    texts = (*work.argv, work.cwd, spec.name, spec.key, spec.worker, spec.workload, spec.params)
+    for text in (*texts, *_flat(work.env), *_flat(spec.labels), *(file.path for file in work.files)):
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise usage_failure(
                 f"{text!r} is not UTF-8 text", hint="put such bytes in a file and name the file instead"
@@ -64,8 +196,6 @@ async def place_on_worker(client: "Client", spec: JobSpec) -> JobSpec:
     Raises:
         Failure: no worker fits, or several do.
     """
-    from dataclasses import replace
-
     if not spec.worker:
         return spec
     return replace(spec, worker=await resolve_worker(client, spec.worker))

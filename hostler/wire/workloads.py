@@ -70,6 +70,16 @@ def workload_from_proto(message: workloads_pb2.Workload) -> Workload:
     )
 
 
+def workload_to_bytes(workload: Workload) -> bytes:
+    """Encode a definition as the bytes the coordinator keeps."""
+    return workload_to_proto(workload).SerializeToString()
+
+
+def workload_from_bytes(content: bytes) -> Workload:
+    """Decode what `workload_to_bytes` wrote."""
+    return workload_from_proto(workloads_pb2.Workload.FromString(content))
+
+
 def applied_from_proto(message: workloads_pb2.Applied) -> Applied:
     """Decode what became of a definition that was applied."""
     return Applied(name=message.name, version=message.version, changed=message.changed)

@@ -16,10 +16,10 @@ Jobs of every family are seen here. ``docs/http-api.md`` is the reference.
 
 import asyncio
 import signal
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from hostler.client import Client
 from hostler.errors import (
@@ -32,12 +32,13 @@ from hostler.errors import (
     Unavailable,
 )
 from hostler.ids import is_uuid
-from hostler.jobs import DURATION_S_MAX, PRIORITY_MAX, SUBMIT_ITEMS_MAX, Job, JobQuery, JobSpec, Progress, Work
+from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobQuery, JobSpec, Progress
 from hostler.lifecycle import State
 from hostler.shape import job_shape, worker_shape
 from http_gateway import bodies, job_json, log_stream
 from http_gateway.api import Api, coded_error, json_response
 from http_gateway.batching import Submitter
+from http_gateway.models import JobItem, Request, Seconds, job_item, validated
 
 LONG_POLL_S_MAX = 60.0
 WAIT_S_MAX = 600.0
@@ -52,74 +53,27 @@ _SIGNALS = {number.name: int(number) for number in signal.Signals}
 _SIGNAL_MAX = int(signal.SIGRTMAX)
 _NOT_NOW = (Unavailable, Overloaded, DeadlineExceeded)
 
-Seconds = Annotated[float, Field(ge=0, le=DURATION_S_MAX)]
-Model = TypeVar("Model", bound=BaseModel)
 
-
-class _Request(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class JobItem(_Request):
-    """One job of a submission."""
-
-    argv: list[str]
-    env: Annotated[dict[str, str], Field(default_factory=dict)]
-    cwd: str = ""
-    worker: str = ""
-    labels: Annotated[dict[str, str], Field(default_factory=dict)]
-    priority: Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
-    timeout: Seconds = 0.0
-    grace: Seconds = 10.0
-    output_bytes_max: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
-    leftovers: Literal["kill", "wait"] = "kill"
-    slots: Annotated[int, Field(ge=0, le=1024)] = 1
-    key: str = ""
-    name: str = ""
-    owner: str = ""
-
-    def spec(self) -> JobSpec:
-        """Return what is submitted; its meaning is checked by the coordinator."""
-        return JobSpec(
-            work=Work(
-                argv=tuple(self.argv),
-                env=self.env,
-                cwd=self.cwd,
-                timeout_s=self.timeout,
-                grace_s=self.grace,
-                output_bytes_max=self.output_bytes_max,
-                leftovers_wait=self.leftovers == "wait",
-            ),
-            name=self.name,
-            owner=self.owner,
-            key=self.key,
-            worker=self.worker,
-            labels=self.labels,
-            priority=self.priority,
-            slots=self.slots,
-        )
-
-
-class Submission(_Request):
+class Submission(Request):
     """The body of POST /v1/jobs; its items are validated one by one."""
 
     jobs: list[object]
 
 
-class WaitBody(_Request):
+class WaitBody(Request):
     """The body of POST /v1/jobs/wait."""
 
     ids: Annotated[list[str], Field(max_length=SUBMIT_ITEMS_MAX)]
     timeout: Annotated[float, Field(ge=0)] = LONG_POLL_S_MAX
 
 
-class StopBody(_Request):
+class StopBody(Request):
     """The body of POST /v1/jobs/{id}/stop; it may be empty."""
 
     grace: Seconds | None = None
 
 
-class SignalBody(_Request):
+class SignalBody(Request):
     """The body of POST /v1/jobs/{id}/signal."""
 
     signal: str | int
@@ -159,13 +113,13 @@ class Native:
 
         With ?wait=S those that finish within S seconds are answered with their end.
         """
-        body = _validated(Submission, await self._read_batch(request))
+        body = validated(Submission, await self._read_batch(request))
         if len(body.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(body.jobs)} jobs; at most {SUBMIT_ITEMS_MAX} at once", field="jobs")
         key = _header_key(request, body.jobs)
         items: list[JobItem | InvalidRequest] = []
         for start in range(0, len(body.jobs), SLICE_ITEMS):
-            items += map(_item, body.jobs[start : start + SLICE_ITEMS])
+            items += map(job_item, body.jobs[start : start + SLICE_ITEMS])
             await asyncio.sleep(0)
         if key and isinstance(items[0], JobItem):
             items[0] = _with_key(items[0], key)
@@ -176,13 +130,13 @@ class Native:
         return json_response({"jobs": [job_json.answer_json(result) for result in results]})
 
     async def find(self, request: web.Request) -> web.Response:
-        """List jobs, oldest first, in pages."""
+        """List jobs in pages, oldest first unless asked otherwise."""
         page = await self._client.find(_query(request))
         return json_response(job_json.page_json(page))
 
     async def wait(self, request: web.Request) -> web.Response:
         """Wait until each of many jobs has finished, or until the time is over."""
-        body = _validated(WaitBody, await bodies.read_json(request))
+        body = validated(WaitBody, await bodies.read_json(request))
         pending = dict.fromkeys(map(_job_id, body.ids))
         timeout_s = max(LEAST_WAIT_S, min(body.timeout, WAIT_S_MAX))
         ended = []
@@ -207,14 +161,14 @@ class Native:
         """Stop a job: 200 with the receipt once nothing of it is left, 202 when that takes too long."""
         name = _job_id(request.match_info["id"])
         raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
-        body = _validated(StopBody, bodies.parse(raw)) if raw.strip() else StopBody()
+        body = validated(StopBody, bodies.parse(raw)) if raw.strip() else StopBody()
         job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S)
         return json_response(job_shape(job), status=200 if job.state is State.FINISHED else 202)
 
     async def signal(self, request: web.Request) -> web.Response:
         """Send a signal to the main process of a running job, and show the job."""
         name = _job_id(request.match_info["id"])
-        body = _validated(SignalBody, await bodies.read_json(request))
+        body = validated(SignalBody, await bodies.read_json(request))
         await self._client.signal(name, _signal_number(body.signal))
         return json_response(job_shape(await self._client.get(name)))
 
@@ -269,36 +223,6 @@ def _unless_refused(answers: Answers) -> Answers:
     return answers
 
 
-def _validated(model: type[Model], value: object) -> Model:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise _invalid(error) from None
-
-
-def _item(value: object) -> JobItem | InvalidRequest:
-    try:
-        return JobItem.model_validate(value)
-    except ValidationError as error:
-        return _invalid(error)
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    """Put the first thing that pydantic found into one sentence that names the field."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])[:200]
-    match first["type"]:
-        case "model_type" | "dict_type" if not field:
-            return InvalidRequest("a JSON object is expected here", field="")
-        case "missing":
-            return InvalidRequest(f"{field} is missing", field=field)
-        case "extra_forbidden":
-            return InvalidRequest(f"{field} is not a known field", field=field)
-        case _:
-            said = str(first["msg"])
-            return InvalidRequest(f"{field}: {said[:1].lower()}{said[1:]}", field=field)
-
-
 def _header_key(request: web.Request, jobs: list[object]) -> str:
     key = request.headers.get("Idempotency-Key", "")
     if not key:
@@ -341,13 +265,16 @@ def _known_parameters(request: web.Request, *names: str) -> None:
 
 
 def _query(request: web.Request) -> JobQuery:
-    _known_parameters(request, "state", "name", "owner", "family", "worker", "limit", "after")
+    _known_parameters(request, "state", "name", "owner", "family", "worker", "workload", "order", "limit", "after")
     states = []
     for word in ",".join(request.query.getall("state", ())).split(","):
         if word and word not in _STATES:
             raise InvalidRequest(f"state is one of {', '.join(_STATES)}", field="state")
         if word:
             states.append(_STATES[word])
+    order = request.query.get("order", "oldest")
+    if order not in ("oldest", "newest"):
+        raise InvalidRequest("order is oldest or newest: which job comes first", field="order")
     limit = _parameter(request, "limit") or "100"
     if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= PAGE_ITEMS_MAX):
         raise InvalidRequest(f"limit is a number from 1 to {PAGE_ITEMS_MAX}", field="limit")
@@ -359,6 +286,8 @@ def _query(request: web.Request) -> JobQuery:
         worker=_parameter(request, "worker"),
         limit=int(limit),
         after=_parameter(request, "after"),
+        newest_first=order == "newest",
+        workload=_parameter(request, "workload"),
     )
 
 

@@ -68,7 +68,7 @@ STANDARD_LIBRARY_AND: dict[str, frozenset[str]] = {
 API_MODULES = "http_gateway.apis"
 
 # The launcher copies it as the base environment of jobs; every setting is read in one place.
-MAY_READ_ENVIRONMENT = ("hostler.settings", "worker_agent.launcher")
+MAY_READ_ENVIRONMENT = ("hostler.settings", "worker_agent.launcher", "hostler.script")
 ENVIRONMENT_NAMES = ("environ", "environb", "getenv", "getenvb")
 
 MAY_CONFIGURE_STRUCTLOG = ("hostler.logs",)

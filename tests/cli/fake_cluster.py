@@ -11,16 +11,17 @@ from typing import Any, Self
 
 import grpc
 
-from hostler.errors import InvalidRequest, JobNotFound, NotRunning
+from hostler.errors import FileNotFound, HostlerError, InvalidRequest, JobNotFound, NotRunning
 from hostler.frames import ERR, OUT, encode
 from hostler.ids import new_uuid
-from hostler.jobs import End, EndedProcess, Job, JobSpec, LogStatus, Progress, Receipt, SentSignal
+from hostler.jobs import End, EndedProcess, Job, JobSpec, LogStatus, Outputs, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
-from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
+from hostler.v1 import files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
 from hostler.workers import Worker, WorkerState
+from tests.cli.fake_workloads import FakeWorkloads
 
 NOON_US = 1_764_072_000_000_000
 WORKER = Worker(id="11111111-1111-4111-8111-111111111111", name="stable", state=WorkerState.CONNECTED, slots=4)
@@ -65,11 +66,21 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.feed_breaks = False
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
         self.on_signal: Callable[[int], End | None] = lambda _: None
+        self.after_log: list[Callable[[], None]] = []  # called, once each, when the log of an attempt was read
+        self.pages: list[int] = []  # how many jobs each page of a list had
+        self.spoils = False  # the outputs it sends are not what they should be
+        self.kept = FakeWorkloads()
+        self.outputs: dict[str, Outputs] = {}
+        self.contents: dict[str, bytes] = {}  # of output files, by path
+        self.archive = b""
+        self.on_get: Callable[[Job], Job] = lambda job: job
         self.at_most_s = 20.0
         self._changed = threading.Condition()
         self._server = grpc.server(ThreadPoolExecutor(8))
         jobs_pb2_grpc.add_JobsServicer_to_server(self, self._server)
         jobs_pb2_grpc.add_ClusterServicer_to_server(self, self._server)
+        files_pb2_grpc.add_FilesServicer_to_server(self.kept, self._server)
+        workloads_pb2_grpc.add_WorkloadsServicer_to_server(self.kept, self._server)
         self._server.add_insecure_port(self.address)
 
     def __enter__(self) -> Self:
@@ -136,7 +147,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         return jobs_pb2.SubmitResponse(results=results)
 
     def Get(self, request: Any, context: Any) -> Any:
-        return wire_jobs.job_to_proto(self._job(request.id, context))
+        return wire_jobs.job_to_proto(self.on_get(self._job(request.id, context)))
 
     def List(self, request: Any, context: Any) -> Any:
         query = wire_jobs.query_from_proto(request)
@@ -145,8 +156,10 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
             for job in self.jobs.values()
             if (not query.states or job.state in query.states) and query.name in ("", job.spec.name)
         ]
+        fitting = fitting[::-1] if query.newest_first else fitting
         start = int(query.after or 0)
         page = fitting[start : start + query.limit]
+        self.pages.append(len(page))
         more = str(start + query.limit) if len(fitting) > start + query.limit else ""
         return jobs_pb2.ListResponse(jobs=[wire_jobs.job_to_proto(job) for job in page], next=more)
 
@@ -185,7 +198,12 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
             border = self.log_breaks_after.pop(0)
             yield jobs_pb2.LogChunk(position=position, frames=ledger[position:border], attempt=1)
             context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator was killed")
-        yield jobs_pb2.LogChunk(position=position, frames=ledger[position:], attempt=1)
+        attempt = max(1, self.jobs[request.id].attempt)
+        yield jobs_pb2.LogChunk(position=position, frames=ledger[position:], attempt=attempt)
+        if self.after_log:
+            yield jobs_pb2.LogChunk(position=len(ledger), end=True, attempt=attempt)
+            self.after_log.pop(0)()
+            return
         if request.follow:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended(request.id) or not context.is_active(), self.at_most_s)
@@ -207,18 +225,40 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test watches")
         yield
 
+    def ListOutputs(self, request: Any, context: Any) -> Any:
+        self._job(request.id, context)
+        return wire_jobs.outputs_to_proto(self.outputs.get(request.id, Outputs()))
+
+    def ReadOutput(self, request: Any, context: Any) -> Iterator[Any]:
+        self._job(request.id, context)
+        if request.path not in self.contents:
+            self._refuse(context, FileNotFound("there is no such file"))
+        content = self.contents[request.path]
+        listed = next(file for file in self.outputs[request.id].files if file.path == request.path)
+        yield jobs_pb2.FileChunk(size_bytes=len(content), digest=listed.digest, modified_at_us=listed.modified_at_us)
+        yield jobs_pb2.FileChunk(bytes=content[:3])
+        yield jobs_pb2.FileChunk(bytes=b"spoiled" if self.spoils else content[3:])
+
+    def ReadArchive(self, request: Any, context: Any) -> Iterator[Any]:
+        self._job(request.id, context)
+        yield jobs_pb2.FileChunk()
+        yield jobs_pb2.FileChunk(bytes=self.archive)
+
     def ListWorkers(self, request: Any, context: Any) -> Any:
         return jobs_pb2.ListWorkersResponse(workers=[wire_workers.worker_to_proto(one) for one in self.workers])
 
     def Describe(self, request: Any, context: Any) -> Any:
         return jobs_pb2.DescribeResponse(version="fake", workers=len(self.workers))
 
+    def Metrics(self, request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no command asks for measurements")
+
     def _job(self, job: str, context: Any) -> Job:
         if job not in self.jobs:
             self._refuse(context, JobNotFound(f"no job has the id {job}"))
         return self.jobs[job]
 
-    def _refuse(self, context: Any, error: JobNotFound | NotRunning) -> None:
+    def _refuse(self, context: Any, error: HostlerError) -> None:
         context.set_trailing_metadata(wire_errors.trailers_of(error))
         context.abort(wire_errors.status_of(error), error.message)
 

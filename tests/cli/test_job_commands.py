@@ -90,8 +90,10 @@ def test_jobs_shows_the_newest_and_says_that_there_are_older_ones(hostler: Hostl
     answer = hostler("jobs", "--limit", "2")
 
     assert [line.split()[0] for line in answer.out.splitlines()] == ["ID", *ids[2:]]
-    assert "2 older jobs are not shown" in answer.err
+    assert "older jobs are not shown" in answer.err and fake.pages == [3]
     assert len(hostler("jobs", "--all").out.splitlines()) == 5
+    assert hostler("jobs", "--limit", "4").err == ""
+    assert hostler("show", "last").code == 0 and fake.pages[-1] == 1
 
 
 def test_jobs_filters_by_state_and_name(hostler: Hostler, fake: FakeCluster) -> None:

@@ -75,8 +75,12 @@ class RealCluster:
             self.start(name, **flags)
         self.start("gateway")
         await self.connected(len(workers) or 1)
-        url = await until(self._gateway_answers, "the gateway's answer")
-        self.http = aiohttp.ClientSession(url)
+        await self.gateway_up()
+
+    async def gateway_up(self) -> None:
+        """Wait for the gateway, and talk to it from now on."""
+        self.url: str = await until(self._gateway_answers, "the gateway's answer")
+        self.http = aiohttp.ClientSession(self.url)
 
     async def _gateway_answers(self) -> str:
         url = read_gateway(self.directory)
@@ -89,8 +93,7 @@ class RealCluster:
     async def gateway_again(self) -> None:
         """Talk to a gateway that was started anew."""
         await self.http.close()
-        url = await until(self._gateway_answers, "the new gateway's answer")
-        self.http = aiohttp.ClientSession(url)
+        await self.gateway_up()
 
     async def connected(self, count: int) -> None:
         """Wait until so many workers are connected."""

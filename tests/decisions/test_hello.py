@@ -247,7 +247,7 @@ def test_the_log_of_another_worker_is_not_touched() -> None:
 
     scene.join(W2)
 
-    assert scene.job(key.job).state is State.FINISHED
+    assert key in scene.live.trailing
 
 
 # Amnesia, generations, doubles

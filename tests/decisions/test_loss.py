@@ -154,7 +154,7 @@ def test_a_log_of_a_worker_that_is_there_is_waited_for() -> None:
 
     scene.tick()
 
-    assert scene.job(key.job).state is State.FINISHED
+    assert key in scene.live.trailing
     assert not [change for change in scene.history if isinstance(change, LogLost)]
 
 

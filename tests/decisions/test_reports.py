@@ -3,8 +3,8 @@
 import pytest
 
 from coordinator.changes import Ended, Returned, Started, Unkillable
-from coordinator.decisions import OUTCOME_OF_CAUSE, outcome_of
 from coordinator.effects import Acknowledge
+from coordinator.ends import OUTCOME_OF_CAUSE, outcome_of
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, a_key, a_report, an_id, ended, never_ran, some_frames, started
@@ -70,13 +70,13 @@ def test_a_repeated_end_is_acknowledged_and_changes_nothing() -> None:
 
 
 def test_the_end_of_a_job_whose_log_still_arrives_is_final_too() -> None:
-    """It stays in memory for its log only."""
+    """Only its log stays in memory."""
     scene = Scene()
     key = scene.trailing()
     length = len(scene.history)
 
     assert scene.say(ended(key, exit_code=9)) == [Acknowledge(W1, key)]
-    assert scene.job(key.job).exit_code == 0
+    assert scene.live.jobs == {} and key in scene.live.trailing
     assert len(scene.history) == length
 
 

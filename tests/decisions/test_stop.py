@@ -9,7 +9,6 @@ from coordinator.changes import Ended, StopRequested
 from coordinator.effects import Answer, SendSignal, SendStop, Tell, Wait
 from hostler.errors import JobNotFound, NotRunning, Unavailable
 from hostler.ids import AttemptKey
-from hostler.jobs import Progress
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
 from tests.support.builders import NOON_US, W1, an_id, ended, started
@@ -86,16 +85,6 @@ def test_a_second_stop_is_sent_on_with_its_own_patience() -> None:
     check_invariants(scene.live)
 
 
-def test_a_stop_of_a_finished_job_is_answered_as_it_ended() -> None:
-    """Also while its log still arrives; nothing is sent."""
-    scene = Scene()
-    key = scene.trailing()
-
-    effects = scene.stop(key.job)
-
-    assert effects == [Tell(None, Progress(key.job, State.FINISHED, Outcome.SUCCEEDED, 0, "", "exit"))]
-
-
 def test_a_stop_of_a_job_that_is_not_live_is_answered_as_not_found() -> None:
     """The caller then looks in the store."""
     assert isinstance(the_error(Scene().stop(an_id(9))), JobNotFound)
@@ -136,7 +125,7 @@ def test_a_job_ended_by_our_signal_is_stopped() -> None:
 
 
 def test_waiters_of_live_jobs_are_told_when_they_are_as_far() -> None:
-    """A finished one at once, a running one when only the start is waited for, the others later."""
+    """A running one at once when only the start is waited for, the others later; one that is over is in the store."""
     scene = Scene()
     scene.join()
     over = scene.trailing()
@@ -147,11 +136,11 @@ def test_waiters_of_live_jobs_are_told_when_they_are_as_far() -> None:
     finish = decisions.on_wait(scene.live, ids, State.FINISHED, None)
     start = decisions.on_wait(scene.live, ids, State.RUNNING, None)
 
-    assert [tell.progress.id for tell in only(finish.effects, Tell)] == [over.job]
+    assert not only(finish.effects, Tell)
     assert [wait.number for wait in only(finish.effects, Wait)] == [2, 3]
-    assert [tell.progress.id for tell in only(start.effects, Tell)] == [over.job, running.job]
+    assert [tell.progress.id for tell in only(start.effects, Tell)] == [running.job]
     assert [wait.number for wait in only(start.effects, Wait)] == [3]
-    assert the_error(finish.effects) == the_error(start.effects) == [an_id(77)]
+    assert the_error(finish.effects) == the_error(start.effects) == [over.job, an_id(77)]
     assert finish.changes == start.changes == []
 
 

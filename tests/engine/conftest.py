@@ -12,6 +12,7 @@ from coordinator import decisions
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.events import Report
+from coordinator.metrics import Metrics
 from coordinator.sessions import Session, Sessions
 from coordinator.storage.sqlite import SqliteStore
 from coordinator.watchers import Waiter, Watchers
@@ -70,7 +71,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     inner = await SqliteStore.open(tmp_path / "hostler.db")
     store, sessions, watchers, clock = GatedStore(inner), Sessions(), Watchers(), ManualClock()
     engine = Engine(
-        store=store, sessions=sessions, watchers=watchers, clock=clock, lost_after_s=60.0, max_queued=1_000_000
+        store=store,
+        sessions=sessions,
+        watchers=watchers,
+        clock=clock,
+        metrics=Metrics(clock),
+        lost_after=lambda _: 60.0,
+        max_queued=1_000_000,
     )
     await engine.load()
     made = Bench(engine, store, sessions, watchers, clock, asyncio.create_task(engine.run()))

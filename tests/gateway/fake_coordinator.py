@@ -18,11 +18,12 @@ from hostler.frames import encode, iter_frames
 from hostler.ids import new_uuid
 from hostler.jobs import End, Job, LogStatus, Progress, Receipt, SentSignal, check_spec
 from hostler.lifecycle import Outcome, State
-from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
+from hostler.v1 import files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto, status_of, trailers_of
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker, WorkerState
+from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeWorkloads
 
 NOW_US = 1_790_000_000_000_000
 WORKER = "d5feef60-3029-11e9-b210-d663bd873d93"  # the document's
@@ -83,12 +84,15 @@ def killed(job: Job, name: str = "SIGKILL", outcome: Outcome = Outcome.STOPPED) 
     return finished(job, outcome, exit_code=None, signal=name, cause="stop", receipt=receipt)
 
 
-class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
+class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     """The servicers. `start` and `stop` may be called again and again: what it knows is kept."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.jobs: dict[str, Job] = {}
+        self.files = FakeFiles()
+        self.workloads = FakeWorkloads()
+        self.outputs: dict[str, dict[str, bytes]] = {}  # of jobs, by path
         self.workers = [a_worker()]
         self.on_submit: Callable[[Job], Job] = running
         self.on_stop: Callable[[Job], Job] = killed
@@ -111,6 +115,8 @@ class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer)
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
         jobs_pb2_grpc.add_JobsServicer_to_server(self, self._server)
         jobs_pb2_grpc.add_ClusterServicer_to_server(self, self._server)
+        files_pb2_grpc.add_FilesServicer_to_server(self.files, self._server)
+        workloads_pb2_grpc.add_WorkloadsServicer_to_server(self.workloads, self._server)
         self._server.add_insecure_port(self.address)
         await self._server.start()
 
@@ -170,7 +176,9 @@ class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer)
         found = [
             job
             for job in list(self.jobs.values())[int(query.after or 0) :]
-            if (not query.states or job.state in query.states) and query.name in ("", job.spec.name)
+            if (not query.states or job.state in query.states)
+            and query.name in ("", job.spec.name)
+            and query.family in ("", job.spec.family)
         ]
         page = found[: query.limit]
         following = str(int(query.after or 0) + len(page)) if len(found) > len(page) else ""
@@ -263,6 +271,11 @@ class FakeCoordinator(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer)
             started_at_us=NOW_US,
             data_dir="/there",
         )
+
+    async def Metrics(self, request: jobs_pb2.MetricsRequest, context: Context) -> jobs_pb2.MetricsResponse:
+        """It measures nothing."""
+        await self._check(context)
+        return jobs_pb2.MetricsResponse()
 
     async def _check(self, context: Context) -> None:
         if self.refuse is not None:

@@ -238,8 +238,8 @@ async def test_what_is_no_http_is_400_in_json_without_an_echo_or_a_traceback(
         ("/scheduler/nowhere", {"error": str}),
         ("/start/", {"error": str}),
         ("/api/jobs", {"error": str}),
-        ("/jobs", {"detail": str}),
-        ("/processes/x", {"detail": str}),
+        ("/jobs/x/y", {"detail": str}),
+        ("/processes/x/y", {"detail": str}),
         ("/v1/nowhere", {"error": dict}),
     ],
 )

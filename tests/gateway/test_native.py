@@ -96,6 +96,15 @@ async def test_a_waiting_job_says_why_it_waits_and_has_nulls_for_what_is_not_the
         "argv": ["true"],
         "cwd": "/tmp",
         "pending": ["1 worker lacks the label gpu=yes"],
+        "workload": None,
+        "workload_version": None,
+        "progress": None,
+        "result": None,
+        "failure": None,
+        "retried": 0,
+        "retries": 0,
+        "due": None,
+        "outputs": None,
     }
 
 

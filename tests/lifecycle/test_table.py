@@ -79,9 +79,19 @@ def test_only_a_stage_that_was_assigned_is_on_a_worker() -> None:
     assert {after for (_, event), after in TRANSITIONS.items() if event is Event.STARTED} <= ON_A_WORKER
 
 
-def test_a_stage_whose_program_may_have_started_never_waits_again() -> None:
-    """At most one start per attempt: only `assigned` can be given back, and only by proof that nothing ran."""
-    assert {before for (before, _), after in TRANSITIONS.items() if after is State.QUEUED} == {State.ASSIGNED}
+def test_a_stage_waits_again_only_by_proof_that_nothing_ran_or_for_another_attempt() -> None:
+    """At most one start per attempt: only `assigned` can be given back; what ran is over before another begins."""
+    back = {pair for pair, after in TRANSITIONS.items() if after is State.QUEUED}
+    assert back == {
+        (State.ASSIGNED, Event.RETURNED),
+        (State.ASSIGNED, Event.RETRIED),
+        (State.RUNNING, Event.RETRIED),
+    }
+
+
+def test_what_is_being_stopped_gets_no_other_attempt() -> None:
+    """Whoever asked for the end gets it."""
+    assert (State.STOPPING, Event.RETRIED) not in TRANSITIONS
 
 
 def test_a_stop_never_finishes_what_is_on_a_worker() -> None:

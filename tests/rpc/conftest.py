@@ -29,8 +29,8 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def settings(data_dir: Path) -> Settings:
-    """No disk reserve, no TCP port, and so few heartbeats that none is expected during a test."""
-    return load(data_dir=data_dir, grpc="", disk_reserve_bytes=0, heartbeat_s=60.0)
+    """No disk reserve, no TCP port, no samples, and so few heartbeats that none is expected during a test."""
+    return load(data_dir=data_dir, grpc="", disk_reserve_bytes=0, heartbeat_s=60.0, sample_workloads=False)
 
 
 @pytest.fixture

@@ -59,7 +59,17 @@ async def test_a_job_is_read_back_as_it_was_submitted(client: Client, worker: Fa
     """Every option."""
     work = Work(argv=("sh", "-c", "x"), env={"A": "1"}, cwd="/", timeout_s=3.0, grace_s=1.0, output_bytes_max=5)
     spec = replace(
-        a_spec(), work=work, name="n", key="k", worker=worker.id, labels={"zone": "a"}, priority=3, slots=2, owner="ada"
+        a_spec(),
+        work=work,
+        name="n",
+        key="k",
+        worker=worker.id,
+        labels={"zone": "a"},
+        priority=3,
+        slots=2,
+        owner="ada",
+        retries=4,
+        retry_on=("signal", "exit"),
     )
 
     job = await client.get(await client.submit_one(spec))

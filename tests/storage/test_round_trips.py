@@ -8,12 +8,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.changes import LEDGER_UNKNOWN, Change, LogStored, Returned, StopRequested
+from coordinator.changes import (
+    LEDGER_UNKNOWN,
+    Change,
+    Due,
+    LogLost,
+    LogStored,
+    Returned,
+    StopRequested,
+    WorkloadApplied,
+    WorkloadRemoved,
+)
 from coordinator.storage.sqlite import SqliteStore
 from hostler.lifecycle import Outcome, State
+from hostler.workloads import Origin, Workload
 from tests.support.builders import NOON_US, W1, W2, a_key, an_id
 from tests.support.random_histories import HISTORIES, RandomHistory
-from tests.support.stored import assigned, begun, commit, live_of, over, queued, remembered, seen
+from tests.support.stored import again, assigned, begun, commit, live_of, over, queued, remembered, seen
 
 
 async def through_the_store(path: Path, batches: list[list[Change]]) -> tuple[dict[str, object], int]:
@@ -25,6 +36,8 @@ async def through_the_store(path: Path, batches: list[list[Change]]) -> tuple[di
     await store.close()
     return remembered(live_of(loaded.changes)), loaded.next_number
 
+
+RETRIED = {"retries": 2}
 
 STORIES: dict[str, list[Change]] = {
     "nothing": [],
@@ -63,6 +76,54 @@ STORIES: dict[str, list[Change]] = {
         over(1, ledger_bytes=100),
     ],
     "lost": [seen(), queued(1), assigned(1), begun(1), over(1, ledger_bytes=LEDGER_UNKNOWN, outcome=Outcome.LOST)],
+    "a retry that is not due": [seen(), queued(1, **RETRIED), assigned(1), begun(1), again(1)],
+    "a retry whose first log trails": [
+        seen(),
+        queued(1, **RETRIED),
+        assigned(1),
+        begun(1),
+        LogStored(1, a_key(1), (), 40, 30),
+        again(1, ledger_bytes=100),
+        Due(1),
+        assigned(1, sequence=2, attempt=2),
+        LogStored(1, a_key(1), (), 60, 20, True),
+        LogStored(1, a_key(1, 2), (), 10, 9),
+    ],
+    "a retry whose first log is whole": [
+        seen(),
+        queued(1, **RETRIED),
+        assigned(1),
+        again(1, ledger=b"frames"),
+        Due(1),
+        assigned(1, sequence=2, attempt=2),
+        over(1, attempt=2),
+    ],
+    "a retry whose first log is lost": [
+        seen(),
+        queued(1, **RETRIED),
+        assigned(1),
+        again(1, ledger_bytes=100),
+        LogLost(1, a_key(1), 100, True),
+    ],
+    "with what it is run by": [
+        queued(
+            1,
+            runtime="python",
+            workload="render",
+            workload_version=3,
+            retries=2,
+            retry_on=("signal", "timeout"),
+            inputs=("d" * 64,),
+            secrets=(("TOKEN", "render-token"),),
+        )
+    ],
+    "workloads": [
+        WorkloadApplied(Workload(name="b", version=1, argv=("b",))),
+        WorkloadApplied(Workload(name="a", version=1, argv=("a",), params_schema='{"type": "object"}')),
+        WorkloadApplied(Workload(name="b", version=2, argv=("b", "2"), origin=Origin.SHIPPED)),
+        WorkloadRemoved("a", 1, NOON_US),
+    ],
+    "a worker with its words": [seen(runtimes=("command", "python"), workloads=("re*", "b"))],
     "a worker that changed": [
         seen(sequence=4),
         seen(W2, labels=()),

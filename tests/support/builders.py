@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from coordinator.decisions import Instant, Submission
+from coordinator.decisions import Submission
 from coordinator.events import EndFacts, Hello, Report
+from coordinator.instant import Instant
 from hostler.frames import OUT, encode
 from hostler.ids import AttemptKey, JobId, new_uuid
 from hostler.jobs import End, JobSpec, Receipt, Work
@@ -126,6 +127,7 @@ def ended(key: AttemptKey, *, ledger: bytes = b"", **changes: Any) -> Report:
         end.ended_at_us,
         end.ledger_bytes,
         end.out_bytes + end.err_bytes,
+        end.failure is not None,
     )
     return a_report(key, started_at_us=end.started_at_us, end=facts, end_bytes=end_to_bytes(end), ledger=ledger)
 

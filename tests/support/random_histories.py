@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from coordinator.changes import Assigned, Ended, LogStored, Started, WorkerDraining
+from coordinator.changes import Assigned, Ended, LogStored, Retried, Started, WorkerDraining
 from coordinator.events import Report
 from hostler.ids import AttemptKey
 from hostler.lifecycle import ON_A_WORKER
@@ -46,6 +46,7 @@ class RandomHistory:
         self.submitted = 0
         self._checked = 0
         self._started: set[str] = set()
+        self._retried: dict[int, int] = {}
         self._outcomes: dict[int, object] = {}
         self._steps: dict[str, Callable[[Digits], None]] = {
             "submit": self._submit,
@@ -84,6 +85,7 @@ class RandomHistory:
                     priority=(0, 1, -1)[of.below(3)],
                     slots=(1, 1, 2, 0)[of.below(4)],
                     work=b"w" * (1 + 1500 * of.below(2)),
+                    retries=(0, 0, 1, 3)[of.below(4)],
                 )
             )
         self.scene.submit(*items, placing=not of.below(2))
@@ -177,11 +179,11 @@ class RandomHistory:
         self.scene.tick()
 
     def _store(self, of: Digits) -> None:
-        trailing = list(self.scene.live.trailing)
+        trailing = list(self.scene.live.trailing.values())
         if trailing:
-            job = self.scene.live.jobs[trailing[of.below(len(trailing))]]
-            end = job.ledger_bytes if of.below(2) else min(job.log_position + 7, job.ledger_bytes)
-            self.scene.apply(LogStored(job.number, job.attempt_key, (), end, end - job.log_position))
+            log = trailing[of.below(len(trailing))]
+            end = log.ledger_bytes if of.below(2) else min(log.log_position + 7, log.ledger_bytes)
+            self.scene.apply(LogStored(log.number, log.key, (), end, end - log.log_position, log.past))
 
     def _drain(self, of: Digits) -> None:
         worker = WORKERS[of.below(3)]
@@ -202,11 +204,16 @@ class RandomHistory:
                 assert change.key.job not in self._started, "a job that was started was given away again"
             elif isinstance(change, Started):
                 self._started.add(change.key.job)
+            elif isinstance(change, Retried):
+                self._started.discard(change.key.job)
+                self._retried[change.number] = self._retried.get(change.number, 0) + 1
             elif isinstance(change, Ended):
                 assert change.number not in self._outcomes, "a final outcome was written twice"
                 self._outcomes[change.number] = change.outcome
         self._checked = len(self.scene.history)
         assert live.queued <= self.scene.max_queued + len(self.attempts)
         for number, outcome in self._outcomes.items():
+            assert number not in live.jobs, f"a job that ended {outcome} is live"
+        for number, count in self._retried.items():
             job = live.jobs.get(number)
-            assert job is None or job.outcome is outcome
+            assert job is None or count == job.retried <= job.retries

@@ -5,9 +5,10 @@ from typing import Any, TypeVar
 
 from coordinator import decisions
 from coordinator.changes import Change
-from coordinator.decisions import Decision, Instant, Submission
+from coordinator.decisions import Decision, Submission
 from coordinator.effects import AttachSession, Effect, SendStart
 from coordinator.events import Report
+from coordinator.instant import Instant
 from coordinator.live import Job, Live, Worker
 from coordinator.placement import place
 from hostler.errors import HostlerError
@@ -95,7 +96,7 @@ class Scene:
 
     def tick(self) -> list[Effect]:
         """A second has passed; the engine looks at its deadlines."""
-        return self.do(decisions.on_tick(self.live, self.now, lost_after_s=self.lost_after_s), placing=False)
+        return self.do(decisions.on_tick(self.live, self.now, lost_after=lambda _: self.lost_after_s), placing=False)
 
     # Shorter stories
 
@@ -154,6 +155,10 @@ def check_invariants(live: Live) -> None:
     held: dict[AttemptKey, int] = {}
     for number, job in live.jobs.items():
         assert live.numbers[job.id] == number
+        assert job.state is not State.FINISHED, "a job that is over has left"
+        if number in live.delayed:
+            assert job.state is State.QUEUED and job.due_at_us
+            continue
         if job.state is State.QUEUED:
             waiting[job.placement.key] = waiting.get(job.placement.key, 0) + 1
             assert live.classes[job.placement.key] is job.placement, "a waiting job is in a queue nobody looks at"
@@ -162,11 +167,10 @@ def check_invariants(live: Live) -> None:
         if job.state in ON_A_WORKER:
             held[job.attempt_key] = number
             assert live.workers[job.worker].held[job.attempt_key] == number
-        if job.state is State.FINISHED:
-            assert number in live.trailing and job.log_position < job.ledger_bytes
-    assert live.queued == sum(waiting.values())
+    for key, log in live.trailing.items():
+        assert log.key == key and log.log_position < log.ledger_bytes
+    assert live.queued == sum(waiting.values()) + len(live.delayed)
     assert {key: found.waiting for key, found in live.classes.items()} == waiting
-    assert set(live.trailing) == {n for n, job in live.jobs.items() if job.state is State.FINISHED}
     assert len(live.numbers) == len(live.jobs)
     assert sum(len(worker.held) for worker in live.workers.values()) == len(held), "an attempt is held twice"
     for pair, number in live.keys.items():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from coordinator.changes import Assigned, Change, Ended, JobQueued, Started, WorkerSeen
+from coordinator.changes import Assigned, Change, Ended, JobQueued, Retried, Started, WorkerSeen
 from coordinator.live import Job, Live, Worker
 from coordinator.storage.protocol import Store
 from hostler.jobs import Work
@@ -17,7 +17,7 @@ WORK = work_to_bytes(Work(argv=("true",)))
 
 def queued(number: int, **changes: Any) -> JobQueued:
     """A job was accepted; its id is `an_id(number)`."""
-    change = JobQueued(number, *a_submission(number)[1:], at_us=NOON_US)
+    change = JobQueued(number, *a_submission(number)[1:12], at_us=NOON_US)
     return change._replace(**changes)
 
 
@@ -72,6 +72,26 @@ def over(number: int, *, ledger: bytes = b"", attempt: int = 1, **changes: Any) 
     return change._replace(**changes)
 
 
+def again(number: int, *, ledger: bytes = b"", attempt: int = 1, **changes: Any) -> Retried:
+    """Its attempt failed and another follows."""
+    end = an_end(exit_code=1, ledger_bytes=len(ledger))
+    change = Retried(
+        number=number,
+        key=a_key(number, attempt),
+        outcome=Outcome.FAILED,
+        end=end_to_bytes(end),
+        cause="exit",
+        started_at_us=NOON_US + 2,
+        ended_at_us=NOON_US + 4,
+        ledger_bytes=len(ledger),
+        output_bytes=len(ledger),
+        ledger=ledger,
+        due_at_us=NOON_US + 1_000_000,
+        at_us=NOON_US + 5,
+    )
+    return change._replace(**changes)
+
+
 async def commit(store: Store, *changes: Change) -> None:
     """Commit these changes."""
     await store.commit(changes, ())
@@ -93,7 +113,13 @@ def remembered(live: Live) -> dict[str, Any]:
         "keys": live.keys,
         "queues": {key: sorted(_waiting(live, key)) for key in live.classes},
         "queued": live.queued,
-        "trailing": set(live.trailing),
+        "trailing": {
+            log.key: (log.number, log.worker, log.log_position, log.ledger_bytes, log.past)
+            for log in live.trailing.values()
+        },
+        "delayed": set(live.delayed),
+        "workloads": live.workloads,
+        "versions": live.workload_versions,
         "workers": {worker.id: _worker(worker) for worker in live.workers.values()},
     }
 
@@ -110,8 +136,6 @@ def _job(job: Job) -> dict[str, Any]:
     # The version counts every change, and a batch of changes is one row; survivors are said again by the worker.
     fields = {name: getattr(job, name) for name in Job.__slots__ if name not in ("placement", "version", "survivors")}
     fields["class"] = job.placement.key
-    if job.state is State.FINISHED:  # who asked for the end of a job that is over matters to nobody
-        del fields["stop_grace_s"], fields["stop_by"]
     return fields
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,3 +21,12 @@ async def turns(count: int = 50) -> None:
     """Let everything run that could run now: so many turns of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], Awaitable[T]], what: str = "", *, within_s: float = 10.0) -> T:
+    """As `eventually`, for a condition that has to be asked for."""
+    end = time.monotonic() + within_s
+    while not (found := await condition()):
+        assert time.monotonic() < end, f"{what or condition} did not come true in {within_s} s; last: {found!r}"
+        await asyncio.sleep(0.02)
+    return found

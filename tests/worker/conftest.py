@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench
+from tests.worker.whole_worker import Worker, a_worker
 from worker_agent.ledger import scan_segment
 from worker_agent.process_tree import is_alive
 from worker_agent.runner import Runner
@@ -48,3 +50,19 @@ async def runner(bench: Bench) -> AsyncIterator[Runner]:
     async with bench.runner() as made:
         yield made
         await bench.end_all(made)
+
+
+@pytest.fixture
+async def coordinator(place: Path) -> AsyncIterator[FakeCoordinator]:
+    """A coordinator that serves."""
+    made = FakeCoordinator(place)
+    await made.come()
+    yield made
+    await made.go()
+
+
+@pytest.fixture
+async def worker(bench: Bench, coordinator: FakeCoordinator) -> AsyncIterator[Worker]:
+    """A worker that is connected."""
+    async with a_worker(bench, coordinator) as made:
+        yield made

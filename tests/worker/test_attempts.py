@@ -74,6 +74,21 @@ async def test_the_environment_is_the_workers_with_the_orders_laid_over_it(
     assert not any("HOSTLER_TOKEN" in line for line in lines)
 
 
+async def test_standard_input_can_be_a_file(bench: Bench, runner: Runner) -> None:
+    """Only to be read; one that cannot be opened is the reason why the program was not started."""
+    path = bench.place / "in"
+    path.write_text("line\n")
+    code = "import os, fcntl; print(os.read(0, 9), fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE)"
+    runner.start(bench.order("a", python(code), stdin_path=str(path)))
+    runner.start(bench.order("b", ("true",), stdin_path=str(bench.place / "none")))
+
+    ended, failed = await bench.ended("a"), await bench.ended("b")
+
+    assert streams(whole_ledger(runner, ended.key))[0] == b"b'line\\n' 0\n"
+    assert (failed.cause, failed.started_at_us) == (Cause.NOT_STARTED, 0)
+    assert failed.error == f"stdin {bench.place}/none: no such file or directory"
+
+
 async def test_a_program_starts_with_nothing_of_ours(bench: Bench, runner: Runner) -> None:
     """Three descriptors, a session of its own, no ignored and no blocked signals."""
     code = (

@@ -25,6 +25,7 @@ from worker_agent.reports import Assignments, Held, HeldState, StartCommand
 from worker_agent.runner import Runner
 from worker_agent.shim_link import ShimLink
 from worker_agent.shim_protocol import QUEUE_MAX, encode, encode_orders, order_to_json
+from worker_agent.workspaces import Workspaces
 
 __all__ = ["one"]  # a fixture
 
@@ -70,7 +71,7 @@ async def desk(bench: Bench, slots: int, *, crashes: bool = False) -> AsyncItera
     await runner.__aenter__()
     crashed = False
     try:
-        await agent.recover(runner)
+        await agent.recover(runner, Workspaces(bench.place / "worker", address="unix:/nowhere", owner=agent))
         made = Desk(bench, agent, runner)
         warm = [f"warm{bench.generation}-{number}" for number in range(slots)]
         made.start(*[(name, "sleep 0.1") for name in warm])

@@ -151,9 +151,9 @@ def run(line: Line, key: str, *argv: str, **options: Any) -> None:
 
 def test_an_order_survives_its_journey() -> None:
     """Values and defaults alike."""
-    order = Order(key="k", argv=("a", "b"), env={"x": "y"}, cwd="/", timeout_s=1.5, output_bytes_max=3, stdin=True)
+    order = Order(key="k", argv=("a", "b"), env={"x": "y"}, cwd="/", timeout_s=1.5, output_bytes_max=3, stdin_path="/x")
     shorter = [Order(key="k", argv=()), Order(key="k", argv=("a",), cwd="/"), Order(key="k", argv=(), env={"x": "y"})]
-    for each in (order, *shorter):
+    for each in (order, order._replace(stdin=True, stdin_path=""), *shorter):
         assert order_from_json(json.loads(order_to_json(each))) == each
 
 
@@ -234,7 +234,7 @@ def test_a_silent_stranger_is_cut_off(one: OneShim) -> None:
 
 @pytest.mark.parametrize(
     "orders",
-    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(8)]], [], "x", None],
+    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(9)]], [], "x", None],
 )
 def test_an_order_that_makes_no_sense_starts_nothing(one: OneShim, orders: Any) -> None:
     """The connection is closed, the shim is of use to the next."""

@@ -1,0 +1,114 @@
+"""What rebuilds the live set: the shortest history that leads to what is stored."""
+
+import json
+import sqlite3
+
+from coordinator.changes import (
+    Assigned,
+    Change,
+    JobQueued,
+    LogStored,
+    LogTrails,
+    Started,
+    StopRequested,
+    WorkerSeen,
+    WorkloadApplied,
+    WorkloadRemoved,
+)
+from coordinator.storage import rows
+from coordinator.storage.protocol import Loaded
+from hostler.ids import AttemptKey, JobId
+from hostler.lifecycle import State
+from hostler.wire.workloads import workload_from_bytes
+
+LOAD_WORKERS = "SELECT * FROM worker"
+LOAD_JOBS = "SELECT * FROM job WHERE state < 5 ORDER BY number"
+# Logs of attempts that are over and still arrive.
+LOAD_LOGS = (
+    "SELECT number, id, stage, attempt, worker, log_position, ledger_bytes, 0 FROM job"
+    " WHERE state = 5 AND log_status = 1"
+    " UNION ALL SELECT job, id, past_attempt.stage, past_attempt.attempt, past_attempt.worker,"
+    " past_attempt.log_position, past_attempt.ledger_bytes, 1"
+    " FROM past_attempt JOIN job ON job.number = past_attempt.job WHERE past_attempt.log_status = 1 ORDER BY 1"
+)
+LOAD_WORKLOADS = "SELECT name, MAX(version) AS version, definition, removed FROM workload GROUP BY name ORDER BY name"
+NEXT_NUMBER = "SELECT COALESCE(MAX(number), 0) + 1 FROM job"
+
+
+def load(reader: sqlite3.Connection) -> Loaded:
+    """Read workloads, workers, open jobs and logs on their way."""
+    changes: list[Change] = []
+    for row in reader.execute(LOAD_WORKLOADS):
+        if row["removed"]:
+            changes.append(WorkloadRemoved(row["name"], row["version"], 0))
+        else:
+            changes.append(WorkloadApplied(workload_from_bytes(row["definition"])))
+    changes.extend(_worker_seen(row) for row in reader.execute(LOAD_WORKERS))
+    for row in reader.execute(LOAD_JOBS):
+        changes.extend(_job_changes(row))
+    for number, job, stage, attempt, worker, position, ledger_bytes, past in reader.execute(LOAD_LOGS):
+        key = AttemptKey(JobId(job), stage, attempt)
+        changes.append(LogTrails(number, key, worker, position, ledger_bytes, bool(past)))
+    return Loaded(changes, reader.execute(NEXT_NUMBER).fetchone()[0])
+
+
+def _worker_seen(row: sqlite3.Row) -> WorkerSeen:
+    return WorkerSeen(
+        row["id"],
+        row["name"],
+        row["host"],
+        row["version"],
+        rows.labels_of(row["labels"]),
+        row["slots"],
+        row["boot_id"],
+        row["journal_id"],
+        row["generation"],
+        row["sequence"],
+        "",
+        row["seen_at"],
+        rows.words_of(row["runtimes"]),
+        tuple(json.loads(row["workloads"])) if row["workloads"] else (),
+    )
+
+
+def _job_changes(row: sqlite3.Row) -> list[Change]:
+    """The shortest history that leads to this row."""
+    number, state = row["number"], State(row["state"])
+    key = AttemptKey(JobId(row["id"]), row["stage"], row["attempt"])
+    changes: list[Change] = [
+        JobQueued(
+            number,
+            row["id"],
+            row["owner"],
+            row["family"],
+            row["name"],
+            row["key"] or "",
+            row["digest"] or b"",
+            row["pin"],
+            rows.labels_of(row["labels"]),
+            row["priority"],
+            row["slots"],
+            row["work"],
+            row["queued_at"],
+            row["attempt"],
+            row["runtime"],
+            row["workload"],
+            row["workload_version"],
+            row["retries"],
+            rows.words_of(row["retry_on"]),
+            row["retried"],
+            row["due_at"] if state is State.QUEUED else 0,
+            (),  # what it needs is referred to already
+            rows.labels_of(row["secrets"]),
+        )
+    ]
+    if state is State.QUEUED:
+        return changes
+    changes.append(Assigned(number, key, row["worker"], row["sequence"], row["assigned_at"]))
+    if row["started_at"]:
+        changes.append(Started(number, key, row["started_at"], row["started_at"]))
+    if row["log_position"]:
+        changes.append(LogStored(number, key, (), row["log_position"], 0))
+    if state is State.STOPPING:
+        changes.append(StopRequested(number, key, row["stop_grace"], row["stop_by"], row["started_at"]))
+    return changes

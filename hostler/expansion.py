@@ -1,0 +1,293 @@
+"""From a workload and what a job gives for it to the work a worker executes; and what makes a workload acceptable.
+
+Pure. The same input gives an equal output. The id of the job enters at one place only, the ``stdin.json`` of a
+workload whose standard input is ``job``: whoever compares two submissions (idempotency keys) compares what came
+in, or expands both with the same id.
+"""
+
+import json
+import re
+from dataclasses import replace
+from keyword import iskeyword
+from typing import Any
+
+from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
+from hostler.jobs import DIGEST, INLINE_BYTES_MAX, File, JobSpec, PythonScript, Work, check_spec, is_workspace_path
+from hostler.params import check_schema, check_value, read_params
+from hostler.workloads import NAME, Runtime, Stdin, Workload
+
+PARAMS_PATH = "params.json"
+STDIN_PATH = "stdin.json"
+SCRIPT_FOLDER = "script"
+# Files of a workspace that the program writes and the agent reads: what lies there before would count as said by it.
+PROGRAM_FILES = frozenset({"progress", "result.json", "failure.json"})
+FOLDERS = frozenset({"inputs", "outputs", SCRIPT_FOLDER})
+PATH_FOLDERS_MAX = 50
+PARAM_PREFIX = "HOSTLER_PARAM_"
+PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+PARAM_BYTES_MAX = 8 * 1024  # of the text of a parameter in the environment
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+DOCUMENTATION_BYTES_MAX = 64 * 1024
+SECRETS_MAX = 64
+FAMILIES = ("native", "altron", "pixyz", "infernet", "scheduler")
+DEFAULT = Work()
+
+
+def expand(workload: Workload, spec: JobSpec, job_id: str) -> JobSpec | HostlerError:
+    """Make the job that a worker executes of one that names *workload*, or say what is wrong with it.
+
+    Args:
+        workload: the version that runs.
+        spec: the job as it came; its `work` holds only what differs from the workload.
+        job_id: goes into ``stdin.json`` when the workload's standard input is ``job``, and nowhere else.
+    """
+    try:
+        _check_differences(workload, spec)
+        text = spec.params or "{}"
+        params = read_params(text)
+        check_value(workload.params_schema, params)
+        work = _work(workload, spec, text, params, job_id)
+        made = replace(
+            spec,
+            work=work,
+            workload=workload.name,
+            workload_version=workload.version,
+            labels=_labels(workload, spec),
+            slots=spec.slots if spec.slots != 1 else workload.slots,
+            retries=workload.retries if spec.retries is None else spec.retries,
+            retry_on=spec.retry_on or workload.retry_on,
+        )
+        return check_spec(made) or made
+    except HostlerError as error:
+        return error
+
+
+def complete(spec: JobSpec, job_id: str) -> JobSpec | HostlerError:
+    """Make the job that a worker executes of one without a workload: its own program, parameters and files.
+
+    A job that has none of these is returned as it is. *job_id* is not used today; the call is that of `expand`.
+    """
+    work = spec.work
+    if not (spec.params or work.files or work.python or work.stdin_path):
+        return spec
+    try:
+        files, env = work.files, dict(work.env)
+        if spec.params or work.python:
+            text = spec.params or "{}"
+            params = read_params(text)
+            files = (File(path=PARAMS_PATH, content=text.encode()), *files)
+            env = _param_variables(params) | env
+        _check_paths(files, given=work.files)
+        made = replace(spec, work=replace(work, files=files, env=env, workspace=True))
+        return check_spec(made) or made
+    except HostlerError as error:
+        return error
+
+
+def check_workload(workload: Workload) -> HostlerError | None:
+    """Say what makes a definition unacceptable, or None; the text names it and `field` the part.
+
+    Whether the bytes of its script are stored is for whoever keeps them.
+    """
+    try:
+        wrong = (
+            _check_words(workload)
+            or _check_program(workload)
+            or check_schema(workload.params_schema)
+            or _check_run(workload)
+            or _check_secrets(workload)
+        )
+    except UnicodeEncodeError:
+        wrong = InvalidRequest("it holds characters that are no UTF-8 text", field="workload")
+    if wrong is None:
+        return None
+    field = {"timeout": "timeout_s", "grace": "grace_s"}.get(wrong.field, wrong.field)
+    return BY_CODE[wrong.code](f"workload {workload.name[:100]!r}: {wrong.message}", field=field)
+
+
+def _check_differences(workload: Workload, spec: JobSpec) -> None:
+    work = spec.work
+    if work.argv or work.python is not None:
+        field = "argv" if work.argv else "python"
+        raise InvalidRequest(
+            f"the program is that of the workload {workload.name}; give params, env or files and no {field}",
+            field=field,
+        )
+    if work.stdin and workload.stdin is not Stdin.NOTHING:
+        raise InvalidRequest(f"the workload {workload.name} reads its params there; stdin cannot be fed", field="stdin")
+    for name in work.env:
+        if name.startswith(PARAM_PREFIX):
+            raise InvalidRequest(f"{name[:100]} is set by params; give it there", field="env")
+        if name in workload.secrets:
+            raise InvalidRequest(f"{name[:100]} is a secret of the workload {workload.name}", field="env")
+
+
+def _work(workload: Workload, spec: JobSpec, text: str, params: Any, job_id: str) -> Work:
+    own = spec.work
+    files: list[File] = []
+    python: PythonScript | None = None
+    if workload.runtime is Runtime.PYTHON:
+        if workload.script is None:
+            raise InvalidRequest(f"the workload {workload.name} has no script", field="script")
+        script = replace(workload.script, path=f"{SCRIPT_FOLDER}/{workload.script.path}")
+        files.append(script)
+        python = PythonScript(path=script.path, entrypoint=workload.entrypoint, interpreter=workload.interpreter)
+    reads = workload.stdin if not own.stdin_path else Stdin.NOTHING
+    if python is not None or reads is not Stdin.NOTHING or spec.params:
+        files.append(File(path=PARAMS_PATH, content=text.encode()))
+    if reads is not Stdin.NOTHING:
+        files.append(File(path=STDIN_PATH, content=_stdin(workload, text, params, job_id)))
+    if sum(len(file.content) for file in files) > INLINE_BYTES_MAX:
+        raise TooLarge(
+            f"params are too large for the workload {workload.name}, whose program gets them as a file and as its"
+            f" standard input; at most {INLINE_BYTES_MAX} bytes for both",
+            field="params",
+        )
+    files.extend(own.files)
+    _check_paths(files, given=own.files)
+    return replace(
+        own,
+        argv=workload.argv,
+        python=python,
+        env=workload.env | own.env | _param_variables(params),
+        cwd=own.cwd or workload.cwd,
+        timeout_s=own.timeout_s if own.timeout_s != DEFAULT.timeout_s else workload.timeout_s,
+        grace_s=own.grace_s if own.grace_s != DEFAULT.grace_s else workload.grace_s,
+        output_bytes_max=own.output_bytes_max or workload.output_bytes_max,
+        files=tuple(files),
+        workspace=True,
+        stdin_path=own.stdin_path or (STDIN_PATH if reads is not Stdin.NOTHING else ""),
+    )
+
+
+def _stdin(workload: Workload, text: str, params: Any, job_id: str) -> bytes:
+    if workload.stdin is Stdin.PARAMS:
+        return text.encode()
+    if not isinstance(params, dict):
+        raise InvalidRequest(f"params must be an object for the workload {workload.name}", field="params")
+    try:
+        return json.dumps(params | {"id": job_id}).encode()
+    except RecursionError:
+        raise InvalidRequest("params is nested too deeply", field="params") from None
+
+
+def _labels(workload: Workload, spec: JobSpec) -> dict[str, str]:
+    for name, value in spec.labels.items():
+        wanted = workload.labels.get(name, value)
+        if wanted != value:
+            raise InvalidRequest(
+                f"the workload {workload.name} runs on workers with {name}={wanted}, not {name}={value}"[:500],
+                field="labels",
+            )
+    return workload.labels | spec.labels
+
+
+def _param_variables(params: Any) -> dict[str, str]:
+    """The parameters that a shell can take from its environment: scalars, under their names in capitals."""
+    if not isinstance(params, dict):
+        return {}
+    found: dict[str, str | None] = {}
+    for name, value in params.items():
+        if PARAM_NAME.fullmatch(name) is None or not isinstance(value, str | int | float | bool):
+            continue
+        text = value if isinstance(value, str) else json.dumps(value)
+        variable = PARAM_PREFIX + name.upper()
+        # Two names that differ only in case would be one variable: neither has it.
+        found[variable] = None if variable in found or not _can_be_variable(text) else text
+    return {variable: text for variable, text in found.items() if text is not None}
+
+
+def _can_be_variable(text: str) -> bool:
+    try:
+        return "\0" not in text and len(text.encode()) <= PARAM_BYTES_MAX
+    except UnicodeEncodeError:  # JSON can write half a surrogate pair
+        return False
+
+
+def _check_paths(files: list[File] | tuple[File, ...], *, given: tuple[File, ...]) -> None:
+    """Refuse files of the job that would lie where another one or a folder has to be."""
+    paths = [file.path for file in files]
+    ours = PROGRAM_FILES.union(paths[: len(paths) - len(given)])
+    known = ours.union(paths)
+    for file in given:
+        if file.path in ours:
+            raise InvalidRequest(f"{file.path[:100]!r} is put there by hostler; choose another path", field="files")
+        if file.path in FOLDERS:
+            raise InvalidRequest(f"{file.path[:100]!r} is a folder and cannot be a file too", field="files")
+        if file.path.count("/") > PATH_FOLDERS_MAX:
+            raise InvalidRequest(f"{file.path[:100]!r} lies in more than {PATH_FOLDERS_MAX} folders", field="files")
+        for folder in _folders_of(file.path):
+            if folder in known:
+                raise InvalidRequest(f"{folder[:100]!r} is a file and cannot be a folder too", field="files")
+
+
+def _folders_of(path: str) -> list[str]:
+    """The folders that a file lies in: ``a/b/c`` in ``a`` and ``a/b``."""
+    return [path[:place] for place, character in enumerate(path) if character == "/"]
+
+
+def _check_words(workload: Workload) -> HostlerError | None:
+    if NAME.fullmatch(workload.name) is None:
+        return InvalidRequest(
+            'a name has at most 100 letters, digits, "_", "-" and ".", and begins with none of the last two',
+            field="name",
+        )
+    if len(workload.documentation.encode()) > DOCUMENTATION_BYTES_MAX:
+        return TooLarge(f"documentation has more than {DOCUMENTATION_BYTES_MAX} bytes", field="documentation")
+    if any(family not in FAMILIES for family in workload.families):
+        return InvalidRequest(f"families holds some of {', '.join(FAMILIES)}", field="families")
+    return None
+
+
+def _check_program(workload: Workload) -> HostlerError | None:
+    if workload.runtime is Runtime.COMMAND:
+        if not (workload.argv and workload.argv[0]):
+            return InvalidRequest("runtime command needs argv, a program and its arguments", field="argv")
+        if workload.script is not None:
+            return InvalidRequest('a script needs runtime = "python"', field="script")
+        if workload.interpreter:
+            return InvalidRequest("interpreter is for runtime python; put the program into argv", field="interpreter")
+        return None
+    if workload.argv:
+        return InvalidRequest("argv is for runtime command; runtime python has a script", field="argv")
+    script = workload.script
+    if script is None:
+        return InvalidRequest("runtime python needs a script", field="script")
+    if "/" in script.path or not is_workspace_path(script.path):
+        return InvalidRequest(f"{script.path[:100]!r} cannot be the name of a script", field="script")
+    if DIGEST.fullmatch(script.digest) is None or script.content:
+        return InvalidRequest("the script must be stored first and named by its SHA-256 in hex", field="script")
+    entrypoint = workload.entrypoint
+    if not entrypoint.isidentifier() or iskeyword(entrypoint) or len(entrypoint) > 200:
+        return InvalidRequest(f"{entrypoint[:100]!r} cannot be the name of a function", field="entrypoint")
+    return None
+
+
+def _check_run(workload: Workload) -> HostlerError | None:
+    """What it shares with jobs is checked as theirs."""
+    if not 1 <= workload.slots <= 1024:
+        return InvalidRequest("slots is a number from 1 to 1024", field="slots")
+    work = Work(
+        argv=(*(workload.argv or ("python",)), workload.interpreter),
+        env=workload.env,
+        cwd=workload.cwd,
+        timeout_s=workload.timeout_s,
+        grace_s=workload.grace_s,
+        output_bytes_max=workload.output_bytes_max,
+    )
+    return check_spec(JobSpec(work=work, labels=workload.labels, retries=workload.retries, retry_on=workload.retry_on))
+
+
+def _check_secrets(workload: Workload) -> HostlerError | None:
+    if len(workload.secrets) > SECRETS_MAX:
+        return InvalidRequest(f"more than {SECRETS_MAX} secrets", field="secrets")
+    for variable, name in workload.secrets.items():
+        if VARIABLE.fullmatch(variable) is None or len(variable) > 200:
+            return InvalidRequest(f"{variable[:100]!r} cannot be an environment variable", field="secrets")
+        if variable in workload.env:
+            return InvalidRequest(f"{variable[:100]} is in env too; leave it out there", field="secrets")
+        if variable.startswith("HOSTLER_"):
+            return InvalidRequest(f"{variable[:100]} is hostler's own; choose another variable", field="secrets")
+        if NAME.fullmatch(name) is None:
+            return InvalidRequest(f"{name[:100]!r} cannot be the name of a secret", field="secrets")
+    return None

@@ -1,0 +1,131 @@
+"""What a finished job has put out, in the small forms that JSON answers carry: text, pictures, a reason.
+
+Everything here is bounded in bytes and in time. Whole logs and whole files are streamed elsewhere
+(`http_gateway.log_stream`).
+"""
+
+import asyncio
+import codecs
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple, cast
+
+from hostler.client import Client, LogChunk
+from hostler.errors import FileNotFound
+from hostler.frames import ERR, OUT, iter_frames
+from hostler.jobs import Job, LogStatus, OutputFile
+from hostler.lifecycle import Outcome
+
+TEXT_BYTES_MAX = 1024 * 1024
+LEDGER_BYTES_MAX = 32 * 1024 * 1024  # looked through for a text: the other stream is in between
+LOG_S = 2.0  # for the rest of a log that still arrives
+TAIL_BYTES = 128 * 1024  # of a ledger, in which its last line is looked for
+LINE_CHARACTERS_MAX = 500
+IMAGES_MAX = 10
+IMAGE_BYTES_MAX = 4 * 1024 * 1024  # of all together
+IMAGE_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+}
+
+
+class TextOutput(NamedTuple):
+    """A job's standard output as text."""
+
+    text: str
+    status: LogStatus  # whether this is all of it, or some may come or is lost
+
+
+async def read_text(client: Client, job: Job) -> TextOutput:
+    """Return a finished job's standard output, at most 1 MiB; bytes that are no UTF-8 are replaced."""
+    output, status = await _read_stream(client, job, OUT, bytes_max=TEXT_BYTES_MAX)
+    # A character that the bound cuts in two is left out, not replaced.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return TextOutput(decoder.decode(output, final=len(output) < TEXT_BYTES_MAX), status)
+
+
+async def why_failed(client: Client, job: Job) -> str:
+    """Say in one line why a finished job did not succeed, with the last thing it said about it."""
+    end = job.end
+    if end is not None and end.failure is not None:
+        return _line(f"{end.failure.type}: {end.failure.message}")
+    said = ""
+    if end is not None and end.err_bytes:
+        start = max(0, end.ledger_bytes - TAIL_BYTES)
+        raw, _ = await _read_stream(client, job, ERR, bytes_max=TAIL_BYTES, start=start)
+        said = _line(raw.decode(errors="replace").strip().rpartition("\n")[2])
+    return f"{_reason(job)}: {said}" if said else _reason(job)
+
+
+async def read_images(client: Client, job: Job) -> list[str]:
+    """Return the picture files among a finished job's outputs as data URIs, in the order of their paths.
+
+    At most 10 files and 4 MiB together; one that does not fit any more is left out.
+    """
+    if job.end is None or not job.end.outputs:
+        return []
+    images: list[str] = []
+    left = IMAGE_BYTES_MAX
+    outputs = await client.files.outputs(job.id, family=job.spec.family)
+    for file in outputs.files:
+        kind = IMAGE_TYPES.get(file.path.rpartition(".")[2].lower())
+        if kind is None or file.size_bytes > left or len(images) >= IMAGES_MAX:
+            continue
+        try:
+            content = await _read_file(client, job, file)
+        except FileNotFound:
+            continue  # its time was over meanwhile
+        left -= len(content)
+        images.append(f"data:{kind};base64,{b64encode(content).decode()}")
+    return images
+
+
+async def _read_file(client: Client, job: Job, file: OutputFile) -> bytes:
+    async with client.files.read_output(job.id, file.path, family=job.spec.family) as reading:
+        return b"".join([piece async for piece in reading.pieces])
+
+
+async def _read_stream(
+    client: Client, job: Job, kind: int, *, bytes_max: int, start: int = 0
+) -> tuple[bytes, LogStatus]:
+    """Return the first bytes of one stream, from a position on, and how complete the log is."""
+    found = bytearray()
+    seen = 0
+    status = job.log_status
+    # It is a generator, whatever its type says: closing it ends the call at once.
+    reading = cast(AsyncGenerator[LogChunk], client.read_log(job.id, start=start, follow=status is LogStatus.ARRIVING))
+    try:
+        async with asyncio.timeout(LOG_S), aclosing(reading) as chunks:
+            async for chunk in chunks:
+                status = chunk.status
+                for frame in iter_frames(chunk.frames):
+                    if frame.kind == kind:
+                        found += frame.payload
+                seen += len(chunk.frames)
+                if chunk.end or len(found) >= bytes_max or seen >= LEDGER_BYTES_MAX:
+                    break
+    except TimeoutError:
+        pass  # what has arrived by now is the answer, and the status says that it is not all
+    return bytes(found[:bytes_max]), status
+
+
+def _reason(job: Job) -> str:
+    end = job.end
+    if end is None:
+        return job.outcome.word
+    if end.error:
+        return _line(end.error)
+    if job.outcome is Outcome.FAILED and end.exit_code is not None:
+        return f"exit status {end.exit_code}"
+    if job.outcome is Outcome.FAILED and end.signal:
+        return f"ended by {end.signal}"
+    words = job.outcome.word.replace("_", " ")
+    return f"{words}: {_line(end.evidence)}" if end.evidence else words
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:LINE_CHARACTERS_MAX]

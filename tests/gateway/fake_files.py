@@ -1,0 +1,163 @@
+"""The parts of the fake coordinator that hold bytes and definitions: stored files, outputs of jobs, workloads."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotFinished, WorkloadNotFound
+from hostler.jobs import Job, OutputFile, Outputs
+from hostler.lifecycle import State
+from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, workloads_pb2, workloads_pb2_grpc
+from hostler.wire import jobs as wire
+from hostler.wire import workloads as wire_workloads
+from hostler.wire.errors import status_of, trailers_of
+from hostler.workloads import Workload
+
+KEPT_BYTES_MAX = 4 * 1024 * 1024  # of one file; what is longer is only counted
+PIECE_BYTES = 1024 * 1024
+MODIFIED_AT_US = 1_790_000_000_500_000
+
+Context = Any
+
+
+async def fail(context: Context, error: HostlerError) -> None:
+    """End the call with *error*."""
+    context.set_trailing_metadata(trailers_of(error))
+    await context.abort(status_of(error), error.message)
+
+
+def digest_of(content: bytes) -> str:
+    """The name under which bytes are stored."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class FakeFiles(files_pb2_grpc.FilesServicer):
+    """Stores bytes in memory, as far as they are few."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
+        self.refuse: HostlerError | None = None  # what every call answers
+        self.aborted = 0  # uploads that did not come to their end
+        self.open = 0  # uploads that are on their way
+
+    async def Put(self, request_iterator: Any, context: Context) -> Any:
+        """Store bytes."""
+        if self.refuse is not None:
+            return await fail(context, self.refuse)
+        hashed, kept, size, complete = hashlib.sha256(), bytearray(), 0, False
+        self.open += 1
+        try:
+            async for request in request_iterator:
+                complete = complete or request.complete
+                hashed.update(request.bytes)
+                size += len(request.bytes)
+                if size <= KEPT_BYTES_MAX:
+                    kept += request.bytes
+        finally:
+            self.open -= 1
+            self.aborted += not complete
+        if complete:
+            self.stored[hashed.hexdigest()] = bytes(kept)
+            self.sizes[hashed.hexdigest()] = size
+        return files_pb2.PutResponse(digest=hashed.hexdigest(), size_bytes=size)
+
+    async def Read(self, request: files_pb2.ReadFileRequest, context: Context) -> AsyncIterator[jobs_pb2.FileChunk]:
+        """Not used by a gateway."""
+        await fail(context, FileNotFound("nothing is stored"))
+        yield jobs_pb2.FileChunk()
+
+
+class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
+    """Definitions that a test puts there."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Workload] = {}
+
+    def add(self, *workloads: Workload) -> None:
+        """Make definitions known."""
+        self.known.update({workload.name: workload for workload in workloads})
+
+    async def Apply(self, request: Any, context: Context) -> Any:
+        """Not used by a gateway yet."""
+        return workloads_pb2.ApplyResponse()
+
+    async def Get(self, request: workloads_pb2.GetWorkloadRequest, context: Context) -> Any:
+        """Show a definition."""
+        if request.name not in self.known:
+            return await fail(context, WorkloadNotFound("there is no such workload"))
+        return wire_workloads.workload_to_proto(self.known[request.name])
+
+    async def List(self, request: workloads_pb2.ListWorkloadsRequest, context: Context) -> Any:
+        """List definitions."""
+        shown = [w for _, w in sorted(self.known.items()) if not request.family or w.shown_to(request.family)]
+        return workloads_pb2.ListWorkloadsResponse(workloads=[wire_workloads.workload_to_proto(w) for w in shown])
+
+    async def Remove(self, request: Any, context: Context) -> Any:
+        """Not used by a gateway yet."""
+        return workloads_pb2.RemoveWorkloadResponse()
+
+
+class FakeOutputs:
+    """The calls of the service Jobs that show what jobs have put out."""
+
+    jobs: dict[str, Job]
+    outputs: dict[str, dict[str, bytes]]
+
+    async def ListOutputs(self, request: jobs_pb2.ListOutputsRequest, context: Context) -> Any:
+        """List output files."""
+        if (job := self._job(request.id, request.family)) is None:
+            return await fail(context, JobNotFound("no such job"))
+        live = job.state is not State.FINISHED
+        files = tuple(
+            OutputFile(
+                path=path,
+                size_bytes=len(content),
+                modified_at_us=MODIFIED_AT_US,
+                digest="" if live else digest_of(content),
+            )
+            for path, content in sorted(self.outputs.get(job.id, {}).items())
+        )
+        return wire.outputs_to_proto(Outputs(files=files, live=live))
+
+    async def ReadOutput(
+        self, request: jobs_pb2.ReadOutputRequest, context: Context
+    ) -> AsyncIterator[jobs_pb2.FileChunk]:
+        """Stream an output file, or a part of it."""
+        if (job := self._job(request.id, request.family)) is None:
+            await fail(context, JobNotFound("no such job"))
+            return
+        content = self.outputs.get(job.id, {}).get(request.path)
+        if content is None:
+            await fail(context, FileNotFound("the job has no such file"))
+            return
+        digest = digest_of(content) if job.state is State.FINISHED else ""
+        yield jobs_pb2.FileChunk(size_bytes=len(content), digest=digest, modified_at_us=MODIFIED_AT_US)
+        end = request.offset + request.length if request.length else len(content)
+        for start in range(request.offset, min(end, len(content)), PIECE_BYTES):
+            yield jobs_pb2.FileChunk(bytes=content[start : min(start + PIECE_BYTES, end)])
+
+    async def ReadArchive(
+        self, request: jobs_pb2.ReadArchiveRequest, context: Context
+    ) -> AsyncIterator[jobs_pb2.FileChunk]:
+        """Stream everything as one zip."""
+        if (job := self._job(request.id, request.family)) is None:
+            await fail(context, JobNotFound("no such job"))
+            return
+        if job.state is not State.FINISHED:
+            await fail(context, NotFinished("the job runs still"))
+            return
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            for path, content in self.outputs.get(job.id, {}).items():
+                archive.writestr(zipfile.ZipInfo(path), content)  # the same bytes each time
+        content = made.getvalue()
+        yield jobs_pb2.FileChunk(size_bytes=len(content))
+        for start in range(0, len(content), PIECE_BYTES):
+            yield jobs_pb2.FileChunk(bytes=content[start : start + PIECE_BYTES])
+
+    def _job(self, name: str, family: str) -> Job | None:
+        job = self.jobs.get(name)
+        return job if job is not None and family in ("", job.spec.family) else None

@@ -1,0 +1,98 @@
+"""A whole worker of real parts inside a test's process, and what its tests say often."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from hostler.clock import SystemClock
+from hostler.jobs import File, Work
+from tests.worker.fake_coordinator import FakeCoordinator
+from tests.worker.real_runner import Bench, eventually, sh
+from tests.worker.test_recovery import crash
+from worker_agent.agent import Agent
+from worker_agent.capacity import RUNTIMES
+from worker_agent.journal import Journal
+from worker_agent.link import Identity, Link
+from worker_agent.process_tree import boot_id
+from worker_agent.workspaces import Workspaces
+
+
+class Worker:
+    """A worker of real parts in this process; `killed` leaves nothing in order, as kill -9 does."""
+
+    def __init__(self, bench: Bench, address: str, collect_s: float) -> None:
+        self.bench = bench
+        self.directory = bench.place / "worker"
+        self.journal = Journal.open(self.directory, boot_id())
+        self.agent = Agent(self.journal, 2)
+        self.runner = bench.runner(on_event=self.agent.on_event)
+        self.workspaces = Workspaces(self.directory, address=address, owner=self.agent, collect_s=collect_s)
+        self.address = address
+        self.link: Link
+        self.running: list[asyncio.Task[None]] = []
+        self.is_killed = False
+
+    async def begin(self) -> None:
+        """Recover, connect and serve."""
+        await self.runner.__aenter__()
+        await self.agent.recover(self.runner, self.workspaces)
+        self.link = Link(
+            address=self.address,
+            agent=self.agent,
+            identity=Identity(name="w", host="h", slots=2, runtimes=RUNTIMES, workloads=("a*",)),
+            worker="",
+            remember=lambda worker: None,
+            clock=SystemClock(),
+        )
+        self.running = [
+            asyncio.create_task(self.link.run()),
+            asyncio.create_task(self.workspaces.keep_watching()),
+        ]
+
+    async def killed(self) -> None:
+        """End in the middle of everything."""
+        self.is_killed = True
+        for running in self.running:
+            running.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+        await self.workspaces.close()
+        await crash(self.runner)
+        self.journal.close()
+
+    async def end(self) -> None:
+        """End the test's jobs and then this worker."""
+        if self.is_killed:
+            return
+        for running in self.running:
+            running.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+        await self.workspaces.close()
+        await self.bench.end_all(self.runner)
+        self.journal.close()
+
+    def path(self, key: str) -> Path:
+        """Where the workspace of an attempt is."""
+        return self.directory / "work" / key
+
+
+@asynccontextmanager
+async def a_worker(bench: Bench, coordinator: FakeCoordinator, collect_s: float = 60.0) -> AsyncIterator[Worker]:
+    """A worker that is connected; afterwards its jobs are ended."""
+    made = Worker(bench, coordinator.address, collect_s)
+    await made.begin()
+    try:
+        await eventually(lambda: made.link.connected, "the worker to connect")
+        yield made
+    finally:
+        await made.end()
+
+
+def work(code: str, *files: File, **fields: object) -> Work:
+    """A shell snippet in a workspace."""
+    return Work(argv=sh(code), files=files, workspace=True, **fields)  # type: ignore[arg-type]
+
+
+async def appears(path: Path) -> None:
+    """Wait for a file."""
+    await eventually(path.exists, f"{path} to appear")

@@ -1,0 +1,149 @@
+"""Before an attempt starts: its workspace is made and filled, and its order completed.
+
+Stored bytes are fetched from the coordinator over a channel that is not the control stream's, at most
+two files at once, a piece at a time; their SHA-256 is checked before the program may see them.
+An attempt that cannot be prepared never ran.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hostler.errors import FileNotFound, HostlerError, InternalError
+from hostler.files_client import FilesClient
+from hostler.jobs import File, Work
+from worker_agent.attempts import Order
+from worker_agent.output_files import reason_of
+from worker_agent.runtimes import python
+from worker_agent.transfers import Patience, in_thread, passes
+from worker_agent.workspace import Workspace, write_all
+
+FETCHES_MAX: Final = 2  # at once
+PATIENCE_S: Final = 600.0  # without a byte
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_PYTHONPATH: Final = "PYTHONPATH"
+
+
+class NotPrepared(Exception):
+    """The attempt cannot be prepared here, or not now; it never ran."""
+
+    def __init__(self, refusal: str = "", *, disk_full: bool = False) -> None:
+        """*refusal*: why no worker should try it again; empty: another one may."""
+        super().__init__(refusal)
+        self.refusal = refusal
+        self.disk_full = disk_full
+
+
+class Preparation:
+    """Prepares the attempts of one agent."""
+
+    def __init__(self, files: Callable[[], FilesClient], script_path: Path) -> None:
+        """*files* gives the coordinator's stored bytes; *script_path* is made when the first script comes."""
+        self._files = files
+        self._script_path = script_path
+        self._folder: Path | None = None
+        self._at_once = asyncio.Semaphore(FETCHES_MAX)
+
+    async def prepare(self, workspace: Workspace, order: Order, work: Work) -> Order:
+        """Make the workspace of an attempt, and return the order as it is to be run there.
+
+        Raises:
+            NotPrepared: what was made so far may stay; it goes with the attempt.
+        """
+        stored = [file for file in work.files if file.digest]
+        try:
+            await in_thread(workspace.make, {file.path: file.content for file in work.files if not file.digest})
+            if sum(file.size_bytes for file in stored) > await in_thread(workspace.free_bytes):
+                raise NotPrepared(disk_full=True)
+        except OSError as error:
+            raise _unwritable("its files", error) from error
+        await self._fetch_all(workspace, stored)
+        return await self._complete(workspace, order, work)
+
+    async def _fetch_all(self, workspace: Workspace, files: list[File]) -> None:
+        fetches = [asyncio.create_task(self._fetch(workspace, file)) for file in files]
+        try:
+            await asyncio.gather(*fetches)
+        finally:
+            for fetch in fetches:
+                fetch.cancel()
+            await asyncio.gather(*fetches, return_exceptions=True)
+
+    async def _fetch(self, workspace: Workspace, file: File) -> None:
+        async with self._at_once:
+            try:
+                fd = workspace.create(file.path)
+            except OSError as error:
+                raise _unwritable(file.path, error) from error
+            try:
+                if not await self._receive(fd, file) and not await self._receive(fd, file):
+                    raise NotPrepared(f"file {file.path}: what was sent is not what {file.digest} names")
+            except OSError as error:
+                raise _unwritable(file.path, error) from error
+            finally:
+                os.close(fd)
+
+    async def _receive(self, fd: int, file: File) -> bool:
+        """Write stored bytes to *fd*; False: they are not those the digest names. A broken stream is gone on with."""
+        digest = hashlib.sha256()
+        received, size = 0, -1
+        patience = Patience(PATIENCE_S)
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+
+        def take(piece: bytes) -> None:
+            write_all(fd, piece)
+            digest.update(piece)
+
+        while received != size:
+            try:
+                async with self._files().read(file.digest, offset=received) as reading:
+                    size = reading.size_bytes
+                    async for piece in reading.pieces:
+                        await in_thread(take, piece)
+                        received += len(piece)
+                        patience.progress()
+                if received > size:
+                    return False
+                if received < size:
+                    raise InternalError("the coordinator sent less than the file")
+            except FileNotFound as error:
+                raise NotPrepared(f"file {file.path} ({file.digest}) is no longer stored") from error
+            except HostlerError as error:
+                if await patience.pause(error):
+                    continue
+                raise NotPrepared("" if passes(error) else f"file {file.path}: {error.message}") from error
+        return digest.hexdigest() == file.digest
+
+    async def _complete(self, workspace: Workspace, order: Order, work: Work) -> Order:
+        argv, env, ours = order.argv, dict(order.env), workspace.environment()
+        if work.python is not None:
+            argv, for_script = python.command_of(work.python, workspace.path, await self._install())
+            theirs = env.get(_PYTHONPATH)
+            env = {**for_script, **env}
+            ours[_PYTHONPATH] = f"{for_script[_PYTHONPATH]}:{theirs}" if theirs else for_script[_PYTHONPATH]
+        return order._replace(
+            argv=argv,
+            env={**env, **ours},
+            cwd=order.cwd or str(workspace.path),
+            stdin_path=str(workspace.path / work.stdin_path) if work.stdin_path else "",
+        )
+
+    async def _install(self) -> Path:
+        """The folder that scripts need, written once; a second one that writes it meanwhile does no harm."""
+        if self._folder is None:
+            try:
+                self._folder = await in_thread(python.install, self._script_path)
+            except OSError as error:
+                raise _unwritable("what scripts need", error) from error
+        return self._folder
+
+
+def _unwritable(name: str, error: OSError) -> NotPrepared:
+    if error.errno in _FULL:
+        return NotPrepared(disk_full=True)
+    return NotPrepared(f"{name} cannot be written on the worker: {reason_of(error)}")

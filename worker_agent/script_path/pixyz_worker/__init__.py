@@ -1,0 +1,1 @@
+"""For scripts that were written for the PiXYZ scheduler: see `pixyz_worker.script`."""

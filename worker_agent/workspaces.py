@@ -1,0 +1,198 @@
+"""Every workspace of one agent, from the first directory to the last file removed: the owner of the work on them.
+
+The agent says what is to happen to an attempt and is told when it has happened; it knows no file and no
+transfer. At any time one piece of work is under way for an attempt: it is prepared, or what it left is
+collected, or its workspace is removed. Removal waits for the work before it.
+Limits: asyncio, one event loop.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from hostler import logs
+from hostler.client import Client
+from hostler.files_client import FilesClient
+from hostler.jobs import Work
+from hostler.settings import make_private_dir
+from worker_agent.attempts import Ended, Order
+from worker_agent.collection import COLLECT_S
+from worker_agent.collection import Collection as OutputCollection
+from worker_agent.notes import Notes
+from worker_agent.observation import Observation
+from worker_agent.preparation import NotPrepared, Preparation
+from worker_agent.reports import Collected
+from worker_agent.transfers import ConnectedTime, in_thread
+from worker_agent.workspace import Workspace
+
+TELL_PHASE_S: Final = 0.05  # a phase that is over sooner is not told
+CLOSE_S: Final = 5.0
+
+
+class Owner(Protocol):
+    """Who is told what became of an attempt's workspace; never blocks and never raises."""
+
+    notes: Notes
+    news: asyncio.Event
+
+    def on_prepared(self, order: Order) -> None:
+        """The attempt can be started with this order."""
+
+    def on_not_prepared(self, key: str, refusal: str, *, disk_full: bool) -> None:
+        """The attempt cannot be started; it never ran."""
+
+    def on_collected(self, ended: Ended, collected: Collected) -> None:
+        """What the attempt left is stored, or named; its end can be told."""
+
+
+class Workspaces:
+    """The workspaces below one directory."""
+
+    def __init__(self, directory: Path, *, address: str, owner: Owner, collect_s: float = COLLECT_S) -> None:
+        """*directory* is the worker's own; *address* the coordinator's, called only when there are files to move."""
+        self._directory = directory.absolute() / "work"
+        self._address = address
+        self._owner = owner
+        self._client: Client | None = None
+        self._known: set[str] = set()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._removing: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.connected = ConnectedTime()
+        self._observation = Observation(owner.notes, owner.news.set)
+        self._preparation = Preparation(self._files, directory.absolute() / "script_path")
+        self._collection = OutputCollection(self._files, self.connected, collect_s)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an attempt has a workspace here."""
+        return key in self._known
+
+    def __getitem__(self, key: str) -> Workspace:
+        """Return the workspace of an attempt. Raises KeyError when it has none."""
+        if key not in self._known:
+            raise KeyError(key)
+        return Workspace(self._directory / key)
+
+    # -- the life of a workspace
+
+    def adopt(self, keys: Collection[str]) -> set[str]:
+        """Take over what an earlier agent left: return those of *keys* that have a workspace, remove all others."""
+        try:
+            there = {path.name for path in self._directory.iterdir()}
+        except FileNotFoundError:
+            return set()
+        self._known = there & set(keys)
+        for name in there - self._known:
+            self._remove(name)
+        return set(self._known)
+
+    def prepare(self, order: Order, work: Work) -> None:
+        """Make and fill the workspace of an attempt; `on_prepared` or `on_not_prepared` follows."""
+        self._known.add(order.key)
+        self._say_phase(order.key, "preparing")
+        self._begin(order.key, self._prepare(order, work))
+
+    def watch(self, key: str) -> None:
+        """The attempt runs: look at its progress and its outputs."""
+        if key in self._known:
+            self._observation.watch(key, self[key])
+
+    def collect(self, ended: Ended) -> None:
+        """The attempt has ended: store what it left; `on_collected` follows."""
+        self._say_phase(ended.key, "collecting")
+        self._begin(ended.key, self._collect(ended))
+
+    def cancel(self, key: str) -> None:
+        """What is under way for an attempt is no longer wanted."""
+        if key in self._under_way:
+            self._under_way[key].cancel()
+
+    def let_go(self, keys: Iterable[str]) -> None:
+        """Nobody needs these attempts any more: remove their workspaces."""
+        if not self._known:
+            return
+        for key in self._known.intersection(keys):
+            self._known.discard(key)
+            self._observation.leave(key)
+            self._owner.notes.drop(key)
+            self._remove(key)
+
+    async def keep_watching(self) -> None:
+        """Look at what running attempts leave, until cancelled."""
+        await self._observation.run()
+
+    async def close(self) -> None:
+        """End what is under way; the next agent begins it again. Removals get 5 s."""
+        for work in self._under_way.values():
+            work.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        if self._removing:
+            await asyncio.wait(self._removing, timeout=CLOSE_S)
+        self._closing = True
+        await asyncio.gather(*self._removing, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+
+    # -- the work
+
+    def _begin(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        begun = self._under_way[key] = asyncio.get_running_loop().create_task(work)
+        begun.add_done_callback(lambda _: self._under_way.get(key) is begun and self._under_way.pop(key))
+
+    def _files(self) -> FilesClient:
+        if self._client is None:
+            self._client = Client(self._address)
+        return self._client.files
+
+    def _say_phase(self, key: str, phase: str) -> None:
+        self._owner.notes.phase(key, phase)
+        # Most phases are over at once, and then there is nothing to be said.
+        asyncio.get_running_loop().call_later(TELL_PHASE_S, self._tell_notes)
+
+    def _tell_notes(self) -> None:
+        if self._owner.notes:
+            self._owner.news.set()
+
+    async def _prepare(self, order: Order, work: Work) -> None:
+        try:
+            make_private_dir(self._directory)
+            prepared = await self._preparation.prepare(self[order.key], order, work)
+        except NotPrepared as error:
+            self._owner.on_not_prepared(order.key, error.refusal, disk_full=error.disk_full)
+        except Exception as error:
+            # The owner of this work: whatever went wrong, the attempt must not wait for ever.
+            logs.get().exception("workspace.failed", attempt=order.key)
+            self._owner.on_not_prepared(order.key, f"its workspace cannot be made: {error}", disk_full=False)
+        else:
+            self._owner.notes.phase(order.key, "")
+            self._owner.on_prepared(prepared)
+
+    async def _collect(self, ended: Ended) -> None:
+        try:
+            progress = self._observation.leave(ended.key)
+            collected = await self._collection.collect(self[ended.key], ended, progress)
+        except Exception as error:
+            # The owner of this work: whatever went wrong, the end must be told.
+            logs.get().exception("workspace.failed", attempt=ended.key)
+            collected = Collected(missing=(f"outputs: they cannot be collected: {error}",))
+        self._owner.on_collected(ended, collected)
+
+    def _remove(self, key: str) -> None:
+        under_way = self._under_way.get(key)
+        if under_way is not None:
+            under_way.cancel()
+        removing = asyncio.get_running_loop().create_task(self._remove_after(under_way, key))
+        self._removing.add(removing)
+        removing.add_done_callback(self._removing.discard)
+
+    async def _remove_after(self, under_way: "asyncio.Task[None] | None", key: str) -> None:
+        if under_way is not None:
+            await asyncio.gather(under_way, return_exceptions=True)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                await in_thread(Workspace(self._directory / key).remove, lambda: not self._closing)
+        except OSError as error:
+            if not self._closing:
+                logs.get().warning("workspace.kept", path=str(self._directory / key), reason=str(error))
