@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-PIECE_BYTES_MAX = 1024 * 1024
+PIECE_BYTES_MAX = 256 * 1024
 GATHER_BELOW_BYTES = 64 * 1024  # smaller parts go together
 ZIP64_FROM = 0xFFFFFFFF  # this and more do not fit the fields of 32 bits
 ZIP64_FROM_MEMBERS = 0xFFFF

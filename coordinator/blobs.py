@@ -25,6 +25,7 @@ from hostler.errors import FileNotFound, InvalidRequest, Unavailable
 from hostler.ids import new_uuid
 
 PIECE_BYTES_MAX = 1024 * 1024
+READ_BYTES = 256 * 1024  # of one piece that is read: larger ones cost memory, and are no faster
 RECEIVES_MAX = 4
 UNUSED_S = 3600.0  # so long an unreferenced blob is kept after its last use: its job may be about to be submitted
 WRITE_BACK_BYTES = 8 * 1024 * 1024  # what gathers in memory before the disk begins to take it
@@ -205,7 +206,7 @@ class BlobStore:
             while offset < end:
                 # Opened for each piece: a slow reader holds no descriptor, and a cancelled one closes none under a
                 # thread that reads.
-                piece = await asyncio.to_thread(_read_piece, path, offset, min(PIECE_BYTES_MAX, end - offset))
+                piece = await asyncio.to_thread(_read_piece, path, offset, min(READ_BYTES, end - offset))
                 offset += len(piece)
                 yield piece
 

@@ -4,6 +4,7 @@ Nothing here holds a file in memory: pieces of at most 1 MiB go through. Errors 
 `hostler.errors`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hostler.errors import InternalError
+from hostler.errors import InternalError, Unavailable
 from hostler.jobs import Outputs
 from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 from hostler.wire import errors as wire_errors
@@ -21,6 +22,8 @@ from hostler.wire import jobs as wire_jobs
 CALL_S = 30.0
 TRANSFER_S = 7 * 86400.0
 PIECE_BYTES_MAX = 1024 * 1024
+GO_ON = ("hostler-go-on", "1")  # initial metadata of a call whose bytes are wanted
+CALL_ENDED = (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,6 @@ class FilesClient:
         asserted = self._as(principal)
 
         async def requests() -> AsyncIterator[files_pb2.PutRequest]:
-            yield files_pb2.PutRequest(size_bytes=size_bytes, principal=asserted)
             async for piece in pieces:
                 for start in range(0, len(piece), PIECE_BYTES_MAX):
                     yield files_pb2.PutRequest(bytes=piece[start : start + PIECE_BYTES_MAX])
@@ -70,15 +72,23 @@ class FilesClient:
         failed: Exception | None = None
         try:
             try:
+                await call.write(files_pb2.PutRequest(size_bytes=size_bytes, principal=asserted))
+                # The coordinator says so when it has room: a refusal then comes before any byte is sent.
+                if GO_ON not in tuple(await call.initial_metadata()):
+                    await call
                 async for request in requests():
                     await call.write(request)
                 await call.done_writing()
-            except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
+            except CALL_ENDED as error:
                 failed = error  # the coordinator has ended the call: its answer says why
             answer = await call
             return StoredFile(digest=answer.digest, size_bytes=answer.size_bytes)
         except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from failed or error
+            refused = wire_errors.error_from_call(error)
+            if failed is not None and type(refused) is InternalError:
+                # gRPC has put its own words in the place of the answer: all that is known is that it ended.
+                refused = Unavailable("the coordinator ended the upload before its end; send it again")
+            raise refused from failed or error
         finally:
             call.cancel()
 

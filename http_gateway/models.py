@@ -1,6 +1,13 @@
-"""What the native API reads from bodies: checked once, turned into the values of `hostler`. Pure."""
+"""What the native API reads from bodies: checked once, turned into the values of `hostler`. Pure.
 
-from typing import Annotated, Literal, TypeVar
+What is checked here is the form, and what contradicts itself; the meaning is checked by the coordinator, for
+every way to call it. What is wrong is said in plain words, with the name of the field: ``env.A must be a text``.
+"""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -9,8 +16,32 @@ from hostler.errors import InvalidRequest
 from hostler.jobs import DURATION_S_MAX, PRIORITY_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
 from hostler.workloads import Runtime, Stdin, Workload
 
+FIELD_CHARACTERS_MAX = 200
+# What GET shows of a workload and only the coordinator can say.
+SHOWN_ONLY = frozenset({"version", "applied", "origin"})
+
 Seconds = Annotated[float, Field(ge=0, le=DURATION_S_MAX)]
+ByteCount = Annotated[int, Field(ge=0, lt=1 << 62)]
 Model = TypeVar("Model", bound=BaseModel)
+
+# What pydantic finds, in our words; the names in braces are those of its context.
+_WANTED: Mapping[str, str] = MappingProxyType(
+    {
+        "string_type": "a text",
+        "bool_type": "true or false",
+        "int_type": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a number",
+        "list_type": "a list",
+        "dict_type": "an object",
+        "model_type": "an object",
+        "literal_error": "{expected}",
+        "enum": "{expected}",
+        "greater_than_equal": "{ge} or more",
+        "less_than_equal": "{le} or less",
+        "less_than": "less than {lt}",
+    }
+)
 
 
 class Request(BaseModel):
@@ -20,15 +51,18 @@ class Request(BaseModel):
 
 
 class FileItem(Request):
-    """A file of a job's workspace: stored bytes, or text."""
+    """A file of a job's workspace: stored bytes, as ``POST /v1/files`` names them, or a text."""
 
     path: str
-    digest: str = ""
-    text: str = ""
+    digest: str | None = None
+    size_bytes: ByteCount = 0
+    text: str | None = None
 
     def file(self) -> File:
         """Return what is submitted."""
-        return File(path=self.path, digest=self.digest, content=self.text.encode())
+        if self.digest is not None:
+            return File(path=self.path, digest=self.digest, size_bytes=self.size_bytes)
+        return File(path=self.path, content=(self.text or "").encode())
 
 
 class PythonItem(Request):
@@ -59,7 +93,7 @@ class JobItem(Request):
     priority: Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     timeout: Seconds = 0.0
     grace: Seconds = 10.0
-    output_bytes_max: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
+    output_bytes_max: ByteCount = 0
     leftovers: Literal["kill", "wait"] = "kill"
     slots: Annotated[int, Field(ge=0, le=1024)] = 1
     key: str = ""
@@ -106,12 +140,17 @@ class JobItem(Request):
 class ScriptItem(Request):
     """The script of a workload, stored before."""
 
-    path: str
+    file: str  # its name
     digest: str
+    size_bytes: ByteCount = 0
+
+    def stored(self) -> File:
+        """Return what is registered."""
+        return File(path=self.file, digest=self.digest, size_bytes=self.size_bytes)
 
 
 class WorkloadItem(Request):
-    """A definition to register; the keys are those of a TOML file, but for the script."""
+    """A definition to register; the keys are those of a TOML file, and the script is named by its stored bytes."""
 
     name: str
     documentation: str = ""
@@ -126,7 +165,7 @@ class WorkloadItem(Request):
     cwd: str = ""
     timeout_s: Seconds = 0.0
     grace_s: Seconds = 10.0
-    output_bytes_max: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
+    output_bytes_max: ByteCount = 0
     retries: Annotated[int, Field(ge=0, le=RETRIES_MAX)] = 0
     retry_on: Annotated[list[str], Field(default_factory=list)]
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
@@ -144,8 +183,9 @@ class WorkloadItem(Request):
             argv=tuple(self.argv),
             retry_on=tuple(self.retry_on),
             families=tuple(self.families),
-            script=None if script is None else File(path=script.path, digest=script.digest),
-            params_schema="" if self.params_schema is None else msgspec.json.encode(self.params_schema).decode(),
+            script=None if script is None else script.stored(),
+            # Spelled as whoever reads TOML files spells it: the same definition is no new version.
+            params_schema="" if self.params_schema is None else json.dumps(self.params_schema),
         )
 
 
@@ -159,23 +199,67 @@ def validated(model: type[Model], value: object) -> Model:
 
 def invalid(error: ValidationError) -> InvalidRequest:
     """Put the first thing that pydantic found into one sentence that names the field."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])[:200]
-    match first["type"]:
-        case "model_type" | "dict_type" if not field:
-            return InvalidRequest("a JSON object is expected here", field="")
-        case "missing":
-            return InvalidRequest(f"{field} is missing", field=field)
-        case "extra_forbidden":
-            return InvalidRequest(f"{field} is not a known field", field=field)
-        case _:
-            said = str(first["msg"])
-            return InvalidRequest(f"{field}: {said[:1].lower()}{said[1:]}", field=field)
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])[:FIELD_CHARACTERS_MAX]
+    kind, context = first["type"], first.get("ctx", {})
+    if kind in ("model_type", "dict_type") and not field:
+        return InvalidRequest("a JSON object is expected here", field="")
+    if kind == "missing":
+        return InvalidRequest(f"{field} is missing", field=field)
+    if kind == "extra_forbidden":
+        return InvalidRequest(f"{field} is not a known field", field=field)
+    wanted = _WANTED.get(kind, "something else").format_map({name: _plain(one) for name, one in context.items()})
+    return InvalidRequest(f"{field} must be {wanted}", field=field)
 
 
 def job_item(value: object) -> JobItem | InvalidRequest:
     """Check one job of a submission; what is wrong with it is its own."""
     try:
-        return JobItem.model_validate(value)
+        item = JobItem.model_validate(value)
     except ValidationError as error:
         return invalid(error)
+    return _contradiction(item) or item
+
+
+def workload_items(values: list[object]) -> list[Workload]:
+    """Check definitions that are registered together; what `hostler.shape.workload_shape` shows may come back.
+
+    Raises:
+        InvalidRequest: one is wrong; the text names it, and the field is the one in it.
+    """
+    places: dict[str, int] = {}
+    found = []
+    for place, value in enumerate(values):
+        name = value.get("name") if isinstance(value, dict) else None
+        named = f"workload {name[:100]!r}" if isinstance(name, str) else f"workloads.{place}"
+        try:
+            item = validated(WorkloadItem, _without_shown(value))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{named}: {error.message}", field=error.field or f"workloads.{place}") from None
+        if places.setdefault(item.name, place) != place:
+            raise InvalidRequest(f"{named} is there twice; one call registers one version", field="name")
+        found.append(item.workload())
+    return found
+
+
+def _contradiction(item: JobItem) -> InvalidRequest | None:
+    """Say what a job says in two ways at once, or only in part."""
+    for place, file in enumerate(item.files):
+        if (file.digest is None) == (file.text is None):
+            text = f"files.{place} must have a digest, which names stored bytes, or a text: one of them"
+            return InvalidRequest(text, field=f"files.{place}")
+    if item.argv and item.python is not None:
+        return InvalidRequest("the program is argv or python, not both", field="python")
+    if item.workload_version and not item.workload:
+        return InvalidRequest("workload_version needs the name of a workload", field="workload_version")
+    return None
+
+
+def _without_shown(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {name: one for name, one in value.items() if one is not None and name not in SHOWN_ONLY}
+
+
+def _plain(value: Any) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -12,6 +12,7 @@ from typing import Any, Final
 import grpc.aio
 
 from hostler.client import open_channel
+from hostler.files_client import CALL_ENDED
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from worker_agent.output_files import reason_of
 from worker_agent.transfers import in_thread
@@ -60,7 +61,7 @@ class OutputSender:
                     await call
                 finally:
                     call.cancel()
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError):
+        except (TimeoutError, *CALL_ENDED):
             pass  # who waited for it has gone, or is told by the coordinator that nothing came
 
     async def _answer(self, call: Any, wish: workers_pb2.ShowOutput) -> None:

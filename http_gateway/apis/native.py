@@ -1,7 +1,7 @@
 """The native API, ``/v1``: everything hostler can say about jobs, workers and the cluster.
 
     POST /v1/jobs               submit many, each answered in its place; ?wait=S waits for their ends
-    GET  /v1/jobs               list, in pages
+    GET  /v1/jobs               list, in pages, oldest or newest first
     GET  /v1/jobs/{id}          one job; ?wait=S waits for its end
     POST /v1/jobs/wait          wait for many
     POST /v1/jobs/{id}/stop     stop, with the receipt
@@ -11,7 +11,7 @@
     GET  /v1/cluster
     errors                      {"error": {"code", "message", "field"}}
 
-Jobs of every family are seen here. ``docs/http-api.md`` is the reference.
+Files and workloads are in `native_files`. Jobs of every family are seen here. ``docs/http-api.md`` is the reference.
 """
 
 import asyncio
@@ -31,24 +31,23 @@ from hostler.errors import (
     TooLarge,
     Unavailable,
 )
-from hostler.ids import is_uuid
-from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobQuery, JobSpec, Progress
+from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobSpec, Progress
 from hostler.lifecycle import State
 from hostler.shape import job_shape, worker_shape
 from http_gateway import bodies, job_json, log_stream
+from http_gateway import native_parameters as parameters
 from http_gateway.api import Api, coded_error, json_response
 from http_gateway.batching import Submitter
+from http_gateway.large_bodies import LargeBodies
 from http_gateway.models import JobItem, Request, Seconds, job_item, validated
 
 LONG_POLL_S_MAX = 60.0
 WAIT_S_MAX = 600.0
 LEAST_WAIT_S = 0.001  # to the coordinator 0 means without end
 STOP_WAIT_S = 30.0
+ATTEMPT_MAX = (1 << 31) - 1  # also of stages
 SLICE_ITEMS = 250  # validated at a stretch, before others have their turn
-LARGE_BODIES_MAX = 8  # bodies over `bodies.BODY_BYTES_MAX` held at once
-PAGE_ITEMS_MAX = 1000
 
-_STATES = {state.word: state for state in State}
 _SIGNALS = {number.name: int(number) for number in signal.Signals}
 _SIGNAL_MAX = int(signal.SIGRTMAX)
 _NOT_NOW = (Unavailable, Overloaded, DeadlineExceeded)
@@ -63,8 +62,8 @@ class Submission(Request):
 class WaitBody(Request):
     """The body of POST /v1/jobs/wait."""
 
-    ids: Annotated[list[str], Field(max_length=SUBMIT_ITEMS_MAX)]
-    timeout: Annotated[float, Field(ge=0)] = LONG_POLL_S_MAX
+    ids: list[str]
+    timeout: Annotated[float, Field(ge=0, le=WAIT_S_MAX)] = LONG_POLL_S_MAX
 
 
 class StopBody(Request):
@@ -76,7 +75,7 @@ class StopBody(Request):
 class SignalBody(Request):
     """The body of POST /v1/jobs/{id}/signal."""
 
-    signal: str | int
+    signal: object  # its name or its number
 
 
 class Native:
@@ -86,7 +85,7 @@ class Native:
         self._client = client
         self._submitter = submitter
         self._closing = closing
-        self._large_bodies = 0
+        self._large_bodies = LargeBodies()
 
     def api(self) -> Api:
         """Return the family."""
@@ -113,7 +112,8 @@ class Native:
 
         With ?wait=S those that finish within S seconds are answered with their end.
         """
-        body = validated(Submission, await self._read_batch(request))
+        wait_s = parameters.seconds(request, "wait", most_s=LONG_POLL_S_MAX)
+        body = validated(Submission, await self._large_bodies.read_json(request))
         if len(body.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(body.jobs)} jobs; at most {SUBMIT_ITEMS_MAX} at once", field="jobs")
         key = _header_key(request, body.jobs)
@@ -124,21 +124,23 @@ class Native:
         if key and isinstance(items[0], JobItem):
             items[0] = _with_key(items[0], key)
         specs = [item.spec() for item in items if isinstance(item, JobItem)]
-        wait_s = _seconds(request, "wait", LONG_POLL_S_MAX)
         answers = iter(await (self._run(specs, wait_s) if wait_s else self._accept(specs)))
         results = [item if isinstance(item, InvalidRequest) else next(answers) for item in items]
         return json_response({"jobs": [job_json.answer_json(result) for result in results]})
 
     async def find(self, request: web.Request) -> web.Response:
         """List jobs in pages, oldest first unless asked otherwise."""
-        page = await self._client.find(_query(request))
+        page = await self._client.find(parameters.job_query(request))
         return json_response(job_json.page_json(page))
 
     async def wait(self, request: web.Request) -> web.Response:
         """Wait until each of many jobs has finished, or until the time is over."""
+        parameters.check_names(request)
         body = validated(WaitBody, await bodies.read_json(request))
-        pending = dict.fromkeys(map(_job_id, body.ids))
-        timeout_s = max(LEAST_WAIT_S, min(body.timeout, WAIT_S_MAX))
+        if len(body.ids) > SUBMIT_ITEMS_MAX:
+            raise TooLarge(f"{len(body.ids)} ids; at most {SUBMIT_ITEMS_MAX} at once", field="ids")
+        pending = dict.fromkeys(map(parameters.checked_id, body.ids))
+        timeout_s = max(LEAST_WAIT_S, body.timeout)
         ended = []
         if pending:
             async for progress in self._client.wait(list(pending), timeout_s=timeout_s):
@@ -149,8 +151,8 @@ class Native:
 
     async def get(self, request: web.Request) -> web.Response:
         """Show a job; with ?wait=S as soon as it has finished, or after S seconds as it stands."""
-        name = _job_id(request.match_info["id"])
-        wait_s = _seconds(request, "wait", LONG_POLL_S_MAX)
+        name = parameters.job_id(request)
+        wait_s = parameters.seconds(request, "wait", most_s=LONG_POLL_S_MAX)
         job = await self._client.get(name)
         if wait_s and job.state is not State.FINISHED:
             found = await self._client.wait_one(name, timeout_s=wait_s)
@@ -159,7 +161,8 @@ class Native:
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop a job: 200 with the receipt once nothing of it is left, 202 when that takes too long."""
-        name = _job_id(request.match_info["id"])
+        name = parameters.job_id(request)
+        parameters.check_names(request)
         raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
         body = validated(StopBody, bodies.parse(raw)) if raw.strip() else StopBody()
         job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S)
@@ -167,14 +170,15 @@ class Native:
 
     async def signal(self, request: web.Request) -> web.Response:
         """Send a signal to the main process of a running job, and show the job."""
-        name = _job_id(request.match_info["id"])
+        name = parameters.job_id(request)
+        parameters.check_names(request)
         body = validated(SignalBody, await bodies.read_json(request))
         await self._client.signal(name, _signal_number(body.signal))
         return json_response(job_shape(await self._client.get(name)))
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Send the log of a job's attempt, as events or as plain bytes."""
-        job = await self._client.get(_job_id(request.match_info["id"]))
+        job = await self._client.get(parameters.job_id(request))
         asked = _log_request(request, job)
         raw = request.query.get("raw", "")
         if not raw:
@@ -184,26 +188,16 @@ class Native:
         kinds = log_stream.RAW_KINDS[raw]
         return await log_stream.send_bytes(request, self._client, job, asked, self._closing, kinds=kinds)
 
-    async def workers(self, _: web.Request) -> web.Response:
+    async def workers(self, request: web.Request) -> web.Response:
         """List every worker the coordinator knows."""
+        parameters.check_names(request)
         workers = await self._client.workers()
         return json_response({"workers": [worker_shape(worker) for worker in workers]})
 
-    async def cluster(self, _: web.Request) -> web.Response:
+    async def cluster(self, request: web.Request) -> web.Response:
         """Show what the coordinator says of itself."""
+        parameters.check_names(request)
         return json_response(job_json.cluster_json(await self._client.describe()))
-
-    async def _read_batch(self, request: web.Request) -> object:
-        small = (request.content_length or bodies.BATCH_BYTES_MAX) <= bodies.BODY_BYTES_MAX
-        if small:
-            return await bodies.read_json(request)
-        if self._large_bodies >= LARGE_BODIES_MAX:
-            raise Overloaded("too many large submissions arrive at once; try again in a second", retry_after_s=1.0)
-        self._large_bodies += 1
-        try:
-            return await bodies.read_json(request, bytes_max=bodies.BATCH_BYTES_MAX)
-        finally:
-            self._large_bodies -= 1
 
     async def _accept(self, specs: list[JobSpec]) -> list[str | HostlerError]:
         """Submit; when nothing was accepted for a reason that passes, that is the answer to the whole."""
@@ -231,7 +225,7 @@ def _header_key(request: web.Request, jobs: list[object]) -> str:
         raise InvalidRequest(
             "the header Idempotency-Key goes with exactly one job; give each item its key", field="key"
         )
-    return _encodable(key, "Idempotency-Key")
+    return parameters.encodable(key, "Idempotency-Key")
 
 
 def _with_key(item: JobItem, key: str) -> JobItem | InvalidRequest:
@@ -240,74 +234,12 @@ def _with_key(item: JobItem, key: str) -> JobItem | InvalidRequest:
     return item.model_copy(update={"key": key})
 
 
-def _encodable(text: str, name: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{name} is not UTF-8", field=name) from None
-    return text
-
-
-def _job_id(text: str) -> str:
-    if not is_uuid(text):
-        raise JobNotFound("a job's id is a uuid in lower case, and this is none")
-    return text
-
-
-def _parameter(request: web.Request, name: str) -> str:
-    return _encodable(request.query.get(name, ""), name)
-
-
-def _known_parameters(request: web.Request, *names: str) -> None:
-    for name in request.query:
-        if name not in names:
-            raise InvalidRequest(f"there is no parameter {name[:100]!r} here; there are {', '.join(names)}", field=name)
-
-
-def _query(request: web.Request) -> JobQuery:
-    _known_parameters(request, "state", "name", "owner", "family", "worker", "workload", "order", "limit", "after")
-    states = []
-    for word in ",".join(request.query.getall("state", ())).split(","):
-        if word and word not in _STATES:
-            raise InvalidRequest(f"state is one of {', '.join(_STATES)}", field="state")
-        if word:
-            states.append(_STATES[word])
-    order = request.query.get("order", "oldest")
-    if order not in ("oldest", "newest"):
-        raise InvalidRequest("order is oldest or newest: which job comes first", field="order")
-    limit = _parameter(request, "limit") or "100"
-    if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= PAGE_ITEMS_MAX):
-        raise InvalidRequest(f"limit is a number from 1 to {PAGE_ITEMS_MAX}", field="limit")
-    return JobQuery(
-        states=tuple(states),
-        name=_parameter(request, "name"),
-        owner=_parameter(request, "owner"),
-        family=_parameter(request, "family"),
-        worker=_parameter(request, "worker"),
-        limit=int(limit),
-        after=_parameter(request, "after"),
-        newest_first=order == "newest",
-        workload=_parameter(request, "workload"),
-    )
-
-
-def _seconds(request: web.Request, name: str, most_s: float) -> float:
-    _known_parameters(request, name)
-    text = request.query.get(name) or "0"
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:  # NaN too
-        raise InvalidRequest(f"{name} is a number of seconds", field=name)
-    return min(seconds, most_s)
-
-
-def _signal_number(asked: str | int) -> int:
+def _signal_number(asked: object) -> int:
+    number = 0
     if isinstance(asked, str):
         name = asked.upper()
         number = _SIGNALS.get(name if name.startswith("SIG") else f"SIG{name}", 0)
-    else:
+    elif isinstance(asked, int) and not isinstance(asked, bool):
         number = asked
     if not 1 <= number <= _SIGNAL_MAX:
         raise InvalidRequest(f"signal is a name such as SIGINT, or a number from 1 to {_SIGNAL_MAX}", field="signal")
@@ -315,8 +247,8 @@ def _signal_number(asked: str | int) -> int:
 
 
 def _log_request(request: web.Request, job: Job) -> log_stream.LogRequest:
-    _known_parameters(request, "from", "follow", "stage", "attempt", "raw")
-    stage, attempt = (_count(request, name) for name in ("stage", "attempt"))
+    parameters.check_names(request, "from", "follow", "stage", "attempt", "raw")
+    stage, attempt = (parameters.number(request, name, most=ATTEMPT_MAX, otherwise=0) for name in ("stage", "attempt"))
     follow = request.query.get("follow", "").lower()
     if follow not in ("", "0", "1", "false", "true"):
         raise InvalidRequest("follow is true or false", field="follow")
@@ -327,10 +259,3 @@ def _log_request(request: web.Request, job: Job) -> log_stream.LogRequest:
     if place.stage > job.stage or place.attempt > job.attempt:
         raise JobNotFound(f"job {job.id} has no attempt {place.attempt} of stage {place.stage}")
     return log_stream.LogRequest(place=place, follow=follow in ("1", "true"))
-
-
-def _count(request: web.Request, name: str) -> int:
-    text = request.query.get(name) or "0"
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise InvalidRequest(f"{name} is a number", field=name)
-    return int(text)

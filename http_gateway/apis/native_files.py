@@ -9,35 +9,34 @@ POST   /v1/workloads                       register definitions, all or none
 GET    /v1/workloads/{name}                one; ?version=N an older one
 DELETE /v1/workloads/{name}                let no new job name it
 errors                                     {"error": {"code", "message", "field"}}
+
+``docs/http-api.md`` is the reference.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import PurePosixPath
-from typing import Annotated
 
 from aiohttp import web
-from pydantic import Field
 
 from hostler.client import Client
-from hostler.errors import InvalidRequest, JobNotFound, TooLarge
+from hostler.errors import TooLarge, WorkloadNotFound
 from hostler.files_client import Reading
-from hostler.ids import is_uuid
 from hostler.shape import outputs_shape, workload_shape
-from http_gateway import bodies
-from http_gateway.api import Api, HttpRefused, coded_error, json_response
+from hostler.workloads import NAME
+from http_gateway import native_parameters as parameters
+from http_gateway.api import Api, coded_error, json_response
 from http_gateway.file_answers import send_archive, send_file
-from http_gateway.models import Request, WorkloadItem, validated
+from http_gateway.large_bodies import LargeBodies
+from http_gateway.models import Request, validated, workload_items
+from http_gateway.uploads import let_wait, pieces_of
 
-STALL_S = 60.0  # a body of which nothing comes for so long has been given up
 WORKLOADS_MAX = 1000
+VERSION_MAX = (1 << 31) - 1
 
 
 class WorkloadsBody(Request):
-    """The body of POST /v1/workloads."""
+    """The body of POST /v1/workloads; its items are checked one by one."""
 
-    workloads: Annotated[list[WorkloadItem], Field(max_length=WORKLOADS_MAX)]
+    workloads: list[object]
 
 
 class NativeFiles:
@@ -46,6 +45,7 @@ class NativeFiles:
     def __init__(self, client: Client, *, upload_bytes_max: int) -> None:
         self._client = client
         self._upload_bytes_max = upload_bytes_max
+        self._large_bodies = LargeBodies()
 
     def api(self) -> Api:
         """Return the family."""
@@ -54,10 +54,10 @@ class NativeFiles:
             prefixes=("/v1",),
             owns=(),  # what is below /v1 is the native API's
             routes=(
-                web.post("/files", self.put),
+                web.post("/files", self.put, expect_handler=let_wait),
                 web.get("/jobs/{id}/outputs", self.outputs),
                 web.get("/jobs/{id}/outputs/archive", self.archive),
-                web.get("/jobs/{id}/outputs/files/{path:.+}", self.output),
+                web.get("/jobs/{id}/outputs/files/{path:[\\s\\S]+}", self.output),
                 web.get("/workloads", self.workloads),
                 web.post("/workloads", self.apply),
                 web.get("/workloads/{name}", self.workload),
@@ -68,89 +68,64 @@ class NativeFiles:
 
     async def put(self, request: web.Request) -> web.Response:
         """Store the body's bytes, whatever they are; jobs name them by their digest."""
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise HttpRefused(415, "unsupported_encoding", "send the body as it is, without Content-Encoding")
-        most, length = self._upload_bytes_max, request.content_length or 0
-        if most and length > most:
-            raise TooLarge(f"the file has {length} bytes; at most {most}")
-        stored = await self._client.files.put(_pieces(request, most), size_bytes=length)
+        parameters.check_names(request)
+        pieces = await pieces_of(request, bytes_max=self._upload_bytes_max)
+        stored = await self._client.files.put(pieces, size_bytes=request.content_length or 0)
         return json_response({"digest": stored.digest, "size_bytes": stored.size_bytes}, status=201)
 
     async def outputs(self, request: web.Request) -> web.Response:
         """List what a job has put out, or what a running one has by now."""
-        return json_response(outputs_shape(await self._client.files.outputs(_job_id(request))))
+        parameters.check_names(request)
+        return json_response(outputs_shape(await self._client.files.outputs(parameters.job_id(request))))
 
     async def archive(self, request: web.Request) -> web.StreamResponse:
         """Send every kept file as one zip."""
-        job = _job_id(request)
+        parameters.check_names(request)
+        job = parameters.job_id(request)
         async with self._client.files.read_archive(job) as reading:
             return await send_archive(request, reading, name=f"{job}.zip")
 
     async def output(self, request: web.Request) -> web.StreamResponse:
         """Send one file."""
-        job, path = _job_id(request), request.match_info["path"]
-        if "\ufffd" in path or any("\ud800" <= c <= "\udfff" for c in path):
-            raise InvalidRequest("the path is not UTF-8", field="path")
+        parameters.check_names(request)
+        job, path = parameters.job_id(request), parameters.output_path(request)
 
         def open_file(offset: int, length: int) -> AbstractAsyncContextManager[Reading]:
             return self._client.files.read_output(job, path, offset=offset, length=length)
 
-        return await send_file(request, open_file, name=PurePosixPath(path).name)
+        return await send_file(request, open_file, name=path.rpartition("/")[2])
 
-    async def workloads(self, _: web.Request) -> web.Response:
+    async def workloads(self, request: web.Request) -> web.Response:
         """List the newest version of every workload."""
+        parameters.check_names(request)
         found = await self._client.workloads.list()
         return json_response({"workloads": [workload_shape(workload) for workload in found]})
 
     async def apply(self, request: web.Request) -> web.Response:
         """Register definitions, all or none."""
-        body = validated(WorkloadsBody, await bodies.read_json(request, bytes_max=bodies.BATCH_BYTES_MAX))
-        applied = await self._client.workloads.apply(item.workload() for item in body.workloads)
-        results = [{"name": a.name, "version": a.version, "changed": a.changed} for a in applied]
+        parameters.check_names(request)
+        body = validated(WorkloadsBody, await self._large_bodies.read_json(request))
+        if len(body.workloads) > WORKLOADS_MAX:
+            raise TooLarge(f"{len(body.workloads)} workloads; at most {WORKLOADS_MAX} at once", field="workloads")
+        applied = await self._client.workloads.apply(workload_items(body.workloads))
+        results = [{"name": one.name, "version": one.version, "changed": one.changed} for one in applied]
         return json_response({"workloads": results})
 
     async def workload(self, request: web.Request) -> web.Response:
         """Show one definition."""
-        text = request.query.get("version", "0")
-        if not (text.isascii() and text.isdecimal() and len(text) < 9):
-            raise InvalidRequest("version is a number", field="version")
-        return json_response(
-            workload_shape(await self._client.workloads.get(request.match_info["name"], version=int(text)))
-        )
+        parameters.check_names(request, "version")
+        version = parameters.number(request, "version", most=VERSION_MAX, otherwise=0)
+        return json_response(workload_shape(await self._client.workloads.get(_workload(request), version=version)))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Let no new job name a workload; jobs that were accepted run on."""
-        await self._client.workloads.remove(request.match_info["name"])
+        parameters.check_names(request)
+        await self._client.workloads.remove(_workload(request))
         return json_response({})
 
 
-async def _pieces(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
-    """The body as it arrives.
-
-    Raises:
-        TooLarge: it is longer than *bytes_max* (0: no limit).
-        InvalidRequest: it broke off.
-        HttpRefused: nothing came for too long.
-    """
-    size = 0
-    try:
-        while True:
-            async with asyncio.timeout(STALL_S):
-                piece = await request.content.readany()
-            if not piece:
-                return
-            size += len(piece)
-            if bytes_max and size > bytes_max:
-                raise TooLarge(f"the file is longer than {bytes_max} bytes")
-            yield piece
-    except TimeoutError:
-        raise HttpRefused(408, "body_timeout", f"nothing of the body came for {STALL_S:.0f} s") from None
-    except web.RequestPayloadError as error:
-        raise InvalidRequest("the body broke off or its framing is wrong") from error
-
-
-def _job_id(request: web.Request) -> str:
-    text = request.match_info["id"]
-    if not is_uuid(text):
-        raise JobNotFound("a job's id is a uuid in lower case, and this is none")
-    return text
+def _workload(request: web.Request) -> str:
+    name = request.match_info["name"]
+    if NAME.fullmatch(name) is None:
+        raise WorkloadNotFound("no workload can have this name", field="name")
+    return name

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hostler.errors import HostlerError, JobNotFound, NotRunning, Unavailable, WorkerNotFound
+from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotRunning, Unavailable, WorkerNotFound
 from hostler.frames import encode, iter_frames
 from hostler.ids import new_uuid
 from hostler.jobs import End, Job, LogStatus, Progress, Receipt, SentSignal, check_spec
@@ -93,6 +93,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         self.files = FakeFiles()
         self.workloads = FakeWorkloads()
         self.outputs: dict[str, dict[str, bytes]] = {}  # of jobs, by path
+        self.expired: set[str] = set()  # jobs whose files were removed
         self.workers = [a_worker()]
         self.on_submit: Callable[[Job], Job] = running
         self.on_stop: Callable[[Job], Job] = killed
@@ -149,6 +150,8 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
             error = check_spec(spec)
             if spec.worker and spec.worker not in [w.id for w in self.workers]:
                 error = error or WorkerNotFound("no such worker", field="worker")
+            if any(file.digest and file.digest not in self.files.sizes for file in spec.work.files):
+                error = error or FileNotFound("the bytes of a file are not stored (any more)", field="files")
             if error is not None:
                 answer.results.add(error=error_to_proto(error))
                 continue
@@ -173,12 +176,14 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         """List jobs."""
         await self._check(context)
         query = wire.query_from_proto(request)
+        known = list(self.jobs.values())
         found = [
             job
-            for job in list(self.jobs.values())[int(query.after or 0) :]
+            for job in (known[::-1] if query.newest_first else known)[int(query.after or 0) :]
             if (not query.states or job.state in query.states)
             and query.name in ("", job.spec.name)
             and query.family in ("", job.spec.family)
+            and query.workload in ("", job.spec.workload)
         ]
         page = found[: query.limit]
         following = str(int(query.after or 0) + len(page)) if len(found) > len(page) else ""

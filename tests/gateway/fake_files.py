@@ -4,9 +4,11 @@ import hashlib
 import io
 import zipfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotFinished, WorkloadNotFound
+from hostler.expansion import check_workload
 from hostler.jobs import Job, OutputFile, Outputs
 from hostler.lifecycle import State
 from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, workloads_pb2, workloads_pb2_grpc
@@ -71,32 +73,48 @@ class FakeFiles(files_pb2_grpc.FilesServicer):
 
 
 class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
-    """Definitions that a test puts there."""
+    """Definitions that a test puts there, or applies: each time as a new version."""
 
     def __init__(self) -> None:
         self.known: dict[str, Workload] = {}
+        self.older: dict[tuple[str, int], Workload] = {}
 
     def add(self, *workloads: Workload) -> None:
         """Make definitions known."""
         self.known.update({workload.name: workload for workload in workloads})
 
-    async def Apply(self, request: Any, context: Context) -> Any:
-        """Not used by a gateway yet."""
-        return workloads_pb2.ApplyResponse()
+    async def Apply(self, request: workloads_pb2.ApplyRequest, context: Context) -> Any:
+        """Register definitions that are usable, all or none."""
+        workloads = [wire_workloads.workload_from_proto(message) for message in request.workloads]
+        for error in filter(None, map(check_workload, workloads)):
+            return await fail(context, error)
+        answer = workloads_pb2.ApplyResponse()
+        for workload in workloads:
+            before = self.known.get(workload.name, Workload(name=workload.name))
+            made = replace(workload, version=before.version + 1, applied_at_us=MODIFIED_AT_US)
+            self.older[before.name, before.version] = before
+            self.known[made.name] = made
+            answer.applied.add(name=made.name, version=made.version, changed=True)
+        return answer
 
     async def Get(self, request: workloads_pb2.GetWorkloadRequest, context: Context) -> Any:
         """Show a definition."""
-        if request.name not in self.known:
+        found = self.known.get(request.name)
+        if found is not None and request.version not in (0, found.version):
+            found = self.older.get((request.name, request.version))
+        if found is None:
             return await fail(context, WorkloadNotFound("there is no such workload"))
-        return wire_workloads.workload_to_proto(self.known[request.name])
+        return wire_workloads.workload_to_proto(found)
 
     async def List(self, request: workloads_pb2.ListWorkloadsRequest, context: Context) -> Any:
         """List definitions."""
         shown = [w for _, w in sorted(self.known.items()) if not request.family or w.shown_to(request.family)]
         return workloads_pb2.ListWorkloadsResponse(workloads=[wire_workloads.workload_to_proto(w) for w in shown])
 
-    async def Remove(self, request: Any, context: Context) -> Any:
-        """Not used by a gateway yet."""
+    async def Remove(self, request: workloads_pb2.RemoveWorkloadRequest, context: Context) -> Any:
+        """Forget a definition."""
+        if self.known.pop(request.name, None) is None:
+            return await fail(context, WorkloadNotFound("there is no such workload"))
         return workloads_pb2.RemoveWorkloadResponse()
 
 
@@ -105,11 +123,14 @@ class FakeOutputs:
 
     jobs: dict[str, Job]
     outputs: dict[str, dict[str, bytes]]
+    expired: set[str]  # jobs whose files were removed
 
     async def ListOutputs(self, request: jobs_pb2.ListOutputsRequest, context: Context) -> Any:
         """List output files."""
         if (job := self._job(request.id, request.family)) is None:
             return await fail(context, JobNotFound("no such job"))
+        if job.id in self.expired:
+            return wire.outputs_to_proto(Outputs(expired=True))
         live = job.state is not State.FINISHED
         files = tuple(
             OutputFile(
@@ -120,7 +141,8 @@ class FakeOutputs:
             )
             for path, content in sorted(self.outputs.get(job.id, {}).items())
         )
-        return wire.outputs_to_proto(Outputs(files=files, live=live))
+        missing = () if job.end is None else job.end.outputs_missing
+        return wire.outputs_to_proto(Outputs(files=files, live=live, missing=missing))
 
     async def ReadOutput(
         self, request: jobs_pb2.ReadOutputRequest, context: Context
@@ -129,7 +151,7 @@ class FakeOutputs:
         if (job := self._job(request.id, request.family)) is None:
             await fail(context, JobNotFound("no such job"))
             return
-        content = self.outputs.get(job.id, {}).get(request.path)
+        content = None if job.id in self.expired else self.outputs.get(job.id, {}).get(request.path)
         if content is None:
             await fail(context, FileNotFound("the job has no such file"))
             return
@@ -148,6 +170,9 @@ class FakeOutputs:
             return
         if job.state is not State.FINISHED:
             await fail(context, NotFinished("the job runs still"))
+            return
+        if job.id in self.expired:
+            await fail(context, FileNotFound("the files were removed when their time was over"))
             return
         made = io.BytesIO()
         with zipfile.ZipFile(made, "w") as archive:
