@@ -8,7 +8,7 @@ taken effect.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -17,8 +17,9 @@ import grpc.aio
 
 from hostler.errors import HostlerError
 from hostler.files_client import FilesClient
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
+from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
+from hostler.records_client import RecordsClient
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
@@ -68,6 +69,7 @@ class Cluster:
     workers: int
     started_at_us: int
     data_dir: str
+    open_by_family: dict[str, int] = field(default_factory=dict)  # jobs that are not over
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -92,6 +94,7 @@ class Client:
         self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
         self.files = FilesClient(self._channel, self._as)
         self.workloads = WorkloadsClient(self._channel, self._as)
+        self.records = RecordsClient(self._channel, self._as)
 
     async def __aenter__(self) -> Self:
         return self
@@ -172,6 +175,20 @@ class Client:
             return wire_jobs.page_from_proto(await self._jobs.List(request, timeout=CALL_S))
         except grpc.aio.AioRpcError as error:
             raise wire_errors.error_from_call(error) from error
+
+    async def find_brief(self, query: JobQuery, *, principal: str | None = None) -> AsyncIterator[Sequence[BriefJob]]:
+        """Yield pages of ids and states of every job that fits; `limit` and `after` of the query are not used."""
+        request = wire_jobs.query_to_proto(query, self._as(principal))
+        request.brief, request.limit, request.after = True, 10_000, ""
+        while True:
+            try:
+                answer = await self._jobs.List(request, timeout=CALL_S)
+            except grpc.aio.AioRpcError as error:
+                raise wire_errors.error_from_call(error) from error
+            yield [wire_jobs.brief_from_proto(job) for job in answer.jobs]
+            if not answer.next:
+                return
+            request.after = answer.next
 
     async def stop(
         self,
@@ -345,6 +362,7 @@ class Client:
             workers=answer.workers,
             started_at_us=answer.started_at_us,
             data_dir=answer.data_dir,
+            open_by_family=dict(answer.open_by_family),
         )
 
     async def metrics(self) -> bytes:

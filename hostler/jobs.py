@@ -29,6 +29,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 FILES_MAX = 1000  # of one job
 INLINE_BYTES_MAX = 256 * 1024  # of a file in a message, of params, of a result
 STEPS_MAX = 1000
+STAGES_MAX = 100
 OUTPUTS_MAX = 10_000  # files kept of one attempt
 RETRY_CAUSES = ("exit", "signal", "timeout", "not_started")  # ends of an attempt that another one may mend
 UNPROVED_CAUSES = frozenset({"worker_lost", "supervisor_died", "lease"})  # the end was concluded, not seen
@@ -54,10 +55,43 @@ class PythonScript:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A podman container as a program; `Work.argv`, when there is one, is its command."""
+
+    image: str
+    pull: str = "never"  # never, missing or always
+    memory_bytes: int = 0  # 0: no limit
+    cpus: float = 0.0  # 0: no limit
+    pids: int = 0  # 0: 512
+    network: str = ""  # empty: none
+    user: str = ""  # UID:GID inside; empty: 65534:65534
+    writable: bool = False  # its root file system; otherwise read-only with a /tmp of its own
+    volumes: tuple[str, ...] = ()  # HOST:CONTAINER[:ro], as far as the worker's policy allows
+    capabilities: tuple[str, ...] = ()  # that it keeps; otherwise none
+    port: int = 0  # of a service: where it listens inside; 0: 3000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A call of a long-lived HTTP service as a program: POST /service_output."""
+
+    name: str = ""  # of the workload: attempts with the same one share the service
+    version: int = 0  # of the workload: a newer one replaces the older
+    url: str = ""  # of a service somebody else runs; empty: the worker runs `container`
+    container: Container | None = None
+    argv: tuple[str, ...] = ()  # the container's command; empty: the image's own
+    env: dict[str, str] = field(default_factory=dict)  # of the container
+    token_variable: str = ""  # environment variable of the attempt with the bearer token; empty: none
+    health_path: str = ""  # answered with 2xx once it is ready; empty: any answer at "/" will do
+    check_status: bool = False  # an HTTP status of 400 or more fails the call; otherwise it is not looked at
+    start_s: float = 0.0  # for it to become ready; 0: 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a worker executes. No shell is involved: argv goes to execve as it is."""
 
-    argv: tuple[str, ...] = ()  # empty with `python`
+    argv: tuple[str, ...] = ()  # empty with `python` and `service`
     env: dict[str, str] = field(default_factory=dict)  # laid over the worker's own environment
     cwd: str = ""  # empty: the worker's working directory
     timeout_s: float = 0.0  # 0: no limit; counted from the start of the program
@@ -69,6 +103,17 @@ class Work:
     workspace: bool = False  # it gets a directory with inputs/ and outputs/; what is in outputs/ is kept
     stdin_path: str = ""  # a file of the workspace that is its stdin
     python: PythonScript | None = None  # the program, instead of argv
+    container: Container | None = None  # runs argv in a container
+    service: Service | None = None  # calls a service, instead of argv
+    result_stdout: bool = False  # its standard output is its result, and must be JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A step of a chain."""
+
+    workload: str
+    workload_version: int = 0  # 0: the newest when the job is submitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +135,7 @@ class JobSpec:
     params: str = ""  # JSON, for the program's params.json
     retries: int | None = None  # further attempts after failed ones; None: the workload's, or none
     retry_on: tuple[str, ...] = ()  # of RETRY_CAUSES; empty: all of them
+    stages: tuple[Stage, ...] = ()  # a chain, instead of `workload`: params go to the first, each result to the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +245,8 @@ class End:
     advance: Advance = Advance()
     outputs: int = 0  # files kept of its output directory
     outputs_missing: tuple[str, ...] = ()  # files that could not be kept, with the reason
+    result_digest: str = ""  # of a result too large for `result`: its stored bytes
+    result_bytes: int = 0
 
     @property
     def nothing_left(self) -> bool:
@@ -287,6 +335,24 @@ class JobQuery:
     workload: str = ""
 
 
+class BriefJob(NamedTuple):
+    """A job of a list, in few bytes."""
+
+    id: str
+    state: State
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What somebody else runs and has noted here; it is no job."""
+
+    id: str
+    status: str  # success, failed or running
+    containers: tuple[str, ...] = ()
+    at_us: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
     """One page of a list, oldest job first."""
@@ -312,7 +378,7 @@ class JobEvent:
 def check_spec(spec: JobSpec) -> HostlerError | None:
     """Say what makes *spec* unacceptable, or None. Types are right already; this checks meaning."""
     try:
-        if not (spec.workload or _has_program(spec.work)):
+        if not (spec.workload or spec.stages or _has_program(spec.work)):
             return InvalidRequest("argv is empty; give at least the program", field="argv")
         return _check_work(spec.work) or _check_files(spec.work) or _check_placement(spec) or _check_retries(spec)
     except UnicodeEncodeError:
@@ -350,7 +416,12 @@ def _check_work(work: Work) -> HostlerError | None:
 
 def _has_program(work: Work) -> bool:
     # A message of the contract has the same fields, and an unset one is there and false only in its parts.
-    return bool(work.argv and work.argv[0]) or bool(work.python and work.python.path)
+    return bool(
+        (work.argv and work.argv[0])
+        or (work.python and work.python.path)
+        or (work.container and work.container.image)
+        or (work.service and (work.service.url or (work.service.container and work.service.container.image)))
+    )
 
 
 def is_workspace_path(path: str) -> bool:

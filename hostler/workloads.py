@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hostler.jobs import File
+from hostler.jobs import Container, File, Service
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -19,6 +19,8 @@ class Runtime(StrEnum):
 
     COMMAND = "command"  # argv
     PYTHON = "python"  # a script with an entry point that takes (ctx, params)
+    CONTAINER = "container"  # a podman container that runs to its end
+    SERVICE = "service"  # a call of a long-lived HTTP service
 
 
 class Stdin(StrEnum):
@@ -27,6 +29,13 @@ class Stdin(StrEnum):
     NOTHING = ""
     PARAMS = "params"  # the parameters, as they came
     JOB = "job"  # the parameters (an object) with the job's "id"
+
+
+class ResultFrom(StrEnum):
+    """Where a program's result is."""
+
+    FILE = ""  # in its result file
+    STDOUT = "stdout"  # its standard output, which is JSON
 
 
 class Origin(StrEnum):
@@ -63,6 +72,12 @@ class Workload:
     secrets: dict[str, str] = field(default_factory=dict)  # environment variable: name of the secret
     external: bool = True  # False: only later stages of a chain may name it
     families: tuple[str, ...] = ()  # HTTP APIs that show it; empty: all
+    result: ResultFrom = ResultFrom.FILE
+    container: Container | None = None  # runtime container
+    service: Service | None = None  # runtime service
+    allowed_networks: tuple[str, ...] = ()  # callers of the Infernet API who may name it, as CIDR; empty: all
+    proofs: bool = False  # it answers with a proof when one is asked for
+    resources: str = ""  # JSON that GET /resources shows; empty: nothing
     applied_at_us: int = 0
     origin: Origin = Origin.APPLIED
 

@@ -589,6 +589,126 @@ class Jobs:
             _registered_method=True)
 
 
+class RecordsStub:
+    """What others run and have noted here: names, states, and the containers that were used. It is no job.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Put = channel.unary_unary(
+                '/hostler.v1.Records/Put',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.PutRecordRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.PutRecordResponse.FromString,
+                _registered_method=True)
+        self.Find = channel.unary_unary(
+                '/hostler.v1.Records/Find',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.FindRecordsRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.FindRecordsResponse.FromString,
+                _registered_method=True)
+
+
+class RecordsServicer:
+    """What others run and have noted here: names, states, and the containers that were used. It is no job.
+    """
+
+    def Put(self, request, context):
+        """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Find(self, request, context):
+        """The records of a principal: those of these ids, or all, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RecordsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Put': grpc.unary_unary_rpc_method_handler(
+                    servicer.Put,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.PutRecordRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.PutRecordResponse.SerializeToString,
+            ),
+            'Find': grpc.unary_unary_rpc_method_handler(
+                    servicer.Find,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.FindRecordsRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.FindRecordsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'hostler.v1.Records', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('hostler.v1.Records', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Records:
+    """What others run and have noted here: names, states, and the containers that were used. It is no job.
+    """
+
+    @staticmethod
+    def Put(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Records/Put',
+            hostler_dot_v1_dot_jobs__pb2.PutRecordRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.PutRecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Find(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Records/Find',
+            hostler_dot_v1_dot_jobs__pb2.FindRecordsRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.FindRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class ClusterStub:
     """Missing associated documentation comment in .proto file."""
 

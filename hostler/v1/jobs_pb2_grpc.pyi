@@ -217,6 +217,49 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class RecordsStub:
+    """What others run and have noted here: names, states, and the containers that were used. It is no job."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> RecordsAsyncStub: ...
+    Put: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PutRecordRequest, _jobs_pb2.PutRecordResponse]
+    """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id."""
+    Find: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.FindRecordsRequest, _jobs_pb2.FindRecordsResponse]
+    """The records of a principal: those of these ids, or all, oldest first."""
+
+@_typing.type_check_only
+class RecordsAsyncStub(RecordsStub):
+    """What others run and have noted here: names, states, and the containers that were used. It is no job."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Put: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PutRecordRequest, _jobs_pb2.PutRecordResponse]  # type: ignore[assignment]
+    """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id."""
+    Find: _aio.UnaryUnaryMultiCallable[_jobs_pb2.FindRecordsRequest, _jobs_pb2.FindRecordsResponse]  # type: ignore[assignment]
+    """The records of a principal: those of these ids, or all, oldest first."""
+
+class RecordsServicer(metaclass=_abc_1.ABCMeta):
+    """What others run and have noted here: names, states, and the containers that were used. It is no job."""
+
+    @_abc_1.abstractmethod
+    def Put(
+        self,
+        request: _jobs_pb2.PutRecordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PutRecordResponse, _abc.Awaitable[_jobs_pb2.PutRecordResponse]]:
+        """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id."""
+
+    @_abc_1.abstractmethod
+    def Find(
+        self,
+        request: _jobs_pb2.FindRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.FindRecordsResponse, _abc.Awaitable[_jobs_pb2.FindRecordsResponse]]:
+        """The records of a principal: those of these ids, or all, oldest first."""
+
+def add_RecordsServicer_to_server(servicer: RecordsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class ClusterStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...

@@ -212,6 +212,153 @@ class PythonScript(_message.Message):
 Global___PythonScript: _TypeAlias = PythonScript  # noqa: Y015
 
 @_typing.final
+class Container(_message.Message):
+    """A podman container as an attempt's program; argv, when there is one, is its command."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WRITABLE_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    pull: _builtins.str
+    """"never", "missing" or "always" """
+    memory_bytes: _builtins.int
+    """0: no limit"""
+    cpus: _builtins.float
+    """0: no limit"""
+    pids: _builtins.int
+    """0: 512"""
+    network: _builtins.str
+    """empty: none"""
+    user: _builtins.str
+    """UID:GID inside; empty: 65534:65534"""
+    writable: _builtins.bool
+    """its root file system; otherwise read-only with a /tmp of its own"""
+    port: _builtins.int
+    """of a service: where it listens inside; 0: 3000"""
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:CONTAINER[:ro], as far as the worker's policy allows"""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that it keeps; otherwise none"""
+
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        pull: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        cpus: _builtins.float = ...,
+        pids: _builtins.int = ...,
+        network: _builtins.str = ...,
+        user: _builtins.str = ...,
+        writable: _builtins.bool = ...,
+        volumes: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "cpus", b"cpus", "image", b"image", "memory_bytes", b"memory_bytes", "network", b"network", "pids", b"pids", "port", b"port", "pull", b"pull", "user", b"user", "volumes", b"volumes", "writable", b"writable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Container: _TypeAlias = Container  # noqa: Y015
+
+@_typing.final
+class Service(_message.Message):
+    """A call of a long-lived HTTP service as an attempt's program: POST /service_output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    ARGV_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    TOKEN_VARIABLE_FIELD_NUMBER: _builtins.int
+    HEALTH_PATH_FIELD_NUMBER: _builtins.int
+    CHECK_STATUS_FIELD_NUMBER: _builtins.int
+    START_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """of the workload: attempts with the same one share the service"""
+    version: _builtins.int
+    """of the workload: a newer one replaces the older"""
+    url: _builtins.str
+    """of a service somebody else runs; empty: the worker runs `container`"""
+    token_variable: _builtins.str
+    """environment variable of the attempt with the bearer token; empty: none"""
+    health_path: _builtins.str
+    """answered with 2xx once it is ready; empty: any answer at "/" will do"""
+    check_status: _builtins.bool
+    """an HTTP status of 400 or more fails the call; otherwise it is not looked at"""
+    start_s: _builtins.float
+    """for it to become ready; 0: 60"""
+    @_builtins.property
+    def container(self) -> Global___Container: ...
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the container's command; empty: the image's own"""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of the container"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        url: _builtins.str = ...,
+        container: Global___Container | None = ...,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        token_variable: _builtins.str = ...,
+        health_path: _builtins.str = ...,
+        check_status: _builtins.bool = ...,
+        start_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "check_status", b"check_status", "container", b"container", "env", b"env", "health_path", b"health_path", "name", b"name", "start_s", b"start_s", "token_variable", b"token_variable", "url", b"url", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
 class Work(_message.Message):
     """What a worker is to execute. The coordinator keeps it as bytes and never looks inside."""
 
@@ -249,6 +396,9 @@ class Work(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     STDIN_PATH_FIELD_NUMBER: _builtins.int
     PYTHON_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    RESULT_STDOUT_FIELD_NUMBER: _builtins.int
     cwd: _builtins.str
     """empty: the worker's working directory"""
     timeout_s: _builtins.float
@@ -265,6 +415,8 @@ class Work(_message.Message):
     """it gets a directory with inputs/ and outputs/; what is in outputs/ is kept"""
     stdin_path: _builtins.str
     """a file of the workspace that is its stdin"""
+    result_stdout: _builtins.bool
+    """its standard output is its result, and must be JSON"""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """program and arguments; no shell is involved; empty with `python`"""
@@ -281,6 +433,14 @@ class Work(_message.Message):
     def python(self) -> Global___PythonScript:
         """the program, instead of argv"""
 
+    @_builtins.property
+    def container(self) -> Global___Container:
+        """runs argv in a container; stdin, stdout and stderr are its own"""
+
+    @_builtins.property
+    def service(self) -> Global___Service:
+        """calls a service, instead of argv"""
+
     def __init__(
         self,
         *,
@@ -296,10 +456,13 @@ class Work(_message.Message):
         workspace: _builtins.bool = ...,
         stdin_path: _builtins.str = ...,
         python: Global___PythonScript | None = ...,
+        container: Global___Container | None = ...,
+        service: Global___Service | None = ...,
+        result_stdout: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["python", b"python"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "python", b"python", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "output_bytes_max", b"output_bytes_max", "python", b"python", "stdin", b"stdin", "stdin_path", b"stdin_path", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "container", b"container", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "output_bytes_max", b"output_bytes_max", "python", b"python", "result_stdout", b"result_stdout", "service", b"service", "stdin", b"stdin", "stdin_path", b"stdin_path", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,6 +510,7 @@ class JobSpec(_message.Message):
     PARAMS_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     RETRY_ON_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """free text, at most 200 characters"""
     owner: _builtins.str
@@ -383,6 +547,10 @@ class JobSpec(_message.Message):
     def retry_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """causes that are tried again: exit, signal, timeout, not_started; empty: all of them"""
 
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """a chain, instead of `workload`: `params` go to the first, each result to the next"""
+
     def __init__(
         self,
         *,
@@ -402,16 +570,42 @@ class JobSpec(_message.Message):
         params: _builtins.str = ...,
         retries: _builtins.int | None = ...,
         retry_on: _abc.Iterable[_builtins.str] | None = ...,
+        stages: _abc.Iterable[Global___Stage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "retries", b"retries", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
     _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
+class Stage(_message.Message):
+    """A step of a chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    WORKLOAD_VERSION_FIELD_NUMBER: _builtins.int
+    workload: _builtins.str
+    workload_version: _builtins.int
+    """0: the newest when the job is submitted"""
+    def __init__(
+        self,
+        *,
+        workload: _builtins.str = ...,
+        workload_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
@@ -709,6 +903,8 @@ class End(_message.Message):
     ADVANCE_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     OUTPUTS_MISSING_FIELD_NUMBER: _builtins.int
+    RESULT_DIGEST_FIELD_NUMBER: _builtins.int
+    RESULT_BYTES_FIELD_NUMBER: _builtins.int
     started_at_us: _builtins.int
     """0: the program never ran"""
     ended_at_us: _builtins.int
@@ -731,6 +927,9 @@ class End(_message.Message):
     """JSON that the program left as its result, at most 256 KiB; empty: none"""
     outputs: _builtins.int
     """files kept of its output directory"""
+    result_digest: _builtins.str
+    """of a result larger than that: its stored bytes"""
+    result_bytes: _builtins.int
     @_builtins.property
     def receipt(self) -> Global___Receipt: ...
     @_builtins.property
@@ -765,10 +964,12 @@ class End(_message.Message):
         advance: Global___Advance | None = ...,
         outputs: _builtins.int = ...,
         outputs_missing: _abc.Iterable[_builtins.str] | None = ...,
+        result_digest: _builtins.str = ...,
+        result_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "advance", b"advance", "exit_code", b"exit_code", "failure", b"failure", "receipt", b"receipt", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "advance", b"advance", "cause", b"cause", "core_dumped", b"core_dumped", "dropped_bytes", b"dropped_bytes", "ended_at_us", b"ended_at_us", "err_bytes", b"err_bytes", "error", b"error", "evidence", b"evidence", "exit_code", b"exit_code", "failure", b"failure", "ledger_bytes", b"ledger_bytes", "out_bytes", b"out_bytes", "outputs", b"outputs", "outputs_missing", b"outputs_missing", "receipt", b"receipt", "result", b"result", "signal", b"signal", "started_at_us", b"started_at_us", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "advance", b"advance", "cause", b"cause", "core_dumped", b"core_dumped", "dropped_bytes", b"dropped_bytes", "ended_at_us", b"ended_at_us", "err_bytes", b"err_bytes", "error", b"error", "evidence", b"evidence", "exit_code", b"exit_code", "failure", b"failure", "ledger_bytes", b"ledger_bytes", "out_bytes", b"out_bytes", "outputs", b"outputs", "outputs_missing", b"outputs_missing", "receipt", b"receipt", "result", b"result", "result_bytes", b"result_bytes", "result_digest", b"result_digest", "signal", b"signal", "started_at_us", b"started_at_us", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -975,7 +1176,7 @@ class Worker(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """ways to run a program it knows: command, python"""
+        """ways to run a program it knows: command, python, container, service"""
 
     @_builtins.property
     def workloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

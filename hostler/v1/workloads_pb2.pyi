@@ -108,6 +108,12 @@ class Workload(_message.Message):
     INTERNAL_FIELD_NUMBER: _builtins.int
     FAMILIES_FIELD_NUMBER: _builtins.int
     APPLIED_AT_US_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """letters, digits, "_", "-", "."; at most 100"""
@@ -116,7 +122,7 @@ class Workload(_message.Message):
     documentation: _builtins.str
     """for people"""
     runtime: _builtins.str
-    """"command" or "python" """
+    """"command", "python", "container" or "service" """
     entrypoint: _builtins.str
     """runtime python; empty: "main" """
     interpreter: _builtins.str
@@ -136,11 +142,17 @@ class Workload(_message.Message):
     internal: _builtins.bool
     """true: only later stages of a chain may name it (the opposite of `external`)"""
     applied_at_us: _builtins.int
+    result: _builtins.str
+    """where its result is: "" in the result file, "stdout" its standard output, which is JSON"""
+    proofs: _builtins.bool
+    """it answers with a proof when one is asked for"""
+    resources: _builtins.str
+    """JSON that GET /resources shows; empty: nothing"""
     origin: _builtins.str
     """"shipped" with the package, "directory" of the settings, or "applied" by somebody"""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """runtime command"""
+        """runtime command; a container's command"""
 
     @_builtins.property
     def script(self) -> _types_pb2.File:
@@ -161,6 +173,18 @@ class Workload(_message.Message):
     @_builtins.property
     def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """HTTP APIs that show it: "pixyz", "altron", "infernet"; empty: all"""
+
+    @_builtins.property
+    def container(self) -> _types_pb2.Container:
+        """runtime container; runtime service without `url`"""
+
+    @_builtins.property
+    def service(self) -> _types_pb2.Service:
+        """runtime service"""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """callers of the Infernet API who may name it, as CIDR; empty: all"""
 
     def __init__(
         self,
@@ -188,11 +212,17 @@ class Workload(_message.Message):
         internal: _builtins.bool = ...,
         families: _abc.Iterable[_builtins.str] | None = ...,
         applied_at_us: _builtins.int = ...,
+        result: _builtins.str = ...,
+        container: _types_pb2.Container | None = ...,
+        service: _types_pb2.Service | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        proofs: _builtins.bool = ...,
+        resources: _builtins.str = ...,
         origin: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["script", b"script"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "script", b"script", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at_us", b"applied_at_us", "argv", b"argv", "cwd", b"cwd", "documentation", b"documentation", "entrypoint", b"entrypoint", "env", b"env", "families", b"families", "grace_s", b"grace_s", "internal", b"internal", "interpreter", b"interpreter", "labels", b"labels", "name", b"name", "origin", b"origin", "output_bytes_max", b"output_bytes_max", "params_schema", b"params_schema", "retries", b"retries", "retry_on", b"retry_on", "runtime", b"runtime", "script", b"script", "secrets", b"secrets", "slots", b"slots", "stdin", b"stdin", "timeout_s", b"timeout_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "applied_at_us", b"applied_at_us", "argv", b"argv", "container", b"container", "cwd", b"cwd", "documentation", b"documentation", "entrypoint", b"entrypoint", "env", b"env", "families", b"families", "grace_s", b"grace_s", "internal", b"internal", "interpreter", b"interpreter", "labels", b"labels", "name", b"name", "origin", b"origin", "output_bytes_max", b"output_bytes_max", "params_schema", b"params_schema", "proofs", b"proofs", "resources", b"resources", "result", b"result", "retries", b"retries", "retry_on", b"retry_on", "runtime", b"runtime", "script", b"script", "secrets", b"secrets", "service", b"service", "slots", b"slots", "stdin", b"stdin", "timeout_s", b"timeout_s", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

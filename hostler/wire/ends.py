@@ -126,6 +126,8 @@ def end_to_proto(end: End) -> types_pb2.End:
         result=end.result,
         outputs=end.outputs,
         outputs_missing=end.outputs_missing,
+        result_digest=end.result_digest,
+        result_bytes=end.result_bytes,
     )
     if end.failure is not None:
         message.failure.CopyFrom(failure_to_proto(end.failure))
@@ -156,6 +158,8 @@ def end_from_proto(message: types_pb2.End) -> End:
         advance=advance_from_proto(message.advance) if message.HasField("advance") else NOTHING_SAID,
         outputs=message.outputs,
         outputs_missing=tuple(message.outputs_missing),
+        result_digest=message.result_digest,
+        result_bytes=message.result_bytes,
     )
 
 

@@ -3,7 +3,20 @@
 Decoding trusts the types (protobuf checked them) and not the meaning (`hostler.jobs.check_spec`).
 """
 
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Outputs, PastAttempt, Progress
+from hostler.jobs import (
+    BriefJob,
+    Job,
+    JobEvent,
+    JobPage,
+    JobQuery,
+    JobSpec,
+    LogStatus,
+    Outputs,
+    PastAttempt,
+    Progress,
+    Record,
+    Stage,
+)
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire.ends import (
@@ -39,6 +52,7 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         params=spec.params,
         retries=spec.retries,
         retry_on=spec.retry_on,
+        stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
     )
 
 
@@ -60,6 +74,7 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
         params=message.params,
         retries=message.retries if message.HasField("retries") else None,
         retry_on=tuple(message.retry_on),
+        stages=tuple(Stage(workload=s.workload, workload_version=s.workload_version) for s in message.stages),
     )
 
 
@@ -194,6 +209,21 @@ def query_from_proto(message: jobs_pb2.ListRequest) -> JobQuery:
         newest_first=message.newest_first,
         workload=message.workload,
     )
+
+
+def brief_from_proto(message: types_pb2.Job) -> BriefJob:
+    """Decode a job of a brief list."""
+    return BriefJob(message.id, State(message.state), Outcome(message.outcome))
+
+
+def record_to_proto(record: Record) -> jobs_pb2.Record:
+    """Encode what somebody else runs."""
+    return jobs_pb2.Record(id=record.id, status=record.status, containers=record.containers, at_us=record.at_us)
+
+
+def record_from_proto(message: jobs_pb2.Record) -> Record:
+    """Decode what somebody else runs."""
+    return Record(id=message.id, status=message.status, containers=tuple(message.containers), at_us=message.at_us)
 
 
 def page_to_proto(page: JobPage) -> jobs_pb2.ListResponse:

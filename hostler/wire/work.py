@@ -1,7 +1,7 @@
 """What a worker executes, and the names of attempts, to and from protobuf."""
 
 from hostler.ids import AttemptKey, JobId
-from hostler.jobs import File, PythonScript, Work
+from hostler.jobs import Container, File, PythonScript, Service, Work
 from hostler.v1 import types_pb2
 
 
@@ -25,6 +25,72 @@ def file_from_proto(message: types_pb2.File) -> File:
     return File(path=message.path, digest=message.digest, size_bytes=message.size_bytes, content=message.content)
 
 
+def container_to_proto(container: Container) -> types_pb2.Container:
+    """Encode a container."""
+    return types_pb2.Container(
+        image=container.image,
+        pull=container.pull,
+        memory_bytes=container.memory_bytes,
+        cpus=container.cpus,
+        pids=container.pids,
+        network=container.network,
+        user=container.user,
+        writable=container.writable,
+        volumes=container.volumes,
+        capabilities=container.capabilities,
+        port=container.port,
+    )
+
+
+def container_from_proto(message: types_pb2.Container) -> Container:
+    """Decode a container."""
+    return Container(
+        image=message.image,
+        pull=message.pull or "never",
+        memory_bytes=message.memory_bytes,
+        cpus=message.cpus,
+        pids=message.pids,
+        network=message.network,
+        user=message.user,
+        writable=message.writable,
+        volumes=tuple(message.volumes),
+        capabilities=tuple(message.capabilities),
+        port=message.port,
+    )
+
+
+def service_to_proto(service: Service) -> types_pb2.Service:
+    """Encode a service."""
+    return types_pb2.Service(
+        name=service.name,
+        version=service.version,
+        url=service.url,
+        container=None if service.container is None else container_to_proto(service.container),
+        argv=service.argv,
+        env=service.env,
+        token_variable=service.token_variable,
+        health_path=service.health_path,
+        check_status=service.check_status,
+        start_s=service.start_s,
+    )
+
+
+def service_from_proto(message: types_pb2.Service) -> Service:
+    """Decode a service."""
+    return Service(
+        name=message.name,
+        version=message.version,
+        url=message.url,
+        container=container_from_proto(message.container) if message.HasField("container") else None,
+        argv=tuple(message.argv),
+        env=dict(message.env),
+        token_variable=message.token_variable,
+        health_path=message.health_path,
+        check_status=message.check_status,
+        start_s=message.start_s,
+    )
+
+
 def work_to_proto(work: Work) -> types_pb2.Work:
     """Encode what a worker executes."""
     message = types_pb2.Work(
@@ -39,6 +105,9 @@ def work_to_proto(work: Work) -> types_pb2.Work:
         files=[file_to_proto(f) for f in work.files],
         workspace=work.workspace,
         stdin_path=work.stdin_path,
+        container=None if work.container is None else container_to_proto(work.container),
+        service=None if work.service is None else service_to_proto(work.service),
+        result_stdout=work.result_stdout,
     )
     if work.python is not None:
         script = work.python
@@ -65,6 +134,9 @@ def work_from_proto(message: types_pb2.Work) -> Work:
         python=PythonScript(path=script.path, entrypoint=script.entrypoint or "main", interpreter=script.interpreter)
         if script is not None
         else None,
+        container=container_from_proto(message.container) if message.HasField("container") else None,
+        service=service_from_proto(message.service) if message.HasField("service") else None,
+        result_stdout=message.result_stdout,
     )
 
 

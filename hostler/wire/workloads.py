@@ -1,8 +1,15 @@
 """Workloads, to and from protobuf."""
 
 from hostler.v1 import types_pb2, workloads_pb2
-from hostler.wire.work import file_from_proto, file_to_proto
-from hostler.workloads import Applied, Origin, Runtime, Stdin, Workload
+from hostler.wire.work import (
+    container_from_proto,
+    container_to_proto,
+    file_from_proto,
+    file_to_proto,
+    service_from_proto,
+    service_to_proto,
+)
+from hostler.workloads import Applied, Origin, ResultFrom, Runtime, Stdin, Workload
 
 
 def workload_to_proto(workload: Workload) -> workloads_pb2.Workload:
@@ -31,6 +38,12 @@ def workload_to_proto(workload: Workload) -> workloads_pb2.Workload:
         secrets=workload.secrets,
         internal=not workload.external,
         families=workload.families,
+        result=workload.result.value,
+        container=None if workload.container is None else container_to_proto(workload.container),
+        service=None if workload.service is None else service_to_proto(workload.service),
+        allowed_networks=workload.allowed_networks,
+        proofs=workload.proofs,
+        resources=workload.resources,
         applied_at_us=workload.applied_at_us,
         origin=workload.origin.value,
     )
@@ -65,6 +78,12 @@ def workload_from_proto(message: workloads_pb2.Workload) -> Workload:
         secrets=dict(message.secrets),
         external=not message.internal,
         families=tuple(message.families),
+        result=ResultFrom(message.result),
+        container=container_from_proto(message.container) if message.HasField("container") else None,
+        service=service_from_proto(message.service) if message.HasField("service") else None,
+        allowed_networks=tuple(message.allowed_networks),
+        proofs=message.proofs,
+        resources=message.resources,
         applied_at_us=message.applied_at_us,
         origin=Origin(message.origin or Origin.APPLIED),
     )

@@ -27,6 +27,7 @@ MAY_SEE_PROTOBUF = (
     "hostler.client",
     "hostler.files_client",
     "hostler.workloads_client",
+    "hostler.records_client",
     "coordinator.rpc",
     "worker_agent.link",
     "worker_agent.log_push",
