@@ -21,6 +21,7 @@ from coordinator.rpc.files_service import FilesService
 from coordinator.rpc.jobs_service import DiskReserve, JobsService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.outputs_service import OutputsService
+from coordinator.rpc.records_service import RecordsService
 from coordinator.rpc.server import RpcServer, Services
 from coordinator.rpc.submissions import Submissions
 from coordinator.rpc.workers_service import WorkersService
@@ -174,6 +175,7 @@ class Coordinator:
             outputs=OutputsService(store, blobs, shows, jobs.live_outputs),
             files=FilesService(blobs),
             workloads=WorkloadsService(engine, store, blobs),
+            records=RecordsService(engine, store, clock),
             cluster=ClusterService(engine, store, clock, settings.data_dir, metrics, blobs),
             workers=workers,
         )

@@ -7,11 +7,18 @@ and only then do its effects leave the process. The same values load the live se
 from typing import NamedTuple
 
 from hostler.ids import AttemptKey
-from hostler.jobs import OutputFile
+from hostler.jobs import JobSpec, OutputFile, Record
 from hostler.lifecycle import Outcome
 from hostler.workloads import Workload
 
 LEDGER_UNKNOWN = -1  # the log's length cannot be known: what is held is all there will be, and the rest is lost
+
+
+class Chain(NamedTuple):
+    """What a job of several stages goes through."""
+
+    workloads: tuple[Workload, ...]  # one for each stage, of the versions it was accepted with
+    spec: JobSpec  # what is common to the stages; its own `stages` name the same versions
 
 
 class JobQueued(NamedTuple):
@@ -40,6 +47,8 @@ class JobQueued(NamedTuple):
     due_at_us: int = 0  # not before; 0: at once
     inputs: tuple[str, ...] = ()  # digests of stored bytes it needs
     secrets: tuple[tuple[str, str], ...] = ()  # environment variable, name of the secret
+    chain: Chain | None = None  # of a job of several stages
+    stage: int = 0
 
 
 class Assigned(NamedTuple):
@@ -109,6 +118,7 @@ class Ended(NamedTuple):
     outputs: tuple[OutputFile, ...] = ()  # what it left, stored
     family: str = ""
     queued_at_us: int = 0
+    kept: tuple[str, ...] = ()  # digests of what it left besides its outputs
 
 
 class Retried(NamedTuple):
@@ -125,6 +135,37 @@ class Retried(NamedTuple):
     output_bytes: int
     ledger: bytes
     due_at_us: int
+    at_us: int
+
+
+class StagePlan(NamedTuple):
+    """What a stage of a chain asks of a worker."""
+
+    runtime: str
+    workload: str
+    workload_version: int
+    labels: tuple[tuple[str, str], ...]
+    slots: int
+    work: bytes
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
+
+
+class StageEnded(NamedTuple):
+    """A stage of a chain succeeded: the next one waits."""
+
+    number: int
+    key: AttemptKey
+    end: bytes  # a serialized End
+    started_at_us: int
+    ended_at_us: int
+    ledger_bytes: int
+    output_bytes: int
+    ledger: bytes
+    kept: tuple[str, ...]  # digests of what it left and the chain keeps
+    following: StagePlan
     at_us: int
 
 
@@ -223,6 +264,13 @@ class WorkloadRemoved(NamedTuple):
     at_us: int
 
 
+class RecordPut(NamedTuple):
+    """Somebody noted what he runs elsewhere."""
+
+    owner: str
+    record: Record
+
+
 class FilesExpired(NamedTuple):
     """The outputs and inputs of a finished job are no longer kept."""
 
@@ -239,6 +287,7 @@ Change = (
     | Unkillable
     | Ended
     | Retried
+    | StageEnded
     | Due
     | LogStored
     | LogLost
@@ -249,4 +298,5 @@ Change = (
     | WorkloadApplied
     | WorkloadRemoved
     | FilesExpired
+    | RecordPut
 )

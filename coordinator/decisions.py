@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from coordinator.changes import (
     Assigned,
+    Chain,
     Change,
     Due,
     JobQueued,
@@ -79,6 +80,7 @@ class Submission(NamedTuple):
     retry_on: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()  # digests of stored bytes
     secrets: tuple[tuple[str, str], ...] = ()
+    chain: Chain | None = None
 
 
 # Requests
@@ -126,6 +128,7 @@ def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
         retry_on=item.retry_on,
         inputs=item.inputs,
         secrets=item.secrets,
+        chain=item.chain,
     )
 
 
@@ -324,8 +327,7 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
     if report.never_ran:
         return _on_never_ran(job, worker_id, report, now)
     if report.end is not None:
-        change = attempt_over(job, report, now)
-        return Decision([change], [Acknowledge(worker_id, report.key)])
+        return Decision([*attempt_over(job, report, now)], [Acknowledge(worker_id, report.key)])
     changes: list[Change] = []
     if report.started_at_us and not job.started_at_us:
         changes.append(Started(job.number, report.key, report.started_at_us, now.wall_us))

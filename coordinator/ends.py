@@ -4,13 +4,20 @@ Pure. The worker's word says how an attempt ended; where a worker cannot say it,
 concludes.
 """
 
-from coordinator.changes import LEDGER_UNKNOWN, Ended, Retried
+from dataclasses import replace
+
+from coordinator.changes import LEDGER_UNKNOWN, Chain, Ended, Retried, StageEnded, StagePlan
 from coordinator.events import Report
 from coordinator.instant import Instant
 from coordinator.live import Job
-from hostler.jobs import RETRY_CAUSES, End
+from hostler.errors import HostlerError
+from hostler.expansion import expand, runtime_needed
+from hostler.ids import AttemptKey
+from hostler.jobs import RETRY_CAUSES, End, File, JobSpec
 from hostler.lifecycle import Outcome
-from hostler.wire.ends import end_to_bytes
+from hostler.wire.ends import end_from_bytes, end_to_bytes
+from hostler.wire.work import work_to_bytes
+from hostler.workloads import Runtime, Workload
 
 RETRY_S_MAX = 60.0  # the longest pause before another attempt; they are 1, 2, 4 ... seconds
 
@@ -27,16 +34,85 @@ OUTCOME_OF_CAUSE = {
 }
 
 
-def outcome_of(cause: str, exit_code: int | None) -> Outcome:
-    """How an attempt ended, in one word, from its worker's evidence."""
+def outcome_of(cause: str, exit_code: int | None, *, raised: bool = False) -> Outcome:
+    """How an attempt ended, in one word, from its worker's evidence.
+
+    A program that exits with 0 has failed all the same when it left no result although it had to (`raised`).
+    """
     if cause == "exit":
-        return Outcome.SUCCEEDED if exit_code == 0 else Outcome.FAILED
+        return Outcome.SUCCEEDED if exit_code == 0 and not raised else Outcome.FAILED
     return OUTCOME_OF_CAUSE.get(cause, Outcome.LOST)
 
 
-def attempt_over(job: Job, report: Report, now: Instant) -> Ended | Retried:
-    """What follows from a worker's report of an end."""
-    return _retried(job, report, now) if _may_retry(job, report) else _final(job, report, now)
+def attempt_over(job: Job, report: Report, now: Instant) -> list[Ended | Retried | StageEnded]:
+    """What follows from a worker's report of an end, in order."""
+    if _may_retry(job, report):
+        return [_retried(job, report, now)]
+    end = report.end
+    assert end is not None
+    succeeded = outcome_of(end.cause, end.exit_code, raised=end.raised) is Outcome.SUCCEEDED
+    if job.chain is None or job.stage + 1 >= len(job.chain.workloads) or not succeeded or job.stop_grace_s is not None:
+        return [_final(job, report, now)]
+    planned = report.following if report.following is not None else next_stage(job.chain, job, report.end_bytes)
+    if not isinstance(planned, HostlerError):
+        return [_stage_ended(job, report, planned, now)]
+    # The result of this stage is nothing that the next one takes: that one fails, and never starts.
+    workload = job.chain.workloads[job.stage + 1]
+    refused = StagePlan(Runtime.COMMAND.value, workload.name, workload.version, (), workload.slots, b"")
+    evidence = f"stage {job.stage + 1} ({workload.name}) cannot take the result of stage {job.stage}: {planned.message}"
+    key = AttemptKey(job.id, job.stage + 1, 0)
+    end_of_next = End(ended_at_us=now.wall_us, cause="refused", evidence=evidence, error=planned.message)
+    ended = concluded(job, Outcome.REJECTED, "refused", evidence, now)
+    return [
+        _stage_ended(job, report, refused, now),
+        ended._replace(key=key, started_at_us=0, end=end_to_bytes(end_of_next), error=planned.message),
+    ]
+
+
+def next_stage(chain: Chain, job: Job, end_bytes: bytes) -> StagePlan | HostlerError:
+    """What the stage after the current one asks of a worker, whose parameters are the result of this one."""
+    end = end_from_bytes(end_bytes)
+    workload = chain.workloads[job.stage + 1]
+    stored = None
+    if end.result_digest:
+        stored = File(path="params.json", digest=end.result_digest, size_bytes=end.result_bytes)
+    spec = replace(chain.spec, stages=(), workload=workload.name, params=end.result.decode() or "null")
+    completed = expand(workload, spec, job.id, stored=stored)
+    return completed if isinstance(completed, HostlerError) else plan_of(workload, completed)
+
+
+def plan_of(workload: Workload, completed: JobSpec) -> StagePlan:
+    """What an expanded job asks of a worker."""
+    return StagePlan(
+        runtime=runtime_needed(completed.work).value,
+        workload=workload.name,
+        workload_version=workload.version,
+        labels=tuple(sorted(completed.labels.items())),
+        slots=completed.slots,
+        work=work_to_bytes(completed.work),
+        retries=completed.retries or 0,
+        retry_on=completed.retry_on,
+        inputs=tuple(sorted({file.digest for file in completed.work.files if file.digest})),
+        secrets=tuple(sorted(workload.secrets.items())),
+    )
+
+
+def _stage_ended(job: Job, report: Report, following: StagePlan, now: Instant) -> StageEnded:
+    end = report.end
+    assert end is not None
+    return StageEnded(
+        job.number,
+        report.key,
+        report.end_bytes,
+        end.started_at_us,
+        end.ended_at_us,
+        end.ledger_bytes,
+        end.output_bytes,
+        report.ledger,
+        (end.result_digest,) if end.result_digest else (),
+        following,
+        now.wall_us,
+    )
 
 
 def _may_retry(job: Job, report: Report) -> bool:
@@ -72,10 +148,13 @@ def _retried(job: Job, report: Report, now: Instant) -> Retried:
 def _final(job: Job, report: Report, now: Instant) -> Ended:
     end = report.end
     assert end is not None
+    outcome = outcome_of(end.cause, end.exit_code, raised=end.raised)
+    if outcome is Outcome.SUCCEEDED and job.chain is not None and job.stage + 1 < len(job.chain.workloads):
+        outcome = Outcome.STOPPED  # this stage was faster than the stop, and the others never start
     return Ended(
         job.number,
         report.key,
-        outcome_of(end.cause, end.exit_code),
+        outcome,
         report.end_bytes,
         end.exit_code,
         end.signal,
@@ -90,6 +169,7 @@ def _final(job: Job, report: Report, now: Instant) -> Ended:
         report.outputs,
         job.family,
         job.queued_at_us,
+        (end.result_digest,) if end.result_digest else (),
     )
 
 

@@ -5,6 +5,8 @@ Pure. `coordinator.rpc` makes them out of protobuf.
 
 from typing import NamedTuple
 
+from coordinator.changes import StagePlan
+from hostler.errors import HostlerError
 from hostler.ids import AttemptKey
 from hostler.jobs import OutputFile
 
@@ -40,6 +42,7 @@ class EndFacts(NamedTuple):
     ledger_bytes: int
     output_bytes: int
     raised: bool = False  # a script ended by an exception of its own: trying again would not help
+    result_digest: str = ""  # of a result that was stored
 
 
 class Report(NamedTuple):
@@ -54,3 +57,4 @@ class Report(NamedTuple):
     refusal: str
     survivors: tuple[tuple[int, str], ...]  # pid and name of what cannot be ended
     outputs: tuple[OutputFile, ...] = ()  # with the end: what it left, stored
+    following: StagePlan | HostlerError | None = None  # of a chain: what the next stage will be, worked out before

@@ -6,6 +6,7 @@ this ever leaves ``coordinator``.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import NamedTuple
@@ -20,8 +21,10 @@ from coordinator.changes import (
     LogLost,
     LogStored,
     LogTrails,
+    RecordPut,
     Retried,
     Returned,
+    StageEnded,
     Started,
     StopRequested,
     Unkillable,
@@ -72,6 +75,7 @@ class Job:
     __slots__ = (
         "assigned_at_us",
         "attempt",
+        "chain",
         "digest",
         "due_at_us",
         "family",
@@ -110,13 +114,14 @@ class Job:
         self.priority = queued.priority
         self.work: bytes | None = queued.work if len(queued.work) <= WORK_KEPT_BYTES_MAX else None
         self.state = State.QUEUED
-        self.stage = 0
+        self.stage = queued.stage
         self.attempt = queued.attempt
         self.retries = queued.retries
         self.retry_on = queued.retry_on
         self.retried = queued.retried
         self.due_at_us = queued.due_at_us
         self.secrets = queued.secrets
+        self.chain = queued.chain
         self.worker = ""
         self.sequence = 0
         self.stop_grace_s: float | None = None
@@ -231,6 +236,7 @@ class Live:
         self.workload_versions: dict[str, int] = {}  # the highest there ever was
         self.next_number = 1
         self.queued = 0
+        self.open_by_family: Counter[str] = Counter()
         self._appliers: dict[type, Callable[..., None]] = {
             JobQueued: self._job_queued,
             Assigned: self._assigned,
@@ -240,6 +246,7 @@ class Live:
             Unkillable: self._unkillable,
             Ended: self._ended,
             Retried: self._retried,
+            StageEnded: self._stage_ended,
             Due: self._due,
             LogStored: self._log_stored,
             LogLost: self._log_lost,
@@ -250,6 +257,7 @@ class Live:
             WorkloadApplied: self._workload_applied,
             WorkloadRemoved: self._workload_removed,
             FilesExpired: lambda change: None,
+            RecordPut: lambda change: None,
         }
 
     def apply(self, change: Change) -> None:
@@ -301,6 +309,7 @@ class Live:
         self.numbers[change.id] = change.number
         if change.key:
             self.keys[change.owner, change.key] = change.number
+        self.open_by_family[change.family] += 1
         self.next_number = max(self.next_number, change.number + 1)
         self._enter_queue(job)
 
@@ -316,7 +325,9 @@ class Live:
         job.placement = self.classes.setdefault(job.placement.key, job.placement)
         job.placement.push(job)
 
-    def _step(self, change: Assigned | Returned | Started | StopRequested | Ended | Retried, event: Event) -> Job:
+    def _step(
+        self, change: Assigned | Returned | Started | StopRequested | Ended | Retried | StageEnded, event: Event
+    ) -> Job:
         job = self.jobs[change.number]
         job.state = advance(job.state, event)
         job.version += 1
@@ -375,19 +386,38 @@ class Live:
         job = self._step(change, Event.ENDED)
         self._attempt_over(job, change, past=False)
         del self.jobs[job.number], self.numbers[job.id]
+        self.open_by_family[job.family] -= 1
         if job.key:
             self.keys.pop((job.owner, job.key), None)
 
     def _retried(self, change: Retried) -> None:
         job = self._step(change, Event.RETRIED)
         self._attempt_over(job, change, past=True)
-        job.worker, job.sequence, job.assigned_at_us, job.started_at_us = "", 0, 0, 0
-        job.log_position, job.survivors = 0, ()
+        self._wait_again(job, stage=job.stage, attempt=job.attempt)
         job.retried += 1
         job.due_at_us = change.due_at_us
         self._enter_queue(job)
 
-    def _attempt_over(self, job: Job, change: Ended | Retried, *, past: bool) -> None:
+    def _stage_ended(self, change: StageEnded) -> None:
+        job = self._step(change, Event.STAGE_ENDED)
+        self._attempt_over(job, change, past=True)
+        following = change.following
+        self._wait_again(job, stage=job.stage + 1, attempt=0)
+        job.retries, job.retry_on, job.secrets = following.retries, following.retry_on, following.secrets
+        job.retried = 0
+        job.work = following.work if len(following.work) <= WORK_KEPT_BYTES_MAX else None
+        before = job.placement.key
+        key = ClassKey(before.pin, following.labels, following.slots, following.runtime, following.workload)
+        job.placement = self.classes.get(key) or PlacementClass(key)
+        self._enter_queue(job)
+
+    def _wait_again(self, job: Job, *, stage: int, attempt: int) -> None:
+        """Forget the attempt that is over."""
+        job.stage, job.attempt = stage, attempt
+        job.worker, job.sequence, job.assigned_at_us, job.started_at_us = "", 0, 0, 0
+        job.log_position, job.survivors, job.due_at_us = 0, (), 0
+
+    def _attempt_over(self, job: Job, change: Ended | Retried | StageEnded, *, past: bool) -> None:
         worker = self._release(job)
         if worker is not None and 0 < change.started_at_us <= change.ended_at_us:
             worker.remember_run_time(job.placement.key, (change.ended_at_us - change.started_at_us) / 1e6)

@@ -9,12 +9,22 @@ import json
 import re
 from dataclasses import replace
 from keyword import iskeyword
-from typing import Any
+from typing import Any, NamedTuple
 
 from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
-from hostler.jobs import DIGEST, INLINE_BYTES_MAX, File, JobSpec, PythonScript, Work, check_spec, is_workspace_path
+from hostler.jobs import (
+    DIGEST,
+    INLINE_BYTES_MAX,
+    File,
+    JobSpec,
+    PythonScript,
+    Service,
+    Work,
+    check_spec,
+    is_workspace_path,
+)
 from hostler.params import check_schema, check_value, read_params
-from hostler.workloads import NAME, Runtime, Stdin, Workload
+from hostler.workloads import NAME, ResultFrom, Runtime, Stdin, Workload
 
 PARAMS_PATH = "params.json"
 STDIN_PATH = "stdin.json"
@@ -33,20 +43,27 @@ FAMILIES = ("native", "altron", "pixyz", "infernet", "scheduler")
 DEFAULT = Work()
 
 
-def expand(workload: Workload, spec: JobSpec, job_id: str) -> JobSpec | HostlerError:
+def expand(workload: Workload, spec: JobSpec, job_id: str, *, stored: File | None = None) -> JobSpec | HostlerError:
     """Make the job that a worker executes of one that names *workload*, or say what is wrong with it.
 
     Args:
         workload: the version that runs.
         spec: the job as it came; its `work` holds only what differs from the workload.
         job_id: goes into ``stdin.json`` when the workload's standard input is ``job``, and nowhere else.
+        stored: the parameters, when they are too large for `params`; a job can also give them as a stored file
+            ``params.json``. They are not looked at: neither checked against the schema nor put into variables.
     """
     try:
         _check_differences(workload, spec)
-        text = spec.params or "{}"
-        params = read_params(text)
-        check_value(workload.params_schema, params)
-        work = _work(workload, spec, text, params, job_id)
+        given = stored or _stored_params(spec.work)
+        if given is None:
+            params = _read(workload, spec, job_id)
+        else:
+            params = _take_stored(workload, given)
+            spec = replace(
+                spec, work=replace(spec.work, files=tuple(f for f in spec.work.files if f.path != PARAMS_PATH))
+            )
+        work = _work(workload, spec, params)
         made = replace(
             spec,
             work=work,
@@ -82,6 +99,15 @@ def complete(spec: JobSpec, job_id: str) -> JobSpec | HostlerError:
         return check_spec(made) or made
     except HostlerError as error:
         return error
+
+
+def runtime_needed(work: Work) -> Runtime:
+    """What a worker must know to run it. A service that somebody else runs needs no more than a command."""
+    if work.python is not None:
+        return Runtime.PYTHON
+    if work.container is not None or (work.service is not None and not work.service.url):
+        return Runtime.CONTAINER
+    return Runtime.COMMAND
 
 
 def check_workload(workload: Workload) -> HostlerError | None:
@@ -122,7 +148,40 @@ def _check_differences(workload: Workload, spec: JobSpec) -> None:
             raise InvalidRequest(f"{name[:100]} is a secret of the workload {workload.name}", field="env")
 
 
-def _work(workload: Workload, spec: JobSpec, text: str, params: Any, job_id: str) -> Work:
+class _Params(NamedTuple):
+    """The parameters of a job as what is made of them."""
+
+    file: File  # params.json
+    stdin: File | None  # stdin.json, when the program reads one
+    variables: dict[str, str]
+
+
+def _read(workload: Workload, spec: JobSpec, job_id: str) -> _Params:
+    text = spec.params or "{}"
+    params = read_params(text)
+    check_value(workload.params_schema, params)
+    stdin = None
+    if workload.stdin is not Stdin.NOTHING and not spec.work.stdin_path:
+        stdin = File(path=STDIN_PATH, content=_stdin(workload, text, params, job_id))
+    return _Params(File(path=PARAMS_PATH, content=text.encode()), stdin, _param_variables(params))
+
+
+def _stored_params(work: Work) -> File | None:
+    return next((file for file in work.files if file.path == PARAMS_PATH and file.digest), None)
+
+
+def _take_stored(workload: Workload, stored: File) -> _Params:
+    if workload.stdin is Stdin.JOB:
+        raise TooLarge(
+            f"params have {stored.size_bytes} bytes and the workload {workload.name} wants the job's id among them;"
+            f" at most {INLINE_BYTES_MAX}",
+            field="params",
+        )
+    stdin = replace(stored, path=STDIN_PATH) if workload.stdin is Stdin.PARAMS else None
+    return _Params(replace(stored, path=PARAMS_PATH), stdin, {})
+
+
+def _work(workload: Workload, spec: JobSpec, params: _Params) -> Work:
     own = spec.work
     files: list[File] = []
     python: PythonScript | None = None
@@ -132,11 +191,11 @@ def _work(workload: Workload, spec: JobSpec, text: str, params: Any, job_id: str
         script = replace(workload.script, path=f"{SCRIPT_FOLDER}/{workload.script.path}")
         files.append(script)
         python = PythonScript(path=script.path, entrypoint=workload.entrypoint, interpreter=workload.interpreter)
-    reads = workload.stdin if not own.stdin_path else Stdin.NOTHING
-    if python is not None or reads is not Stdin.NOTHING or spec.params:
-        files.append(File(path=PARAMS_PATH, content=text.encode()))
-    if reads is not Stdin.NOTHING:
-        files.append(File(path=STDIN_PATH, content=_stdin(workload, text, params, job_id)))
+    is_service = workload.runtime is Runtime.SERVICE
+    if python is not None or is_service or params.stdin is not None or spec.params or params.file.digest:
+        files.append(params.file)
+    if params.stdin is not None:
+        files.append(params.stdin)
     if sum(len(file.content) for file in files) > INLINE_BYTES_MAX:
         raise TooLarge(
             f"params are too large for the workload {workload.name}, whose program gets them as a file and as its"
@@ -147,16 +206,31 @@ def _work(workload: Workload, spec: JobSpec, text: str, params: Any, job_id: str
     _check_paths(files, given=own.files)
     return replace(
         own,
-        argv=workload.argv,
+        argv=() if is_service else workload.argv,
         python=python,
-        env=workload.env | own.env | _param_variables(params),
+        container=workload.container if workload.runtime is Runtime.CONTAINER else None,
+        service=_service(workload) if is_service else None,
+        result_stdout=workload.result is ResultFrom.STDOUT,
+        env=({} if is_service else workload.env) | own.env | params.variables,
         cwd=own.cwd or workload.cwd,
         timeout_s=own.timeout_s if own.timeout_s != DEFAULT.timeout_s else workload.timeout_s,
         grace_s=own.grace_s if own.grace_s != DEFAULT.grace_s else workload.grace_s,
         output_bytes_max=own.output_bytes_max or workload.output_bytes_max,
         files=tuple(files),
         workspace=True,
-        stdin_path=own.stdin_path or (STDIN_PATH if reads is not Stdin.NOTHING else ""),
+        stdin_path=own.stdin_path or (STDIN_PATH if params.stdin is not None else ""),
+    )
+
+
+def _service(workload: Workload) -> Service:
+    """The service a workload calls: what the workload says of its container's program is the service's."""
+    return replace(
+        workload.service or Service(),
+        name=workload.name,
+        version=workload.version,
+        container=workload.container,
+        argv=workload.argv,
+        env=workload.env,
     )
 
 

@@ -12,6 +12,7 @@ stage's state; a job of several is in the state of its current stage.
   may still arrive while stopping, and why nothing but the proof leads to ``finished``.
 - An attempt that failed may be followed by another while the job has retries left (`Event.RETRIED`);
   a stage that is being stopped gets none.
+- A stage of a chain that succeeded makes room for the next one, which waits (`Event.STAGE_ENDED`).
 - ``lost`` differs from ``failed``: failed is what the program did, lost is what we do not know.
 - An event that the table does not have for a state is illegal: nothing changes.
 
@@ -64,6 +65,7 @@ class Event(IntEnum):
     STOP_REQUESTED = 4
     ENDED = 5  # nothing is left, or nothing more can be known
     RETRIED = 6  # nothing is left of this attempt, and another is to follow
+    STAGE_ENDED = 7  # the stage succeeded, and the next one is to follow
 
 
 OPEN = frozenset({State.QUEUED, State.ASSIGNED, State.RUNNING, State.STOPPING})
@@ -75,10 +77,12 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.QUEUED, Event.ENDED): State.FINISHED,
         (State.ASSIGNED, Event.RETURNED): State.QUEUED,
         (State.ASSIGNED, Event.RETRIED): State.QUEUED,
+        (State.ASSIGNED, Event.STAGE_ENDED): State.QUEUED,
         (State.ASSIGNED, Event.STARTED): State.RUNNING,
         (State.ASSIGNED, Event.STOP_REQUESTED): State.STOPPING,
         (State.ASSIGNED, Event.ENDED): State.FINISHED,
         (State.RUNNING, Event.RETRIED): State.QUEUED,
+        (State.RUNNING, Event.STAGE_ENDED): State.QUEUED,
         (State.RUNNING, Event.STOP_REQUESTED): State.STOPPING,
         (State.RUNNING, Event.ENDED): State.FINISHED,
         (State.STOPPING, Event.STARTED): State.STOPPING,

@@ -47,6 +47,7 @@ class ClusterService:
             workers=sum(w.connected for w in live.workers.values()),
             started_at_us=self._started_at_us,
             data_dir=str(self._data_dir),
+            open_by_family={family: count for family, count in live.open_by_family.items() if count},
         )
 
     async def metrics(self, data: bytes, caller: Caller) -> jobs_pb2.MetricsResponse:

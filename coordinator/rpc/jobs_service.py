@@ -185,6 +185,16 @@ class JobsService:
             raise InvalidRequest("after is not the `next` of an earlier page", field="after")
         if any(state not in State._value2member_map_ for state in request.states):
             raise InvalidRequest("states names a state that does not exist", field="states")
+        if request.brief:
+            found, following = await self._store.find_brief(wire.query_from_proto(request))
+            brief = jobs_pb2.ListResponse(next=following)
+            for job_id, state, outcome in found:
+                brief.jobs.add(
+                    id=job_id,
+                    state=types_pb2.State.ValueType(state),
+                    outcome=types_pb2.Outcome.ValueType(outcome),
+                )
+            return brief
         page = await self._store.find_jobs(wire.query_from_proto(request))
         return jobs_pb2.ListResponse(
             jobs=[wire.job_to_proto(self._with_live_facts(job)) for job in page.jobs], next=page.next
@@ -282,4 +292,11 @@ class _KnownJob(HostlerError):
 
 def _is_described(message: types_pb2.JobSpec) -> bool:
     """Whether more is to be made of an item than it says: a workload, parameters, files."""
-    return bool(message.workload or message.params or message.retries or message.work.files or message.work.workspace)
+    return bool(
+        message.workload
+        or message.stages
+        or message.params
+        or message.retries
+        or message.work.files
+        or message.work.workspace
+    )

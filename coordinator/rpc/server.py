@@ -17,13 +17,14 @@ from coordinator.rpc.guarded import GuardedServer
 from coordinator.rpc.jobs_service import JobsService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.outputs_service import OutputsService
+from coordinator.rpc.records_service import RecordsService
 from coordinator.rpc.workers_service import WorkersService
 from coordinator.rpc.workloads_service import WorkloadsService
 from hostler.client import MESSAGE_BYTES_MAX
 from hostler.errors import InvalidRequest
 
 STOP_GRACE_S = 2.0
-SERVICES = ("Jobs", "Cluster", "Files", "Workloads", "Workers")
+SERVICES = ("Jobs", "Records", "Cluster", "Files", "Workloads", "Workers")
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -48,6 +49,7 @@ class Services:
     outputs: OutputsService
     files: FilesService
     workloads: WorkloadsService
+    records: RecordsService
     cluster: ClusterService
     workers: WorkersService
 
@@ -100,6 +102,10 @@ class RpcServer:
                 "Get": unary(gate, s.workloads.get),
                 "List": unary(gate, s.workloads.list),
                 "Remove": unary(gate, s.workloads.remove),
+            },
+            "hostler.v1.Records": {
+                "Put": unary(gate, s.records.put),
+                "Find": unary(gate, s.records.find),
             },
             "hostler.v1.Workers": {
                 "Connect": duplex(gate, s.workers.connect),

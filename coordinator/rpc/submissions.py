@@ -7,21 +7,23 @@ stay. What cannot be is the item's own error and no other's.
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from typing import cast
 
 from coordinator.blobs import BlobStore
+from coordinator.changes import Chain
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.rpc.context import Caller
 from coordinator.secrets_file import Secrets
 from coordinator.storage.protocol import Store
-from hostler.errors import FileNotFound, HostlerError, InvalidRequest, WorkloadNotFound
-from hostler.expansion import complete, expand
-from hostler.jobs import JobSpec, check_spec
+from hostler.errors import FileNotFound, HostlerError, InvalidRequest, TooLarge, WorkloadNotFound
+from hostler.expansion import complete, expand, runtime_needed
+from hostler.jobs import STAGES_MAX, JobSpec, Stage, check_spec
 from hostler.v1 import types_pb2
 from hostler.wire.jobs import spec_from_proto
 from hostler.wire.work import work_to_proto
-from hostler.workloads import Runtime, Workload
+from hostler.workloads import Workload
 
 
 def submission(message: types_pb2.JobSpec, job_id: str, caller: Caller) -> Submission:
@@ -81,7 +83,34 @@ class Submissions:
             return plain._replace(error=error)
 
     async def _complete(self, plain: Submission, spec: JobSpec) -> Submission:
-        workload = await self._workload(spec) if spec.workload else None
+        if spec.stages:
+            return await self._complete_chain(plain, spec)
+        workload = await self._workload(spec.workload, spec.workload_version) if spec.workload else None
+        if workload is not None and not workload.external:
+            raise InvalidRequest(f"workload {spec.workload} only runs as a later stage of a chain", field="workload")
+        return await self._expanded(plain, spec, workload)
+
+    async def _complete_chain(self, plain: Submission, spec: JobSpec) -> Submission:
+        """Pin the version of every stage, and make the first one of them."""
+        if spec.workload or spec.work.argv or spec.work.python or spec.work.stdin:
+            raise InvalidRequest("a job with stages has no program, workload or fed stdin of its own", field="stages")
+        if len(spec.stages) > STAGES_MAX:
+            raise TooLarge(f"{len(spec.stages)} stages; at most {STAGES_MAX}", field="stages")
+        workloads = [await self._workload(stage.workload, stage.workload_version) for stage in spec.stages]
+        first = workloads[0]
+        if not first.external:
+            raise InvalidRequest(f"workload {first.name} cannot be the first of a chain", field="stages")
+        for workload in workloads[1:]:
+            if workload.secrets:
+                self._secrets.values(tuple(sorted(workload.secrets.items())))
+        made = await self._expanded(plain, replace(spec, stages=(), workload=first.name), first)
+        if made.error is not None or len(workloads) == 1:
+            return made
+        stages = tuple(Stage(workload=w.name, workload_version=w.version) for w in workloads)
+        common = replace(spec, stages=stages, params="", work=replace(spec.work, files=(), stdin_path=""))
+        return made._replace(chain=Chain(tuple(workloads), common))
+
+    async def _expanded(self, plain: Submission, spec: JobSpec, workload: Workload | None) -> Submission:
         if workload is None:
             completed = complete(spec, plain.id)
         elif workload.params_schema:
@@ -102,12 +131,11 @@ class Submissions:
         secrets = tuple(sorted(workload.secrets.items())) if workload is not None else ()
         if secrets:
             self._secrets.values(secrets)
-        python = completed.work.python is not None
         return plain._replace(
             labels=tuple(sorted(completed.labels.items())),
             slots=completed.slots,
             work=work_to_proto(completed.work).SerializeToString(deterministic=True),
-            runtime=Runtime.PYTHON.value if python else Runtime.COMMAND.value,
+            runtime=runtime_needed(completed.work).value,
             workload=spec.workload,
             workload_version=workload.version if workload is not None else 0,
             retries=completed.retries or 0,
@@ -116,21 +144,13 @@ class Submissions:
             secrets=secrets,
         )
 
-    async def _workload(self, spec: JobSpec) -> Workload:
-        newest = self._engine.live.workloads.get(spec.workload)
+    async def _workload(self, name: str, version: int) -> Workload:
+        newest = self._engine.live.workloads.get(name)
         if newest is None:
-            raise WorkloadNotFound(
-                f"there is no workload {spec.workload[:100]!r}; see those there are with: hostler workloads list",
-                field="workload",
-            )
-        if spec.workload_version in (0, newest.version):
-            found: Workload | None = newest
-        else:
-            found = await self._store.get_workload(spec.workload, spec.workload_version)
+            raise WorkloadNotFound(f"there is no workload {name[:100]!r}", field="workload")
+        if version in (0, newest.version):
+            return newest
+        found = await self._store.get_workload(name, version)
         if found is None:
-            raise WorkloadNotFound(
-                f"workload {spec.workload} has no version {spec.workload_version}", field="workload_version"
-            )
-        if not found.external:
-            raise InvalidRequest(f"workload {spec.workload} only runs as a later stage of a chain", field="workload")
+            raise WorkloadNotFound(f"workload {name} has no version {version}", field="workload_version")
         return found

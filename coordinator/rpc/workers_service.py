@@ -10,6 +10,7 @@ from coordinator import decisions
 from coordinator.changes import LogStored, WorkerDraining
 from coordinator.decisions import Decision
 from coordinator.effects import AttachSession, LogKept, SendStart
+from coordinator.ends import next_stage
 from coordinator.engine import Engine, Item
 from coordinator.events import EndFacts, Hello, Report
 from coordinator.feeds import Feeds
@@ -108,6 +109,7 @@ class WorkersService:
                     if report.end is not None or report.never_ran:
                         session.samples.pop(report.key, None)
                         session.notes.pop(report.key, None)
+                reports = [await self._with_next_stage(report) for report in reports]
                 await self._engine.post_patiently(_reports_item(session.worker, reports))
             for sample in message.samples:
                 session.samples[key_from_proto(sample.key)] = usage_from_proto(sample.usage)
@@ -121,6 +123,15 @@ class WorkersService:
             if not message.reports:
                 session.wake.set()  # an answer for the lease
         return False
+
+    async def _with_next_stage(self, report: Report) -> Report:
+        """Of a chain: what the next stage will be, worked out here because a schema may take its time."""
+        if report.end is None:
+            return report
+        job = self._engine.live.current(report.key)
+        if job is None or job.chain is None or job.stage + 1 >= len(job.chain.workloads):
+            return report
+        return report._replace(following=await asyncio.to_thread(next_stage, job.chain, job, report.end_bytes))
 
     async def _note_draining(self, session: Session, draining: bool) -> None:
         worker = self._engine.live.workers.get(session.worker)
@@ -390,6 +401,7 @@ def _report(message: workers_pb2.Report) -> Report:
             _number(end.ledger_bytes, "ledger_bytes"),
             _number(end.out_bytes + end.err_bytes, "out_bytes"),
             end.HasField("failure"),
+            _digest(end.result_digest),
         )
     ledger = message.ledger
     if len(ledger) > INLINE_LEDGER_BYTES_MAX or (facts and len(ledger) not in (0, facts.ledger_bytes)):
@@ -405,6 +417,12 @@ def _report(message: workers_pb2.Report) -> Report:
         survivors=tuple((p.pid, p.name) for p in message.survivors),
         outputs=tuple(_output(each) for each in message.outputs[:OUTPUTS_MAX]) if message.outputs else (),
     )
+
+
+def _digest(text: str) -> str:
+    if text and DIGEST.fullmatch(text) is None:
+        raise InvalidRequest("a stored result is named by its SHA-256 in hex", field="result_digest")
+    return text
 
 
 def _output(message: types_pb2.OutputFile) -> OutputFile:

@@ -5,6 +5,7 @@ import sqlite3
 
 from coordinator.changes import (
     Assigned,
+    Chain,
     Change,
     JobQueued,
     LogStored,
@@ -19,7 +20,9 @@ from coordinator.storage import rows
 from coordinator.storage.protocol import Loaded
 from hostler.ids import AttemptKey, JobId
 from hostler.lifecycle import State
+from hostler.wire.jobs import spec_from_bytes
 from hostler.wire.workloads import workload_from_bytes
+from hostler.workloads import Workload
 
 LOAD_WORKERS = "SELECT * FROM worker"
 LOAD_JOBS = "SELECT * FROM job WHERE state < 5 ORDER BY number"
@@ -32,6 +35,7 @@ LOAD_LOGS = (
     " FROM past_attempt JOIN job ON job.number = past_attempt.job WHERE past_attempt.log_status = 1 ORDER BY 1"
 )
 LOAD_WORKLOADS = "SELECT name, MAX(version) AS version, definition, removed FROM workload GROUP BY name ORDER BY name"
+LOAD_DEFINITION = "SELECT definition FROM workload WHERE name = ? AND version = ?"
 NEXT_NUMBER = "SELECT COALESCE(MAX(number), 0) + 1 FROM job"
 
 
@@ -44,8 +48,10 @@ def load(reader: sqlite3.Connection) -> Loaded:
         else:
             changes.append(WorkloadApplied(workload_from_bytes(row["definition"])))
     changes.extend(_worker_seen(row) for row in reader.execute(LOAD_WORKERS))
-    for row in reader.execute(LOAD_JOBS):
-        changes.extend(_job_changes(row))
+    definitions: dict[tuple[str, int], Workload] = {}  # each is one object, however many chains name it
+    for row in reader.execute(LOAD_JOBS).fetchall():
+        chain = _chain(reader, row["chain"], definitions) if row["chain"] is not None else None
+        changes.extend(_job_changes(row, chain))
     for number, job, stage, attempt, worker, position, ledger_bytes, past in reader.execute(LOAD_LOGS):
         key = AttemptKey(JobId(job), stage, attempt)
         changes.append(LogTrails(number, key, worker, position, ledger_bytes, bool(past)))
@@ -71,7 +77,18 @@ def _worker_seen(row: sqlite3.Row) -> WorkerSeen:
     )
 
 
-def _job_changes(row: sqlite3.Row) -> list[Change]:
+def _chain(reader: sqlite3.Connection, content: bytes, definitions: dict[tuple[str, int], Workload]) -> Chain:
+    spec = spec_from_bytes(content)
+    workloads = []
+    for stage in spec.stages:
+        named = (stage.workload, stage.workload_version)
+        if named not in definitions:
+            definitions[named] = workload_from_bytes(reader.execute(LOAD_DEFINITION, named).fetchone()[0])
+        workloads.append(definitions[named])
+    return Chain(tuple(workloads), spec)
+
+
+def _job_changes(row: sqlite3.Row, chain: Chain | None) -> list[Change]:
     """The shortest history that leads to this row."""
     number, state = row["number"], State(row["state"])
     key = AttemptKey(JobId(row["id"]), row["stage"], row["attempt"])
@@ -100,6 +117,8 @@ def _job_changes(row: sqlite3.Row) -> list[Change]:
             row["due_at"] if state is State.QUEUED else 0,
             (),  # what it needs is referred to already
             rows.labels_of(row["secrets"]),
+            chain,
+            row["stage"],
         )
     ]
     if state is State.QUEUED:

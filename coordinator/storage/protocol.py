@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from coordinator.changes import Change, Extent
 from hostler.ids import AttemptKey
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery, OutputFile, Progress
+from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, OutputFile, Progress, Record
 from hostler.workloads import Workload
 
 
@@ -87,6 +87,14 @@ class Store(Protocol):
 
     async def find_jobs(self, query: JobQuery) -> JobPage:
         """Return a page of committed jobs, oldest first."""
+        ...
+
+    async def find_brief(self, query: JobQuery) -> tuple[list[BriefJob], str]:
+        """Return a page of committed jobs in few bytes, and `next` of it."""
+        ...
+
+    async def find_records(self, owner: str, ids: Collection[str]) -> list[Record]:
+        """Return an owner's records of these ids, or (none given) the oldest 10,000."""
         ...
 
     async def find_by_keys(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:

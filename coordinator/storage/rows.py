@@ -17,8 +17,11 @@ from coordinator.changes import (
     JobQueued,
     LogLost,
     LogStored,
+    RecordPut,
     Retried,
     Returned,
+    StageEnded,
+    StagePlan,
     Started,
     StopRequested,
     Unkillable,
@@ -29,6 +32,7 @@ from coordinator.changes import (
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import ON_A_WORKER, Outcome, State
 from hostler.wire.ends import end_from_bytes
+from hostler.wire.jobs import spec_from_bytes, spec_to_bytes
 from hostler.wire.work import work_from_bytes
 from hostler.wire.workloads import workload_to_bytes
 
@@ -39,8 +43,8 @@ INSERT_JOB = (
 )
 # What only jobs with a workload, retries or files have.
 DESCRIBE_JOB = (
-    "UPDATE job SET runtime = ?, workload = ?, workload_version = ?, retries = ?, retry_on = ?, secrets = ?, files = ?"
-    " WHERE number = ?"
+    "UPDATE job SET runtime = ?, workload = ?, workload_version = ?, retries = ?, retry_on = ?, secrets = ?,"
+    " files = MAX(files, ?) WHERE number = ?"
 )
 KEEP_INPUT = "INSERT OR IGNORE INTO input (job, digest) VALUES (?,?)"
 ASSIGN = (
@@ -70,6 +74,13 @@ RETRY = (
     "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '',"
     " log_position = 0, log_output = 0, retried = retried + 1, due_at = ?, version = version + 1 WHERE number = ?"
 )
+NEXT_STAGE = (
+    "UPDATE job SET state = 1, stage = stage + 1, attempt = 0, worker = '', sequence = 0, assigned_at = 0,"
+    " started_at = 0, survivors = '', log_position = 0, log_output = 0, retried = 0, due_at = 0, labels = ?, slots = ?,"
+    " work = ?, version = version + 1 WHERE number = ?"
+)
+KEEP_CHAIN = "UPDATE job SET chain = ? WHERE number = ?"
+KEEP_RECORD = "INSERT OR REPLACE INTO record (owner, id, status, containers, at) VALUES (?,?,?,?,?)"
 KEEP_OUTPUT = "INSERT OR REPLACE INTO output (job, path, digest, size, modified_at) VALUES (?,?,?,?,?)"
 NOTE_OUTPUTS = "UPDATE job SET files = 1 WHERE number = ?"
 FORGET_INPUTS = "DELETE FROM input WHERE job = ?"
@@ -178,12 +189,18 @@ def _queued(out: _Statements, c: JobQueued) -> None:
     out.inserted[c.number] = row
     out.add(INSERT_JOB, row)
     if c.runtime != "command" or c.workload or c.retries or c.inputs:
-        secrets = json.dumps(c.secrets) if c.secrets else ""
-        described = (c.runtime, c.workload, c.workload_version, c.retries, ",".join(c.retry_on), secrets)
-        out.add(DESCRIBE_JOB, (*described, bool(c.inputs), c.number))
-    for digest in c.inputs:
-        out.add(KEEP_INPUT, (c.number, digest))
+        _describe(out, c.number, c)
+    if c.chain is not None:
+        out.add(KEEP_CHAIN, (spec_to_bytes(c.chain.spec), c.number))
     out.record(c.number, "queued", c.at_us, 0, 0, "", "")
+
+
+def _describe(out: _Statements, number: int, c: JobQueued | StagePlan) -> None:
+    secrets = json.dumps(c.secrets) if c.secrets else ""
+    described = (c.runtime, c.workload, c.workload_version, c.retries, ",".join(c.retry_on), secrets)
+    out.add(DESCRIBE_JOB, (*described, bool(c.inputs), number))
+    for digest in c.inputs:
+        out.add(KEEP_INPUT, (number, digest))
 
 
 def _assigned(out: _Statements, c: Assigned) -> None:
@@ -249,7 +266,9 @@ def _ended(out: _Statements, c: Ended) -> None:
         out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
     for file in c.outputs:
         out.add(KEEP_OUTPUT, (c.number, file.path, file.digest, file.size_bytes, file.modified_at_us))
-    if c.outputs:
+    for digest in c.kept:
+        out.add(KEEP_INPUT, (c.number, digest))
+    if c.outputs or c.kept:
         out.add(NOTE_OUTPUTS, (c.number,))
     out.record(c.number, "ended", c.at_us, c.key.stage, c.key.attempt, "", c.cause)
 
@@ -261,6 +280,27 @@ def _retried(out: _Statements, c: Retried) -> None:
     if c.ledger:
         out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
     out.record(c.number, "retried", c.at_us, c.key.stage, c.key.attempt, "", c.cause)
+
+
+def _stage_ended(out: _Statements, c: StageEnded) -> None:
+    held, following = len(c.ledger), c.following
+    succeeded = Outcome.SUCCEEDED
+    out.add(PUT_ASIDE, (succeeded, c.end, c.ledger_bytes, held, c.output_bytes if held else 0, c.number))
+    labels = json.dumps(following.labels) if following.labels else ""
+    out.add(NEXT_STAGE, (labels, following.slots, following.work, c.number))
+    _describe(out, c.number, following)
+    for digest in c.kept:
+        out.add(KEEP_INPUT, (c.number, digest))
+    if c.kept:
+        out.add(NOTE_OUTPUTS, (c.number,))
+    if c.ledger:
+        out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
+    out.record(c.number, "stage_ended", c.at_us, c.key.stage, c.key.attempt, "", "")
+
+
+def _record_put(out: _Statements, c: RecordPut) -> None:
+    record = c.record
+    out.add(KEEP_RECORD, (c.owner, record.id, record.status, json.dumps(record.containers), record.at_us))
 
 
 def _files_expired(out: _Statements, c: FilesExpired) -> None:
@@ -331,6 +371,8 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
     Unkillable: _unkillable,
     Ended: _ended,
     Retried: _retried,
+    StageEnded: _stage_ended,
+    RecordPut: _record_put,
     FilesExpired: _files_expired,
     WorkloadApplied: _workload_applied,
     WorkloadRemoved: _workload_removed,
@@ -342,7 +384,7 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
 JOB_COLUMNS = (
     "number, id, owner, family, name, key, pin, labels, priority, slots, work, queued_at, state, outcome, stage,"
     " attempt, worker, assigned_at, started_at, finished_at, survivors, end_report, version, log_position,"
-    " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files"
+    " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files, chain"
 )
 
 
@@ -380,6 +422,7 @@ def job_of(row: sqlite3.Row) -> Job:
             workload_version=row["workload_version"],
             retries=row["retries"],
             retry_on=words_of(row["retry_on"]),
+            stages=spec_from_bytes(row["chain"]).stages if row["chain"] is not None else (),
         ),
         state=state,
         outcome=Outcome(row["outcome"]),

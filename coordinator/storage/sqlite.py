@@ -6,6 +6,7 @@ and run beside the writer, so that no commit waits for one.
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -20,7 +21,18 @@ from coordinator.storage.loading import load
 from coordinator.storage.migrate import migrate
 from coordinator.storage.protocol import Expirable, Loaded, LogExtents, StoreBroken, StoredOutputs, StoreFull
 from hostler.ids import AttemptKey
-from hostler.jobs import Job, JobEvent, JobPage, JobQuery, LogStatus, OutputFile, PastAttempt, Progress
+from hostler.jobs import (
+    BriefJob,
+    Job,
+    JobEvent,
+    JobPage,
+    JobQuery,
+    LogStatus,
+    OutputFile,
+    PastAttempt,
+    Progress,
+    Record,
+)
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
 from hostler.wire.workloads import workload_from_bytes
@@ -31,6 +43,7 @@ T = TypeVar("T")
 CHECKPOINT_S = 1.0
 WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log anew
 PAGE_MAX = 1000
+BRIEF_PAGE_MAX = 10_000
 INTEGER_MAX = (1 << 63) - 1  # SQLite's; a larger number from outside means the same as this one
 
 GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
@@ -66,6 +79,8 @@ EXPIRABLE = (
     "SELECT number, id, finished_at, (SELECT COALESCE(SUM(size), 0) FROM output WHERE job = number) FROM job"
     " WHERE files = 1 AND state = 5 ORDER BY finished_at LIMIT ?"
 )
+GET_RECORD = "SELECT * FROM record WHERE owner = ? AND id = ?"
+ALL_RECORDS = "SELECT * FROM record WHERE owner = ? ORDER BY at LIMIT ?"
 GET_WORKLOAD = "SELECT definition FROM workload WHERE name = ? AND version = ?"
 
 
@@ -211,7 +226,9 @@ class SqliteStore:
             if row is None:
                 return None
             job = rows.job_of(row)
-            return replace(job, past=_past(reader, row["number"])) if job.attempt > 1 else job
+            return (
+                replace(job, past=_past(reader, row["number"])) if job.attempt > 1 or job.stage or job.retried else job
+            )
 
         return await self._read(query)
 
@@ -227,6 +244,14 @@ class SqliteStore:
     async def find_jobs(self, query: JobQuery) -> JobPage:
         """See the protocol."""
         return await self._read(lambda reader: _find_jobs(reader, query))
+
+    async def find_brief(self, query: JobQuery) -> tuple[list[BriefJob], str]:
+        """See the protocol."""
+        return await self._read(lambda reader: _find_brief(reader, query))
+
+    async def find_records(self, owner: str, ids: Collection[str]) -> list[Record]:
+        """See the protocol."""
+        return await self._read(lambda reader: _find_records(reader, owner, ids))
 
     async def find_by_keys(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:
         """See the protocol."""
@@ -314,7 +339,8 @@ def _past(reader: sqlite3.Connection, number: int) -> tuple[PastAttempt, ...]:
     )
 
 
-def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
+def _selection(query: JobQuery) -> tuple[str, list[Any]]:
+    """The WHERE and ORDER BY of a list, and their values."""
     conditions, values = list[str](), list[Any]()
     if query.after.isdecimal() and len(query.after) < 100:
         conditions.append("number < ?" if query.newest_first else "number > ?")
@@ -336,14 +362,39 @@ def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
         if value:
             conditions.append(f"{column} = ?")
             values.append(value)
-    limit = max(1, min(query.limit, PAGE_MAX))
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    order = "DESC" if query.newest_first else "ASC"
-    sql = f"SELECT {rows.JOB_COLUMNS} FROM job {where} ORDER BY number {order} LIMIT ?"
-    found = reader.execute(sql, (*values, limit + 1)).fetchall()
+    return f"{where} ORDER BY number {'DESC' if query.newest_first else 'ASC'}", values
+
+
+def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
+    selection, values = _selection(query)
+    limit = max(1, min(query.limit, PAGE_MAX))
+    found = reader.execute(f"SELECT {rows.JOB_COLUMNS} FROM job {selection} LIMIT ?", (*values, limit + 1)).fetchall()
     page = found[:limit]
     following = str(page[-1]["number"]) if len(found) > limit else ""
     return JobPage(jobs=tuple(rows.job_of(row) for row in page), next=following)
+
+
+def _find_brief(reader: sqlite3.Connection, query: JobQuery) -> tuple[list[BriefJob], str]:
+    selection, values = _selection(query)
+    limit = max(1, min(query.limit, BRIEF_PAGE_MAX))
+    found = reader.execute(
+        f"SELECT number, id, state, outcome FROM job {selection} LIMIT ?", (*values, limit + 1)
+    ).fetchall()
+    following = str(found[limit - 1]["number"]) if len(found) > limit else ""
+    return [BriefJob(row[1], State(row[2]), Outcome(row[3])) for row in found[:limit]], following
+
+
+def _find_records(reader: sqlite3.Connection, owner: str, ids: Collection[str]) -> list[Record]:
+    if ids:
+        named = (reader.execute(GET_RECORD, (owner, record)).fetchone() for record in ids)
+        found = [row for row in named if row is not None]
+    else:
+        found = reader.execute(ALL_RECORDS, (owner, BRIEF_PAGE_MAX)).fetchall()
+    return [
+        Record(id=row["id"], status=row["status"], containers=tuple(json.loads(row["containers"])), at_us=row["at"])
+        for row in found
+    ]
 
 
 def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
@@ -359,7 +410,11 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         extents = tuple(Extent(*e) for e in found)
         job, over = rows.job_of(row), row["state"] == State.FINISHED
         is_current = (stage, attempt) == (row["stage"], row["attempt"])
-        past = reader.execute(GET_PAST_LOG, (row["number"], stage, attempt)).fetchone() if row["retried"] else None
+        past = (
+            reader.execute(GET_PAST_LOG, (row["number"], stage, attempt)).fetchone()
+            if row["retried"] or not is_current
+            else None
+        )
         if past is not None or not is_current:
             held, status, lost = past if past is not None else (0, LogStatus.COMPLETE, 0)
             over = past is not None or (stage, attempt) < (row["stage"], row["attempt"])

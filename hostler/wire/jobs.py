@@ -78,6 +78,16 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
     )
 
 
+def spec_to_bytes(spec: JobSpec) -> bytes:
+    """Encode a submission as the bytes the coordinator keeps of a chain."""
+    return spec_to_proto(spec).SerializeToString()
+
+
+def spec_from_bytes(content: bytes) -> JobSpec:
+    """Decode what `spec_to_bytes` wrote."""
+    return spec_from_proto(types_pb2.JobSpec.FromString(content))
+
+
 def past_to_proto(past: PastAttempt) -> types_pb2.PastAttempt:
     """Encode an attempt that was followed by another."""
     return types_pb2.PastAttempt(

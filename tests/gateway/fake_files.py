@@ -9,6 +9,7 @@ from typing import Any
 
 from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotFinished, WorkloadNotFound
 from hostler.expansion import check_workload
+from hostler.files_client import GO_ON
 from hostler.jobs import Job, OutputFile, Outputs
 from hostler.lifecycle import State
 from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, workloads_pb2, workloads_pb2_grpc
@@ -52,6 +53,7 @@ class FakeFiles(files_pb2_grpc.FilesServicer):
         hashed, kept, size, complete = hashlib.sha256(), bytearray(), 0, False
         self.open += 1
         try:
+            await context.send_initial_metadata((GO_ON,))
             async for request in request_iterator:
                 complete = complete or request.complete
                 hashed.update(request.bytes)

@@ -84,8 +84,7 @@ def test_a_stage_waits_again_only_by_proof_that_nothing_ran_or_for_another_attem
     back = {pair for pair, after in TRANSITIONS.items() if after is State.QUEUED}
     assert back == {
         (State.ASSIGNED, Event.RETURNED),
-        (State.ASSIGNED, Event.RETRIED),
-        (State.RUNNING, Event.RETRIED),
+        *((state, event) for state in (State.ASSIGNED, State.RUNNING) for event in (Event.RETRIED, Event.STAGE_ENDED)),
     }
 
 

@@ -20,6 +20,8 @@ UNARY = [
     "Jobs/Stop",
     "Jobs/Signal",
     "Jobs/ListOutputs",
+    "Records/Put",
+    "Records/Find",
     "Cluster/ListWorkers",
     "Cluster/Describe",
     "Cluster/Metrics",

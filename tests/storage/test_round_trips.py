@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from coordinator.changes import (
     LEDGER_UNKNOWN,
+    Assigned,
+    Chain,
     Change,
     Due,
     LogLost,
@@ -20,11 +23,13 @@ from coordinator.changes import (
     WorkloadRemoved,
 )
 from coordinator.storage.sqlite import SqliteStore
+from hostler.ids import AttemptKey, JobId
+from hostler.jobs import JobSpec, Stage, Work
 from hostler.lifecycle import Outcome, State
 from hostler.workloads import Origin, Workload
 from tests.support.builders import NOON_US, W1, W2, a_key, an_id
 from tests.support.random_histories import HISTORIES, RandomHistory
-from tests.support.stored import again, assigned, begun, commit, live_of, over, queued, remembered, seen
+from tests.support.stored import again, assigned, begun, commit, live_of, over, queued, remembered, seen, stage_over
 
 
 async def through_the_store(path: Path, batches: list[list[Change]]) -> tuple[dict[str, object], int]:
@@ -38,6 +43,13 @@ async def through_the_store(path: Path, batches: list[list[Change]]) -> tuple[di
 
 
 RETRIED = {"retries": 2}
+CHAIN = Chain(
+    (Workload(name="one", version=1, argv=("one",)), Workload(name="two", version=1, argv=("two",))),
+    JobSpec(
+        work=Work(timeout_s=9.0),
+        stages=(Stage(workload="one", workload_version=1), Stage(workload="two", workload_version=1)),
+    ),
+)
 
 STORIES: dict[str, list[Change]] = {
     "nothing": [],
@@ -116,6 +128,24 @@ STORIES: dict[str, list[Change]] = {
             inputs=("d" * 64,),
             secrets=(("TOKEN", "render-token"),),
         )
+    ],
+    "a chain at its second stage": [
+        *(WorkloadApplied(each) for each in CHAIN.workloads),
+        seen(),
+        queued(1, chain=CHAIN, workload="one", workload_version=1),
+        assigned(1),
+        begun(1),
+        stage_over(1, ledger_bytes=100, kept=("d" * 64,)),
+        LogStored(1, a_key(1), (), 60, 20, True),
+    ],
+    "a chain that goes on": [
+        *(WorkloadApplied(each) for each in CHAIN.workloads),
+        WorkloadApplied(replace(CHAIN.workloads[1], version=2, argv=("newer",))),
+        seen(),
+        queued(1, chain=CHAIN, workload="one", workload_version=1),
+        assigned(1),
+        stage_over(1),
+        Assigned(1, AttemptKey(JobId(an_id(1)), 1, 1), W1, 2, NOON_US + 9),
     ],
     "workloads": [
         WorkloadApplied(Workload(name="b", version=1, argv=("b",))),

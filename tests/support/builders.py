@@ -128,6 +128,7 @@ def ended(key: AttemptKey, *, ledger: bytes = b"", **changes: Any) -> Report:
         end.ledger_bytes,
         end.out_bytes + end.err_bytes,
         end.failure is not None,
+        end.result_digest,
     )
     return a_report(key, started_at_us=end.started_at_us, end=facts, end_bytes=end_to_bytes(end), ledger=ledger)
 

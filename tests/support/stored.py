@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from coordinator.changes import Assigned, Change, Ended, JobQueued, Retried, Started, WorkerSeen
+from coordinator.changes import Assigned, Change, Ended, JobQueued, Retried, StageEnded, StagePlan, Started, WorkerSeen
 from coordinator.live import Job, Live, Worker
 from coordinator.storage.protocol import Store
 from hostler.jobs import Work
@@ -87,6 +87,35 @@ def again(number: int, *, ledger: bytes = b"", attempt: int = 1, **changes: Any)
         output_bytes=len(ledger),
         ledger=ledger,
         due_at_us=NOON_US + 1_000_000,
+        at_us=NOON_US + 5,
+    )
+    return change._replace(**changes)
+
+
+def stage_over(number: int, *, ledger: bytes = b"", **changes: Any) -> StageEnded:
+    """Its first stage succeeded and the second waits."""
+    plan = StagePlan(
+        runtime="python",
+        workload="two",
+        workload_version=1,
+        labels=(("gpu", "yes"),),
+        slots=2,
+        work=WORK,
+        retries=3,
+        retry_on=("signal",),
+        inputs=("e" * 64,),
+    )
+    change = StageEnded(
+        number=number,
+        key=a_key(number),
+        end=end_to_bytes(an_end(result=b"1", ledger_bytes=len(ledger))),
+        started_at_us=NOON_US + 2,
+        ended_at_us=NOON_US + 4,
+        ledger_bytes=len(ledger),
+        output_bytes=len(ledger),
+        ledger=ledger,
+        kept=(),
+        following=plan,
         at_us=NOON_US + 5,
     )
     return change._replace(**changes)
