@@ -103,6 +103,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "caller. Empty: a local caller needs none."
         ),
     ] = ()
+    admitted_networks: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks, as CIDR, whose callers may use the Infernet API without a key; each address is a "
+            "principal of its own and sees its own jobs."
+        ),
+    ] = ()
+    infernet_status_networks: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks, as CIDR, from which the Infernet API's PUT /api/status may be called."),
+    ] = ("127.0.0.0/8", "::1/128")
+    infernet_version: Annotated[
+        str, Meta(description="The version of the node that the Infernet API's /info names.")
+    ] = "1.4.0"
     key_for_processes: Annotated[bool, Meta(description="Ask for the key on /processes too.")] = False
     pixyz_version: Annotated[str, Meta(description="The version that the PiXYZ API's welcome line names.")] = "1.0.5"
     pixyz_queues: Annotated[
