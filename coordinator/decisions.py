@@ -313,8 +313,16 @@ def on_worker_left(live: Live, worker_id: str, session: str, goodbye: bool, now:
     )
 
 
-def on_reports(live: Live, worker_id: str, reports: Sequence[Report], now: Instant) -> Iterator[Decision]:
-    """Take the reports of one message in order; each is decided on what the one before it changed."""
+def on_reports(
+    live: Live, worker_id: str, session: str, reports: Sequence[Report], now: Instant
+) -> Iterator[Decision]:
+    """Take the reports of one message in order; each is decided on what the one before it changed.
+
+    A stream that another one has taken the place of is not heard any more: its worker says everything again there.
+    """
+    worker = live.workers.get(worker_id)
+    if worker is None or worker.session != session:
+        return
     for report in reports:
         yield on_report(live, worker_id, report, now)
 

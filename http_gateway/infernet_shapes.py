@@ -6,12 +6,14 @@ which they are looked for are those of the real node.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple
 
 import msgspec
 
+from hostler.errors import InvalidRequest
 from hostler.jobs import INLINE_BYTES_MAX, NAME_CHARACTERS_MAX, STAGES_MAX, End, File, Job, JobSpec, Record, Stage, Work
 from hostler.lifecycle import Outcome, State
 from hostler.workloads import Workload
@@ -117,29 +119,178 @@ def check_request(request: JobRequest, known: Mapping[str, Workload], address: A
     return None
 
 
-def job_spec(request: JobRequest, *, owner: str, params: str = "", file: File | None = None) -> JobSpec:
-    """Make the job of a request whose data is *params*, or the stored *file*."""
+def job_spec(
+    request: JobRequest, *, owner: str, params: str = "", file: File | None = None, stream: bool = False
+) -> JobSpec:
+    """Make the job of a request whose data is *params*, or the stored *file*.
+
+    With *stream* it is the first container alone, and once: what a reader has got cannot be taken back.
+    """
+    containers = request.containers[:1] if stream else request.containers
+    variables = {
+        SOURCE_VARIABLE: OFFCHAIN,
+        DESTINATION_VARIABLE: STREAM if stream else OFFCHAIN,
+        PROOF_VARIABLE: "1" if request.requires_proof else "0",
+    }
     return JobSpec(
-        work=Work(env=_variables(request, OFFCHAIN), files=(file,) if file is not None else ()),
-        stages=tuple(Stage(workload=name) for name in request.containers),
+        work=Work(env=variables, files=() if file is None else (file,)),
+        stages=tuple(Stage(workload=name) for name in containers),
         params=params,
-        name=",".join(request.containers)[:NAME_CHARACTERS_MAX],
+        name=",".join(containers)[:NAME_CHARACTERS_MAX],
         owner=owner,
         family=FAMILY,
+        retries=0 if stream else None,
     )
 
 
-def stream_spec(request: JobRequest, *, owner: str, params: str = "", file: File | None = None) -> JobSpec:
-    """Make the job whose output is streamed: the first container alone, and once, for what was sent is sent."""
-    first = request._replace(containers=request.containers[:1])
-    spec = job_spec(first, owner=owner, params=params, file=file)
-    work = msgspec.structs.replace if False else None  # placeholder
-    return spec
+def read_record(body: object) -> Record | Refused:
+    """Read what somebody else runs; keys that it does not know are passed over."""
+    if not isinstance(body, dict):
+        return _unstorable("a JSON object is expected")
+    for name in ("id", "status", "containers"):
+        if name not in body:
+            return _unstorable(f'missing value for field "{name}"')
+    name, status, containers = body["id"], body["status"], body["containers"]
+    if not isinstance(name, str) or not 0 < len(name) <= ID_CHARACTERS_MAX:
+        return _unstorable(f'wrong value for field "id": a text of at most {ID_CHARACTERS_MAX} characters is expected')
+    if not isinstance(containers, list) or not all(isinstance(each, str) for each in containers):
+        return _unstorable('wrong value for field "containers": a list of strings is expected')
+    if len(containers) > RECORD_CONTAINERS_MAX or any(len(each) > ID_CHARACTERS_MAX for each in containers):
+        return _unstorable(f'wrong value for field "containers": at most {RECORD_CONTAINERS_MAX} names are kept')
+    if status not in STATUSES:
+        return Refused("Status is invalid")
+    return Record(id=name, status=status, containers=tuple(containers))
 
 
-def encode_json(value: object) -> bytes:
-    """Write JSON; integers of any size are allowed."""
+def _unusable(why: str) -> Refused:
+    return Refused(f"Could not enqueue job: {why}")
+
+
+def _unstorable(why: str) -> Refused:
+    return Refused(f"Could not store job status: {why}")
+
+
+# Containers
+
+
+def container_shape(workload: Workload) -> Json:
+    """A container, as the document has it; what is no container has no image."""
+    container = workload.container
+    if container is None and workload.service is not None:
+        container = workload.service.container
+    return {
+        "id": workload.name,
+        "description": workload.documentation.strip().partition("\n")[0].rstrip(),
+        "external": workload.external,
+        "image": "" if container is None else container.image,
+    }
+
+
+def is_container(workload: Workload) -> bool:
+    """Whether a workload is one of this API's, be it only as a later stage of a chain."""
+    return not workload.families or FAMILY in workload.families
+
+
+def resources_of(workload: Workload) -> msgspec.Raw | None:
+    """What a workload says that it offers; None: nothing, or nothing that is JSON."""
+    raw = workload.resources.encode()
+    return msgspec.Raw(raw) if raw and is_json(raw) else None
+
+
+def _admits(workload: Workload, address: Address | None) -> bool:
+    if not workload.allowed_networks:
+        return True
+    return address is not None and any(address in network for network in _networks(workload.allowed_networks))
+
+
+@lru_cache(maxsize=1000)
+def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read networks; what is none admits nobody."""
+    found = []
+    for text in texts:
+        with suppress(ValueError):
+            found.append(ip_network(text, strict=False))
+    return tuple(found)
+
+
+# Jobs
+
+
+def status_of(job: Job) -> str:
+    """The word for where a job has come to."""
+    if job.state is not State.FINISHED:
+        return "running"
+    return "success" if job.outcome is Outcome.SUCCEEDED else "failed"
+
+
+def container_of(job: Job, stage: int) -> str:
+    """The container of one of a job's stages."""
+    stages = job.spec.stages
+    return stages[stage].workload if stage < len(stages) else job.spec.workload
+
+
+def earlier_ends(job: Job) -> list[tuple[str, End]]:
+    """How the stages before a job's current one ended, each with its container, in order."""
+    ends = {past.stage: past.end for past in job.past if past.outcome is Outcome.SUCCEEDED and past.stage < job.stage}
+    return [(container_of(job, stage), ends[stage]) for stage in sorted(ends)]
+
+
+def is_stream(job: Job) -> bool:
+    """Whether a job was made to be streamed."""
+    return job.spec.work.env.get(DESTINATION_VARIABLE) == STREAM
+
+
+def failure_shape(job: Job) -> Json:
+    """What a failed job has instead of an output: the container that failed, and why."""
+    end = job.end or End()
+    said = end.failure.message if end.failure is not None else ""
+    error = said or end.error or end.evidence or REASONS.get(job.outcome, job.outcome.word)
+    return {"container": container_of(job, job.stage), "error": error}
+
+
+def record_shape(record: Record, *, intermediate: bool) -> Json:
+    """What somebody else runs, as a result: there is no output here."""
+    shape: Json = {"id": record.id, "status": record.status, "result": None}
+    if record.status == "failed":
+        last = record.containers[-1] if record.containers else ""
+        shape["result"] = {"container": last, "error": RECORDED_FAILURE}
+    if intermediate:
+        shape["intermediate_results"] = []
+    return shape
+
+
+def is_json(raw: bytes) -> bool:
+    """Whether some bytes can stand in a JSON answer as they are."""
     try:
-        return msgspec.json.encode(value)
-    except OverflowError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        raw.decode()
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except ValueError:  # half of a surrogate pair is JSON too
+        return _is_odd_json(raw)
+    return True
+
+
+def _is_odd_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(text)
+
+
+# Parameters of a query
+
+
+def read_flag(text: str, name: str) -> bool:
+    """Read true, false, 1 or 0, in any case.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    try:
+        return FLAGS[text.lower()]
+    except KeyError:
+        raise InvalidRequest(f"{name} is true or false, not {text[:50]!r}", field=name) from None

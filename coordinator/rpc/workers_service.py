@@ -110,7 +110,7 @@ class WorkersService:
                         session.samples.pop(report.key, None)
                         session.notes.pop(report.key, None)
                 reports = [await self._with_next_stage(report) for report in reports]
-                await self._engine.post_patiently(_reports_item(session.worker, reports))
+                await self._engine.post_patiently(_reports_item(session, reports))
             for sample in message.samples:
                 session.samples[key_from_proto(sample.key)] = usage_from_proto(sample.usage)
             for note in message.notes:
@@ -335,8 +335,8 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
     return decision
 
 
-def _reports_item(worker: str, reports: list[Report]) -> Item:
-    return lambda live, now: decisions.on_reports(live, worker, reports, now)
+def _reports_item(session: Session, reports: list[Report]) -> Item:
+    return lambda live, now: decisions.on_reports(live, session.worker, session.id, reports, now)
 
 
 def _take_note(session: Session, message: workers_pb2.Note) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from coordinator import decisions
 from coordinator.changes import Ended, Returned, Started, Unkillable
 from coordinator.effects import Acknowledge
 from coordinator.ends import OUTCOME_OF_CAUSE, outcome_of
@@ -257,3 +258,16 @@ def test_ids_in_reports_are_never_trusted_to_exist() -> None:
     scene.say(started(a_key(5)))
 
     assert scene.live.job(an_id(5)) is None
+
+
+def test_a_stream_that_was_superseded_is_not_heard() -> None:
+    """What it says late may be older than what the newer one has reconciled."""
+    scene = Scene()
+    key = scene.running()
+    scene.join(session="session-2", mark=1, inventory=((key, "running"),))
+
+    older = list(decisions.on_reports(scene.live, W1, "session-1", [ended(key)], scene.now))
+    newer = list(decisions.on_reports(scene.live, W1, "session-2", [ended(key)], scene.now))
+
+    assert older == []
+    assert [type(change) for decision in newer for change in decision.changes] == [Ended]

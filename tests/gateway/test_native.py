@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hostler.errors import KeyConflict, Unavailable
-from hostler.jobs import EndedProcess, Job, LogStatus, Receipt, SentSignal, Usage
+from hostler.jobs import Advance, EndedProcess, Failure, Job, LogStatus, Receipt, SentSignal, Step, Usage
 from hostler.lifecycle import Outcome, State
 from tests.gateway.conftest import Answer, Caller
 from tests.gateway.fake_coordinator import (
@@ -52,13 +52,32 @@ async def test_the_list_is_filtered_and_comes_in_pages(gateway: Caller, coordina
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("state=done", "state"), ("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("stat=1", "stat")],
-)
+    [
+        ("state=done", "state"), ("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("stat=1", "stat"),
+        ("order=up", "order"), ("order=NEWEST", "order"), ("limit=" + "9" * 5000, "limit"),
+    ],
+)  # fmt: skip
 async def test_a_list_parameter_that_means_nothing_is_400(gateway: Caller, query: str, field: str) -> None:
     """A misspelt filter that shows everything would be worse."""
     answer = await gateway.get(f"/v1/jobs?{query}")
 
     assert (answer.status, answer.json["error"]["field"]) == (400, field)
+
+
+async def test_the_newest_come_first_when_that_is_asked_for(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """In pages as well; an empty order is the oldest first."""
+    ids = [await submitted(gateway, workload=f"w{n % 2}", argv=[]) for n in range(5)]
+
+    first = await gateway.get("/v1/jobs?order=newest&limit=3")
+    second = await gateway.get("/v1/jobs", params={"order": "newest", "limit": "3", "after": first.json["next"]})
+    oldest = await gateway.get("/v1/jobs?order=&workload=")
+    filtered = await gateway.get("/v1/jobs?workload=w1&order=newest")
+
+    assert [job["id"] for job in first.json["jobs"] + second.json["jobs"]] == ids[::-1]
+    assert second.json["next"] is None
+    assert [job["id"] for job in oldest.json["jobs"]] == ids
+    assert [job["id"] for job in filtered.json["jobs"]] == [ids[3], ids[1]]
+    assert filtered.json["jobs"][0]["workload"] == "w1"
 
 
 # GET /v1/jobs/{id}
@@ -190,8 +209,38 @@ async def test_wait_answers_as_soon_as_the_job_is_over(gateway: Caller, coordina
     assert early.json["state"] == "running"
     assert (await call).json["state"] == "finished"
     assert (await gateway.get(f"/v1/jobs/{job}?wait=60")).json["state"] == "finished"
-    for wait in ("x", "-1", "nan"):
-        assert (await gateway.get(f"/v1/jobs/{job}?wait={wait}")).status == 400
+    for wait in ("x", "-1", "nan", "60.5", "1e9"):
+        answer = await gateway.get(f"/v1/jobs/{job}?wait={wait}")
+        assert (answer.status, answer.json["error"]["field"]) == (400, "wait")
+        assert answer.json["error"]["message"] == "wait is a number of seconds from 0 to 60"
+
+
+async def test_a_job_shows_its_progress_its_result_and_why_it_failed(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """While it runs, while it waits for another attempt, and afterwards."""
+    job = await submitted(gateway, workload="w", argv=[], retries=2)
+    steps = (Step(text="cut", duration_s=1.5), Step(text="glue"))
+    await coordinator.move(job, lambda j: replace(j, phase="preparing", advance=Advance(percent=40, steps=steps)))
+    runs = (await gateway.get(f"/v1/jobs/{job}")).json
+    await coordinator.move(job, lambda j: replace(j, state=State.QUEUED, retried=1, due_at_us=NOW_US))
+    waits = (await gateway.get(f"/v1/jobs/{job}")).json
+    failure = Failure(type="ValueError", module="builtins", message="no", traceback="Traceback ...")
+    end = {"result": b'{"n": [1]}', "failure": failure, "outputs": 2, "outputs_missing": ("x: too large",)}
+    await coordinator.move(job, lambda j: finished(j, Outcome.FAILED, exit_code=1, **end))
+    over = (await gateway.get(f"/v1/jobs/{job}")).json
+
+    assert (runs["phase"], runs["workload"], runs["result"], runs["outputs"]) == ("preparing", "w", None, None)
+    assert runs["progress"] == {
+        "percent": 40, "steps": [{"text": "cut", "duration_s": 1.5}, {"text": "glue", "duration_s": None}],
+    }  # fmt: skip
+    assert (waits["state"], waits["retried"], waits["retries"]) == ("queued", 1, 2)
+    assert waits["due"] == "2026-09-21T14:13:20.000000Z"
+    assert over["result"] == {"n": [1]}
+    assert over["failure"] == {
+        "type": "ValueError", "module": "builtins", "message": "no", "traceback": "Traceback ...",
+    }  # fmt: skip
+    assert over["outputs"] == {"files": 2, "missing": ["x: too large"]}
 
 
 # POST /v1/jobs/wait
@@ -216,6 +265,16 @@ async def test_many_jobs_are_waited_for_in_one_call(gateway: Caller, coordinator
     assert (await gateway.post("/v1/jobs/wait", {"ids": ids, "timeout": 0})).json["pending"] == [ids[2]]
     assert (await gateway.post("/v1/jobs/wait", {"ids": ["x"]})).status == 404
     assert (await gateway.post("/v1/jobs/wait", {"id": ids})).status == 400
+    assert (await gateway.post("/v1/jobs/wait", {"ids": ["x"] * 10_001})).status == 413
+    for timeout, words in (
+        (600.5, "timeout must be 600 or less"),
+        (1e9, "timeout must be 600 or less"),
+        (-1, "timeout must be 0 or more"),
+        ("1", "timeout must be a number"),
+    ):
+        over = await gateway.post("/v1/jobs/wait", {"ids": ids, "timeout": timeout})
+        assert (over.status, over.json["error"]["field"]) == (400, "timeout")
+        assert over.json["error"]["message"] == words
 
 
 # POST /v1/jobs/{id}/stop
@@ -264,9 +323,15 @@ async def test_a_signal_is_a_name_or_a_number(gateway: Caller, coordinator: Fake
 
     for asked in ("SIGINT", "int", 15):
         assert (await gateway.post(f"/v1/jobs/{job}/signal", {"signal": asked})).json["id"] == job
-    for wrong in ("SIGNOPE", 0, 65, -1, 1.5, True, None):
+    for wrong in ("SIGNOPE", "", 0, 65, -1, 10**40, 1.5, True, None, [], {}):
         answer = await gateway.post(f"/v1/jobs/{job}/signal", {"signal": wrong})
         assert answer.status == 400, wrong
+        assert answer.json["error"] == {
+            "code": "invalid_request",
+            "message": "signal is a name such as SIGINT, or a number from 1 to 64",
+            "field": "signal",
+        }
+    assert (await gateway.post(f"/v1/jobs/{job}/signal", {})).json["error"]["message"] == "signal is missing"
     await coordinator.move(job, finished)
     over = await gateway.post(f"/v1/jobs/{job}/signal", {"signal": 2})
 

@@ -1,9 +1,11 @@
 """``POST /v1/jobs``: many jobs in one call, each answered in its place."""
 
+import json
 from typing import Any
 
 import pytest
 
+from hostler.jobs import File, PythonScript
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import NOT_NOW, WORKER, FakeCoordinator
 from tests.gateway.test_native import UNKNOWN, submitted
@@ -166,3 +168,175 @@ async def test_when_nothing_can_be_accepted_now_the_whole_answer_is_503(
 async def test_no_jobs_are_no_error(gateway: Caller) -> None:
     """An empty list has an empty answer."""
     assert (await gateway.post("/v1/jobs", {"jobs": []})).json == {"jobs": []}
+
+
+# Workloads, files, parameters and retries
+
+
+async def put(gateway: Caller, content: bytes) -> dict[str, Any]:
+    """Store bytes and return what names them."""
+    answer = await gateway.call("POST", "/v1/files", data=content)
+    assert answer.status == 201
+    stored: dict[str, Any] = answer.json
+    return stored
+
+
+async def refused(gateway: Caller, item: object, field: str | None, code: str = "invalid_request") -> str:
+    """Submit an item between good ones; return the message of its error, and check that it spoils no other."""
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"argv": ["a"]}, item, {"argv": ["b"]}]})
+    assert answer.status == 200, answer.text
+    first, bad, last = answer.json["jobs"]
+    assert list(first) == list(last) == ["id"]
+    assert list(bad) == ["error"], item
+    assert (bad["error"]["code"], bad["error"]["field"]) == (code, field), (item, bad)
+    message: str = bad["error"]["message"]
+    return message
+
+
+async def test_a_job_has_files_parameters_a_script_and_retries(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Stored bytes as they were named, or a text; a text may be empty."""
+    stored = await put(gateway, b"\0bytes")
+
+    spec = coordinator.jobs[
+        await submitted(
+            gateway,
+            argv=[],
+            python={"path": "script/x.py", "entrypoint": "run", "interpreter": "/opt/py"},
+            files=[
+                {"path": "inputs/a", **stored},
+                {"path": "inputs/b", "digest": stored["digest"]},
+                {"path": "script/x.py", "text": "def run(ctx, params): ...\n# \u00e4"},
+                {"path": "inputs/empty", "text": ""},
+            ],
+            params={"n": 1.0, "t": "\u00e4\n", "l": [None, True]},
+            stdin_path="inputs/a",
+            workspace=True,
+            retries=0,
+            retry_on=["exit"],
+        )
+    ].spec
+    plain = coordinator.jobs[await submitted(gateway)].spec
+
+    digest = stored["digest"]
+    assert spec.work.files == (
+        File(path="inputs/a", digest=digest, size_bytes=6),
+        File(path="inputs/b", digest=digest),
+        File(path="script/x.py", content="def run(ctx, params): ...\n# \u00e4".encode()),
+        File(path="inputs/empty"),
+    )
+    assert spec.work.python == PythonScript(path="script/x.py", entrypoint="run", interpreter="/opt/py")
+    assert spec.params == '{"n":1.0,"t":"\u00e4\\n","l":[null,true]}'
+    assert (spec.work.stdin_path, spec.work.workspace, spec.retries, spec.retry_on) == ("inputs/a", True, 0, ("exit",))
+    assert (plain.params, plain.work.files, plain.work.python, plain.retries) == ("", (), None, None)
+    assert (plain.work.workspace, plain.work.stdin_path, plain.retry_on, plain.workload) == (False, "", (), "")
+
+
+async def test_a_job_names_a_workload_and_its_version(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Then it needs no argv."""
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"workload": "w", "workload_version": 3, "params": None}]})
+
+    spec = coordinator.jobs[answer.json["jobs"][0]["id"]].spec
+    assert (spec.workload, spec.workload_version, spec.params, spec.work.argv) == ("w", 3, "", ())
+
+
+@pytest.mark.parametrize("params", [0, False, "", [], {}, "text", 10**30, -0.5, {"a": {"b": [1]}}])
+async def test_parameters_are_any_json(gateway: Caller, coordinator: FakeCoordinator, params: Any) -> None:
+    """They come to the coordinator with the value they had; only null is none."""
+    spec = coordinator.jobs[await submitted(gateway, params=params)].spec
+
+    assert json.loads(spec.params) == params
+
+
+async def test_parameters_that_are_too_many_are_an_error_in_their_place(gateway: Caller) -> None:
+    """256 KiB fit."""
+    assert await submitted(gateway, params="x" * (256 * 1024 - 2))
+    message = await refused(gateway, {"argv": ["a"], "params": "x" * (256 * 1024 - 1)}, "params", "too_large")
+    assert "262144" in message
+    message = await refused(gateway, {"argv": ["a"], "params": {"x": ["y" * 1000] * 5000}}, "params", "too_large")
+
+
+@pytest.mark.parametrize(
+    "params", [b"NaN", b"-Infinity", b"1e999", b'{"a":1,"a":2}', b"[" * 70 + b"]" * 70, b"9" * 5000]
+)
+async def test_parameters_that_are_no_json_are_400_like_every_such_body(
+    gateway: Caller, coordinator: FakeCoordinator, params: bytes
+) -> None:
+    """Nobody can say where such an item ends."""
+    answer = await gateway.call("POST", "/v1/jobs", data=b'{"jobs":[{"argv":["a"],"params":' + params + b"}]}")
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_request")
+    assert not coordinator.jobs
+
+
+WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
+    ({"files": [{"path": "inputs/a"}]}, "files.0", "files.0 must have a digest, which names stored bytes, or a text"),
+    ({"files": [{"path": "inputs/a", "digest": "0" * 64, "text": ""}]}, "files.0", "one of them"),
+    ({"files": [{"text": "x"}]}, "files.0.path", "files.0.path is missing"),
+    ({"files": [{"path": "inputs/a", "content": "x"}]}, "files.0.content", "files.0.content is not a known field"),
+    ({"files": [{"path": "inputs/a", "text": 1}]}, "files.0.text", "files.0.text must be a text"),
+    ({"files": [{"path": "../a", "text": "x"}]}, "files", "'../a' cannot be a file's path"),
+    ({"files": [{"path": "/a", "text": "x"}]}, "files", "'/a' cannot be a file's path"),
+    ({"files": [{"path": "a\0", "text": "x"}]}, "files", "cannot be a file's path"),
+    ({"files": [{"path": "a", "text": "x"}] * 2}, "files", "same path"),
+    ({"files": [{"path": "a", "digest": "A" * 64}]}, "files", "SHA-256"),
+    ({"files": [{"path": "a", "digest": ""}]}, "files", "SHA-256"),
+    ({"files": [{"path": "a", "digest": "0" * 64, "size_bytes": -1}]}, "files.0.size_bytes", "must be 0 or more"),
+    ({"files": {}}, "files", "files must be a list"),
+    ({"files": ["a"]}, "files.0", "files.0 must be an object"),
+    ({"python": "x.py"}, "python", "python must be an object"),
+    ({"python": {"path": "x.py"}}, "python", "argv or python, not both"),
+    ({"argv": [], "python": {"path": "x.py"}}, "python", "none of the files"),
+    ({"argv": [], "python": {"entrypoint": "x"}}, "python.path", "python.path is missing"),
+    ({"stdin_path": "inputs/a"}, "stdin_path", "none of the files"),
+    ({"workspace": 1}, "workspace", "workspace must be true or false"),
+    ({"workload": 1}, "workload", "workload must be a text"),
+    ({"workload_version": 1}, "workload_version", "needs the name of a workload"),
+    ({"workload": "w", "workload_version": -1}, "workload_version", "must be 0 or more"),
+    ({"workload": "w", "workload_version": 1 << 31}, "workload_version", "must be less than 2147483648"),
+    ({"retries": -1}, "retries", "retries must be 0 or more"),
+    ({"retries": 101}, "retries", "retries must be 100 or less"),
+    ({"retries": 1.5}, "retries", "retries must be a whole number"),
+    ({"retries": True}, "retries", "retries must be a whole number"),
+    ({"retry_on": "exit"}, "retry_on", "retry_on must be a list"),
+    ({"retry_on": ["lost"]}, "retry_on", "exit, signal, timeout, not_started"),
+    ({"retry_on": [1]}, "retry_on.0", "retry_on.0 must be a text"),
+    ({"leftovers": "keep"}, "leftovers", "leftovers must be 'kill' or 'wait'"),
+    ({"timeout": 10**400}, "timeout", "timeout must be a number"),
+    ({"timeout": 1e300}, "timeout", "timeout must be 315360000 or less"),
+    ({"slots": 10**400}, "slots", "slots must be 1024 or less"),
+    ({"env": []}, "env", "env must be an object"),
+    ({"x" * 5000: 1}, "x" * 200, "is not a known field"),
+)
+
+
+async def test_what_is_wrong_with_an_item_is_said_in_plain_words(gateway: Caller) -> None:
+    """With the field, and the item alone is refused."""
+    for wrong, field, words in WRONG:
+        message = await refused(gateway, {"argv": ["a"], **wrong}, field)
+        assert words in message, message
+        assert not any(word in message for word in ("should", "valid ", "dictionary", "integer", "string", "instance"))
+
+
+async def test_bytes_that_are_not_stored_are_an_error_in_their_place(gateway: Caller) -> None:
+    """The item can be sent again when they are."""
+    await refused(gateway, {"argv": ["a"], "files": [{"path": "a", "digest": "0" * 64}]}, "files", "file_not_found")
+
+
+async def test_a_text_may_have_256_kib_and_what_is_larger_is_stored(gateway: Caller) -> None:
+    """All texts of a job together."""
+    assert await submitted(gateway, files=[{"path": "a", "text": "x" * 256 * 1024}])
+    files = [{"path": "a", "text": "x" * 256 * 1024}, {"path": "b", "text": "x"}]
+    assert "store" in await refused(gateway, {"argv": ["a"], "files": files}, "files", "too_large")
+
+
+@pytest.mark.parametrize("wait", ["60.001", "61", "1e9", "inf", "-1", "nan", "x", "1,5"])
+async def test_a_wait_over_the_limit_is_400_and_nothing_is_submitted(
+    gateway: Caller, coordinator: FakeCoordinator, wait: str
+) -> None:
+    """Whoever asks for more is told the limit, instead of an answer that comes sooner than it looks."""
+    answer = await gateway.post(f"/v1/jobs?wait={wait}", {"jobs": [{"argv": ["true"]}]})
+
+    assert answer.status == 400
+    assert answer.json["error"]["field"] == "wait"
+    assert answer.json["error"]["message"] == "wait is a number of seconds from 0 to 60"
+    assert not coordinator.jobs
