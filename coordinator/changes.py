@@ -47,6 +47,7 @@ class JobQueued(NamedTuple):
     due_at_us: int = 0  # not before; 0: at once
     inputs: tuple[str, ...] = ()  # digests of stored bytes it needs
     secrets: tuple[tuple[str, str], ...] = ()  # environment variable, name of the secret
+    start_by_us: int = 0  # its program must have started by then; 0: no limit
     chain: Chain | None = None  # of a job of several stages
     stage: int = 0
 

@@ -7,11 +7,13 @@ the batch, and performs the effects in order after the commit.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from coordinator.capacity import Worker
 from coordinator.changes import (
     Assigned,
     Chain,
     Change,
     Due,
+    Ended,
     JobQueued,
     LogLost,
     Returned,
@@ -36,7 +38,7 @@ from coordinator.effects import (
 from coordinator.ends import RETRY_S_MAX, attempt_over, concluded
 from coordinator.events import Hello, Report
 from coordinator.instant import Instant
-from coordinator.live import Job, Live, TrailingLog, Worker
+from coordinator.live import Job, Live, TrailingLog
 from hostler.errors import (
     HostlerError,
     InvalidRequest,
@@ -81,6 +83,7 @@ class Submission(NamedTuple):
     inputs: tuple[str, ...] = ()  # digests of stored bytes
     secrets: tuple[tuple[str, str], ...] = ()
     chain: Chain | None = None
+    start_within_s: float = 0.0
 
 
 # Requests
@@ -118,7 +121,7 @@ def on_submit(live: Live, items: Sequence[Submission], reply: Any, now: Instant,
 
 def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
     change = JobQueued(number, *item[1:12], at_us=now.wall_us)
-    if item.runtime == "command" and not (item.workload or item.retries or item.inputs):
+    if item.runtime == "command" and not (item.workload or item.retries or item.inputs or item.start_within_s):
         return change
     return change._replace(
         runtime=item.runtime,
@@ -129,8 +132,11 @@ def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
         inputs=item.inputs,
         secrets=item.secrets,
         chain=item.chain,
+        start_by_us=now.wall_us + round(item.start_within_s * 1e6) if item.start_within_s else 0,
     )
 
+
+START_DEADLINE = "its start deadline"  # who asks for the stop then
 
 CONFLICT = "the key {!r} was used before with another job; use a new key, or send the same job"
 
@@ -297,6 +303,8 @@ def _came_back(job: Job, reason: str, now: Instant) -> Change:
         # Not to be believed after its own word that it started: running it again could run it twice.
         evidence = f"its worker had started it and then no longer knew it ({reason}); how it ended is unknown"
         return concluded(job, Outcome.LOST, "supervisor_died", evidence, now)
+    if job.stop_by == START_DEADLINE:
+        return _started_too_late(job, now)
     if job.stop_grace_s is not None:
         evidence = f"stopped by {job.stop_by} before it was started; it never ran"
         return concluded(job, Outcome.STOPPED, "stop", evidence, now)
@@ -313,9 +321,7 @@ def on_worker_left(live: Live, worker_id: str, session: str, goodbye: bool, now:
     )
 
 
-def on_reports(
-    live: Live, worker_id: str, session: str, reports: Sequence[Report], now: Instant
-) -> Iterator[Decision]:
+def on_reports(live: Live, worker_id: str, session: str, reports: Sequence[Report], now: Instant) -> Iterator[Decision]:
     """Take the reports of one message in order; each is decided on what the one before it changed.
 
     A stream that another one has taken the place of is not heard any more: its worker says everything again there.
@@ -374,11 +380,32 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> 
     for log in live.trailing.values():
         if _log_is_gone(live, log, now, lost_after("")):
             changes.append(_log_lost(log))
+    late = _late_starts(live, now)
+    changes += late.changes
     for number in live.delayed:
         # A clock that was set back may not keep a job waiting.
         if not now.wall_us < live.jobs[number].due_at_us <= now.wall_us + RETRY_S_MAX * 1e6:
             changes.append(Due(number))
-    return Decision(changes, [])
+    return Decision(changes, late.effects)
+
+
+def _late_starts(live: Live, now: Instant) -> Decision:
+    """End what should have started by now and has not; what a worker was told is taken back from it."""
+    decision = Decision([], [])
+    for number in live.due_to_start(now.wall_us):
+        job = live.jobs[number]
+        if job.state is State.QUEUED:
+            decision.changes.append(_started_too_late(job, now))
+        elif job.state is State.ASSIGNED:
+            decision.changes.append(StopRequested(job.number, job.attempt_key, 0.0, START_DEADLINE, now.wall_us))
+            decision.effects.append(SendStop(job.worker, job.sequence, job.attempt_key, 0.0))
+    return decision
+
+
+def _started_too_late(job: Job, now: Instant) -> Ended:
+    within_s = (job.start_by_us - job.queued_at_us) / 1e6
+    evidence = f"its program had not started {within_s:g} s after the submit, as it should have; it never ran"
+    return concluded(job, Outcome.TIMED_OUT, "start_deadline", evidence, now)
 
 
 def _log_is_gone(live: Live, log: TrailingLog, now: Instant, lost_after_s: float) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator import decisions, workload_decisions
+from coordinator.capacity import Worker
 from coordinator.changes import Change, Ended, FilesExpired, LogLost, LogStored, Retried, Started, WorkerLeft
 from coordinator.decisions import Decision, Submission
 from coordinator.effects import (
@@ -28,7 +29,7 @@ from coordinator.effects import (
     Wait,
 )
 from coordinator.instant import Instant
-from coordinator.live import Job, Live, Worker
+from coordinator.live import Job, Live
 from coordinator.metrics import Metrics
 from coordinator.placement import place
 from coordinator.sessions import Session, Sessions

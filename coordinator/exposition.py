@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from coordinator.live import Live, Worker
+from coordinator.capacity import Worker
+from coordinator.live import Live
 from coordinator.measures import FAMILIES_MAX, OTHER_FAMILY, RUN_BOUNDS_S, Measures
 from hostler.lifecycle import State
 from hostler.metrics import Distribution

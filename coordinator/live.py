@@ -8,9 +8,8 @@ this ever leaves ``coordinator``.
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
-from statistics import median
-from typing import NamedTuple
 
+from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.changes import (
     Assigned,
     Change,
@@ -40,33 +39,6 @@ from hostler.lifecycle import Event, State, advance
 from hostler.workloads import Workload
 
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
-RUN_TIMES_KEPT = 20  # results of a class on a worker between two looks at its prefetch
-
-
-class ClassKey(NamedTuple):
-    """Jobs that ask for the same thing: they share one queue and one placement decision."""
-
-    pin: str
-    labels: tuple[tuple[str, str], ...]
-    slots: int
-    runtime: str = "command"
-    workload: str = ""
-
-
-class PlacementClass:
-    """The queue of one class: highest priority first, then oldest."""
-
-    __slots__ = ("heap", "key", "waiting")
-
-    def __init__(self, key: ClassKey) -> None:
-        self.key = key
-        self.heap: list[tuple[int, int]] = []  # (-priority, number); entries of jobs that left are stale
-        self.waiting = 0
-
-    def push(self, job: "Job") -> None:
-        """Queue a job."""
-        heapq.heappush(self.heap, (-job.priority, job.number))
-        self.waiting += 1
 
 
 class Job:
@@ -93,6 +65,7 @@ class Job:
         "secrets",
         "sequence",
         "stage",
+        "start_by_us",
         "started_at_us",
         "state",
         "stop_by",
@@ -122,6 +95,7 @@ class Job:
         self.due_at_us = queued.due_at_us
         self.secrets = queued.secrets
         self.chain = queued.chain
+        self.start_by_us = queued.start_by_us
         self.worker = ""
         self.sequence = 0
         self.stop_grace_s: float | None = None
@@ -159,68 +133,6 @@ class TrailingLog:
         self.past = past  # another attempt followed it, or may have
 
 
-class Worker:
-    """One known worker. Owned by `Live`; only `Live.apply` changes it."""
-
-    __slots__ = (
-        "boot_id",
-        "connected",
-        "draining",
-        "generation",
-        "goodbye",
-        "held",
-        "host",
-        "id",
-        "journal_id",
-        "labels",
-        "left_at_s",
-        "name",
-        "prefetch",
-        "run_times",
-        "runtimes",
-        "seen_at_us",
-        "sequence",
-        "session",
-        "slots",
-        "slots_used",
-        "version",
-        "workloads",
-    )
-
-    def __init__(self, worker_id: str) -> None:
-        self.id = worker_id
-        self.name = self.host = self.version = self.boot_id = self.journal_id = self.session = ""
-        self.labels: dict[str, str] = {}
-        self.runtimes: tuple[str, ...] = ()
-        self.workloads: tuple[str, ...] = ()  # patterns; empty: all
-        self.slots = 0
-        self.generation = 0
-        self.sequence = 0  # of the latest assignment
-        self.connected = self.draining = self.goodbye = False
-        self.left_at_s: float | None = None  # None: connected, or not seen since this coordinator started
-        self.seen_at_us = 0
-        self.held: dict[AttemptKey, int] = {}  # attempts assigned and not ended -> job number
-        self.slots_used = 0
-        self.run_times: dict[ClassKey, list[float]] = {}
-        self.prefetch: dict[ClassKey, int] = {}
-
-    def remember_run_time(self, placement: ClassKey, run_s: float) -> None:
-        """Note how long a job of a class ran here; every 20 results say anew what prefetch is earned.
-
-        Nothing until 20 results are known; then as many as fill 50 ms, at most 256.
-        """
-        times = self.run_times.setdefault(placement, [])
-        times.append(run_s)
-        if len(times) >= RUN_TIMES_KEPT:
-            typical_s = max(median(times), 1e-4)
-            self.prefetch[placement] = min(256, int(self.slots * 0.05 / typical_s))
-            times.clear()
-
-    def window(self, placement: ClassKey) -> int:
-        """How many slots may be assigned here for this class: the slots, and the prefetch it has earned."""
-        return self.slots + self.prefetch.get(placement, 0)
-
-
 class Live:
     """Everything the coordinator decides from."""
 
@@ -231,6 +143,7 @@ class Live:
         self.classes: dict[ClassKey, PlacementClass] = {}
         self.workers: dict[str, Worker] = {}
         self.delayed: dict[int, None] = {}  # queued jobs whose next attempt is not due yet
+        self.starts_due: list[tuple[int, int]] = []  # heap of (time, number); entries of jobs that started are stale
         self.trailing: dict[AttemptKey, TrailingLog] = {}  # oldest end first
         self.workloads: dict[str, Workload] = {}  # the newest version of each that was not removed
         self.workload_versions: dict[str, int] = {}  # the highest there ever was
@@ -276,6 +189,19 @@ class Live:
             return None
         return job if job.attempt == key.attempt and job.stage == key.stage else None
 
+    def due_to_start(self, at_us: int) -> Iterator[int]:
+        """Jobs that should have started by *at_us* and have not. Those that are over or started are dropped."""
+        heap = self.starts_due
+        while heap and (self._has_started(heap[0][1])):
+            heapq.heappop(heap)
+        for due_us, number in heap if heap and heap[0][0] <= at_us else ():
+            if due_us <= at_us and not self._has_started(number):
+                yield number
+
+    def _has_started(self, number: int) -> bool:
+        job = self.jobs.get(number)
+        return job is None or job.started_at_us > 0 or job.stage > 0 or job.retried > 0
+
     def log_of(self, key: AttemptKey) -> "Job | TrailingLog | None":
         """What holds the position of an attempt's log, while that log is wanted."""
         return self.trailing.get(key) or self.current(key)
@@ -309,6 +235,8 @@ class Live:
         self.numbers[change.id] = change.number
         if change.key:
             self.keys[change.owner, change.key] = change.number
+        if change.start_by_us:
+            heapq.heappush(self.starts_due, (change.start_by_us, change.number))
         self.open_by_family[change.family] += 1
         self.next_number = max(self.next_number, change.number + 1)
         self._enter_queue(job)
@@ -323,7 +251,7 @@ class Live:
     def _push(self, job: Job) -> None:
         # The class may have been dropped while it had no waiting job.
         job.placement = self.classes.setdefault(job.placement.key, job.placement)
-        job.placement.push(job)
+        job.placement.push(job.priority, job.number)
 
     def _step(
         self, change: Assigned | Returned | Started | StopRequested | Ended | Retried | StageEnded, event: Event

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from coordinator.live import ClassKey, Job, Live, PlacementClass, Worker
+from coordinator.capacity import ClassKey, PlacementClass, Worker
+from coordinator.live import Job, Live
 
 PROCESSES_MAX = 512  # attempts on one worker, jobs without a slot included
 

@@ -135,6 +135,7 @@ class JobSpec:
     params: str = ""  # JSON, for the program's params.json
     retries: int | None = None  # further attempts after failed ones; None: the workload's, or none
     retry_on: tuple[str, ...] = ()  # of RETRY_CAUSES; empty: all of them
+    start_within_s: float = 0.0  # a program that has not started so long after the submit never does; 0: no limit
     stages: tuple[Stage, ...] = ()  # a chain, instead of `workload`: params go to the first, each result to the next
 
 
@@ -459,6 +460,8 @@ def _check_retries(spec: JobSpec) -> HostlerError | None:
         return InvalidRequest(f"retries is a number from 0 to {RETRIES_MAX}", field="retries")
     if any(cause not in RETRY_CAUSES for cause in spec.retry_on):
         return InvalidRequest(f"retry_on holds some of {', '.join(RETRY_CAUSES)}", field="retry_on")
+    if not 0 <= spec.start_within_s <= DURATION_S_MAX:
+        return InvalidRequest("start_within is a number of seconds, 0 for no limit", field="start_within")
     if len(spec.params) > INLINE_BYTES_MAX:
         return TooLarge(f"params has {len(spec.params)} characters; at most {INLINE_BYTES_MAX}", field="params")
     return None

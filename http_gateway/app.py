@@ -5,7 +5,7 @@ The gateway holds no state: run as many as you like, end any of them at any time
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -17,8 +17,8 @@ from hostler.errors import HostlerError, InternalError, InvalidRequest
 from hostler.peers import owner_of_peer
 from hostler.settings import Settings
 from http_gateway.api import Api, Handler, api_of, guard, refuse_or_break
-from http_gateway.apis import altron, health, metrics, native, native_files, pixyz, start_stop_query
-from http_gateway.auth import LocalTrust, OwnerLookup
+from http_gateway.apis import altron, health, infernet, metrics, native, native_files, pixyz, start_stop_query
+from http_gateway.auth import LocalTrust, OwnerLookup, Principals, parse_networks
 from http_gateway.batching import Submitter
 from http_gateway.connections import Connection, connection_factory
 from http_gateway.measures import HttpMeasures, counting
@@ -26,6 +26,9 @@ from http_gateway.measures import HttpMeasures, counting
 BACKLOG = 512
 CONNECTIONS_MAX = 1000
 END_S = 3.0  # for requests to end in order once the gateway is told to end
+
+# Families whose callers are told apart, and so may be other users than ours where the settings admit their network.
+OPEN_TO_NETWORKS = frozenset({infernet.FAMILY})
 
 APIS: web.AppKey[tuple[Api, ...]] = web.AppKey("apis", tuple)
 
@@ -37,6 +40,9 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
         client: the coordinator's; the caller closes it after the application has ended.
         settings: `allowed_hosts` and those of the families are used.
         lookup: whose socket the other end of a connection is; the kernel's answer.
+
+    Raises:
+        InvalidRequest: a setting names a network that is none.
     """
     closing = asyncio.Event()
     submitter = Submitter(client)
@@ -48,17 +54,23 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
         health.Health(client).api(),
         altron.Altron(client, submitter, settings).api(),
         pixyz.Pixyz(client, submitter, settings).api(),
+        *infernet.Infernet(client, submitter, settings, closing).apis(),
         metrics.MetricsPage(client, measures).api(),
     )
+    networks = parse_networks(settings.admitted_networks, field="admitted_networks")
+    principals = Principals(key_digests=settings.api_keys_sha256, networks=networks)
     trust = LocalTrust(allowed_hosts=settings.allowed_hosts, lookup=lookup)
-    app = web.Application(middlewares=[counting(measures), _edge(trust, apis)])
+    for_networks: set[web.AbstractRoute] = set()
+    app = web.Application(middlewares=[counting(measures), _edge(trust, principals, apis, for_networks)])
     app[APIS] = apis
     for api in apis:
         for prefix in api.prefixes:
-            app.add_routes(
+            routes = app.add_routes(
                 web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
                 for route in api.routes
             )
+            if api.name in OPEN_TO_NETWORKS:
+                for_networks.update(routes)
 
     async def submitting(_: web.Application) -> AsyncIterator[None]:
         async with submitter:
@@ -72,7 +84,9 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
     return app
 
 
-def _edge(trust: LocalTrust, apis: tuple[Api, ...]) -> Middleware:
+def _edge(
+    trust: LocalTrust, principals: Principals, apis: tuple[Api, ...], for_networks: Set[web.AbstractRoute]
+) -> Middleware:
     """Make the outermost layer, which also sees requests that no route takes."""
 
     @web.middleware
@@ -81,7 +95,8 @@ def _edge(trust: LocalTrust, apis: tuple[Api, ...]) -> Middleware:
         if isinstance(connection, Connection):
             connection.request_began()
         try:
-            trust.admit(request)
+            from_network = principals.name(request)
+            trust.admit(request, vouched_for=from_network and request.match_info.route in for_networks)
             return await handler(request)
         except HostlerError as error:
             return api_of(request.path, apis).refuse(error)

@@ -52,9 +52,9 @@ def parse_networks(texts: Iterable[str], *, field: str) -> tuple[Network, ...]:
         try:
             found.append(ip_network(text, strict=False))
         except ValueError as error:
-            raise InvalidRequest(f"setting {field}: {text[:100]!r} is no network such as 10.0.0.0/8", field=field) from (
-                error
-            )
+            raise InvalidRequest(
+                f"setting {field}: {text[:100]!r} is no network such as 10.0.0.0/8", field=field
+            ) from (error)
     return tuple(found)
 
 

@@ -264,14 +264,16 @@ def is_json(raw: bytes) -> bool:
     try:
         raw.decode()
         msgspec.json.decode(raw, type=msgspec.Raw)
-    except ValueError:  # half of a surrogate pair is JSON too
-        return _is_odd_json(raw)
+    except UnicodeDecodeError:
+        return False
+    except (ValueError, RecursionError):  # half of a surrogate pair is JSON too
+        return _is_odd_json(raw.decode())
     return True
 
 
-def _is_odd_json(raw: bytes) -> bool:
+def _is_odd_json(text: str) -> bool:
     try:
-        json.loads(raw, parse_constant=_refuse)
+        json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
     return True

@@ -13,7 +13,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hostler.errors import InvalidRequest
-from hostler.jobs import DURATION_S_MAX, PRIORITY_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
+from hostler.jobs import DIGEST, DURATION_S_MAX, PRIORITY_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
 from hostler.workloads import Runtime, Stdin, Workload
 
 FIELD_CHARACTERS_MAX = 200
@@ -248,6 +248,9 @@ def _contradiction(item: JobItem) -> InvalidRequest | None:
         if (file.digest is None) == (file.text is None):
             text = f"files.{place} must have a digest, which names stored bytes, or a text: one of them"
             return InvalidRequest(text, field=f"files.{place}")
+        if file.digest is not None and DIGEST.fullmatch(file.digest) is None:
+            text = f"files.{place}.digest must be a SHA-256 in 64 hexadecimal digits, in lower case"
+            return InvalidRequest(text, field=f"files.{place}.digest")
     if item.argv and item.python is not None:
         return InvalidRequest("the program is argv or python, not both", field="python")
     if item.workload_version and not item.workload:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from coordinator.blobs import BlobStore
+from coordinator.capacity import Worker as LiveWorker
 from coordinator.engine import Engine
-from coordinator.live import Worker as LiveWorker
 from coordinator.metrics import Metrics
 from coordinator.rpc.context import Caller, parse
 from coordinator.storage.protocol import Store

@@ -292,11 +292,16 @@ class _KnownJob(HostlerError):
 
 def _is_described(message: types_pb2.JobSpec) -> bool:
     """Whether more is to be made of an item than it says: a workload, parameters, files."""
+    work = message.work
     return bool(
         message.workload
         or message.stages
         or message.params
         or message.retries
-        or message.work.files
-        or message.work.workspace
+        or message.start_within_s
+        or work.files
+        or work.workspace
+        or work.HasField("python")
+        or work.HasField("container")
+        or work.HasField("service")
     )

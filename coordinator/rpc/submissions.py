@@ -142,6 +142,7 @@ class Submissions:
             retry_on=completed.retry_on,
             inputs=inputs,
             secrets=secrets,
+            start_within_s=spec.start_within_s,
         )
 
     async def _workload(self, name: str, version: int) -> Workload:

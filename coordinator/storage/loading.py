@@ -117,6 +117,7 @@ def _job_changes(row: sqlite3.Row, chain: Chain | None) -> list[Change]:
             row["due_at"] if state is State.QUEUED else 0,
             (),  # what it needs is referred to already
             rows.labels_of(row["secrets"]),
+            row["start_by"],
             chain,
             row["stage"],
         )

@@ -79,6 +79,7 @@ NEXT_STAGE = (
     " started_at = 0, survivors = '', log_position = 0, log_output = 0, retried = 0, due_at = 0, labels = ?, slots = ?,"
     " work = ?, version = version + 1 WHERE number = ?"
 )
+KEEP_DEADLINE = "UPDATE job SET start_by = ? WHERE number = ?"
 KEEP_CHAIN = "UPDATE job SET chain = ? WHERE number = ?"
 KEEP_RECORD = "INSERT OR REPLACE INTO record (owner, id, status, containers, at) VALUES (?,?,?,?,?)"
 KEEP_OUTPUT = "INSERT OR REPLACE INTO output (job, path, digest, size, modified_at) VALUES (?,?,?,?,?)"
@@ -190,6 +191,8 @@ def _queued(out: _Statements, c: JobQueued) -> None:
     out.add(INSERT_JOB, row)
     if c.runtime != "command" or c.workload or c.retries or c.inputs:
         _describe(out, c.number, c)
+    if c.start_by_us:
+        out.add(KEEP_DEADLINE, (c.start_by_us, c.number))
     if c.chain is not None:
         out.add(KEEP_CHAIN, (spec_to_bytes(c.chain.spec), c.number))
     out.record(c.number, "queued", c.at_us, 0, 0, "", "")

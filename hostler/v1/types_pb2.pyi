@@ -510,6 +510,7 @@ class JobSpec(_message.Message):
     PARAMS_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     RETRY_ON_FIELD_NUMBER: _builtins.int
+    START_WITHIN_S_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """free text, at most 200 characters"""
@@ -537,6 +538,8 @@ class JobSpec(_message.Message):
     """JSON, for the program's params.json; at most 256 KiB"""
     retries: _builtins.int
     """further attempts after failed ones; absent: the workload's, or none"""
+    start_within_s: _builtins.float
+    """a program that has not started so long after the submit never does; 0: no limit"""
     @_builtins.property
     def work(self) -> Global___Work: ...
     @_builtins.property
@@ -570,11 +573,12 @@ class JobSpec(_message.Message):
         params: _builtins.str = ...,
         retries: _builtins.int | None = ...,
         retry_on: _abc.Iterable[_builtins.str] | None = ...,
+        start_within_s: _builtins.float = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "retries", b"retries", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
     _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
@@ -913,9 +917,11 @@ class End(_message.Message):
     """"SIGKILL" """
     core_dumped: _builtins.bool
     cause: _builtins.str
-    """stable word: exit, signal, stop, timeout, drain, not_started, supervisor_died, host_restarted, worker_lost"""
+    """stable word: exit, signal, stop, timeout, drain, not_started, supervisor_died, host_restarted,"""
     evidence: _builtins.str
-    """one sentence for people"""
+    """worker_lost, refused, start_deadline
+    one sentence for people
+    """
     error: _builtins.str
     """why the program could not be started"""
     out_bytes: _builtins.int

@@ -52,6 +52,7 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         params=spec.params,
         retries=spec.retries,
         retry_on=spec.retry_on,
+        start_within_s=spec.start_within_s,
         stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
     )
 
@@ -74,6 +75,7 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
         params=message.params,
         retries=message.retries if message.HasField("retries") else None,
         retry_on=tuple(message.retry_on),
+        start_within_s=message.start_within_s,
         stages=tuple(Stage(workload=s.workload, workload_version=s.workload_version) for s in message.stages),
     )
 

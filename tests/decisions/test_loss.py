@@ -3,11 +3,11 @@
 import pytest
 
 from coordinator.changes import Ended, LogLost, LogStored
-from coordinator.effects import DropSession
+from coordinator.effects import DropSession, SendStop
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
-from tests.support.builders import W1, W2, ended
-from tests.support.scene import Scene, check_invariants
+from tests.support.builders import W1, W2, ended, never_ran
+from tests.support.scene import Scene, check_invariants, only
 
 
 @pytest.mark.parametrize("goodbye", [False, True])
@@ -172,3 +172,46 @@ def test_a_tick_looks_only_at_workers_and_trailing_logs() -> None:
     scene.live.jobs = Untouchable(scene.live.jobs)  # type: ignore[assignment]
 
     scene.tick()
+
+
+# Start deadlines
+
+
+def test_a_job_that_has_not_started_in_time_never_does() -> None:
+    """While it waits it ends at once; the cause says why."""
+    scene = Scene()
+    (job,) = scene.queue(start_within_s=5.0)
+    scene.wait(4.9)
+    scene.tick()
+    assert scene.job(job).state is State.QUEUED
+
+    scene.wait(0.2)
+    scene.tick()
+
+    over = scene.last(Ended)
+    assert (over.outcome, over.cause, over.started_at_us) == (Outcome.TIMED_OUT, "start_deadline", 0)
+    assert scene.live.jobs == {}
+
+
+def test_what_a_worker_was_told_and_has_not_started_is_taken_back() -> None:
+    """Its proof that the program never ran ends the job."""
+    scene = Scene()
+    key = scene.assigned(start_within_s=5.0)
+    scene.wait(6)
+    assert [stop.key for stop in only(scene.tick(), SendStop)] == [key]
+    assert scene.tick() == [], "once is enough"
+
+    scene.say(never_ran(key))
+
+    assert (scene.last(Ended).outcome, scene.last(Ended).cause) == (Outcome.TIMED_OUT, "start_deadline")
+
+
+def test_a_program_that_has_started_has_met_its_deadline() -> None:
+    """However long it runs."""
+    scene = Scene()
+    key = scene.running(start_within_s=5.0)
+    scene.wait(60)
+
+    assert scene.tick() == []
+    assert scene.job(key.job).state is State.RUNNING
+    assert scene.live.starts_due == []

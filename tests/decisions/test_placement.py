@@ -3,8 +3,8 @@
 import pytest
 
 from coordinator import decisions
+from coordinator.capacity import RUN_TIMES_KEPT, ClassKey
 from coordinator.changes import WorkerDraining
-from coordinator.live import RUN_TIMES_KEPT, ClassKey
 from coordinator.placement import PROCESSES_MAX, obstacle, reasons
 from hostler.lifecycle import State
 from tests.support.builders import NOON_US, W1, W2, W3, an_id, ended

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from coordinator import workload_decisions
+from coordinator.capacity import ClassKey
 from coordinator.changes import Change, WorkloadApplied, WorkloadRemoved
 from coordinator.effects import Answer
-from coordinator.live import ClassKey
 from coordinator.placement import obstacle, reasons
 from hostler.errors import WorkloadNotFound
 from hostler.workloads import Applied, Origin, Workload

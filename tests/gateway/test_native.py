@@ -53,8 +53,8 @@ async def test_the_list_is_filtered_and_comes_in_pages(gateway: Caller, coordina
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("state=done", "state"), ("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("stat=1", "stat"),
-        ("order=up", "order"), ("order=NEWEST", "order"), ("limit=" + "9" * 5000, "limit"),
+        ("state=done", "state"), ("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"),
+        ("stat=1", "stat"), ("order=up", "order"), ("order=NEWEST", "order"), ("limit=" + "9" * 5000, "limit"),
     ],
 )  # fmt: skip
 async def test_a_list_parameter_that_means_nothing_is_400(gateway: Caller, query: str, field: str) -> None:
@@ -323,6 +323,7 @@ async def test_a_signal_is_a_name_or_a_number(gateway: Caller, coordinator: Fake
 
     for asked in ("SIGINT", "int", 15):
         assert (await gateway.post(f"/v1/jobs/{job}/signal", {"signal": asked})).json["id"] == job
+    wrong: object
     for wrong in ("SIGNOPE", "", 0, 65, -1, 10**40, 1.5, True, None, [], {}):
         answer = await gateway.post(f"/v1/jobs/{job}/signal", {"signal": wrong})
         assert answer.status == 400, wrong

@@ -182,6 +182,7 @@ async def test_a_list_of_definitions_that_is_wrong_is_refused(gateway: Caller, c
     """Twice the same name, what is no object, too many; none at all is no error."""
     one = {"name": "w", "argv": ["true"]}
     assert "'w' is there twice" in the_error(await applied(gateway, one, one), 400, "invalid_request", "name")
+    wrong: object
     for wrong in (None, [], "w", 5):
         the_error(await applied(gateway, one, wrong), 400, "invalid_request", "workloads.1")
     the_error(await applied(gateway, {"argv": ["true"]}), 400, "invalid_request", "name")

@@ -127,6 +127,7 @@ STORIES: dict[str, list[Change]] = {
             retry_on=("signal", "timeout"),
             inputs=("d" * 64,),
             secrets=(("TOKEN", "render-token"),),
+            start_by_us=NOON_US + 77,
         )
     ],
     "a chain at its second stage": [

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from coordinator import decisions
+from coordinator.capacity import Worker
 from coordinator.changes import Change
 from coordinator.decisions import Decision, Submission
 from coordinator.effects import AttachSession, Effect, SendStart
 from coordinator.events import Report
 from coordinator.instant import Instant
-from coordinator.live import Job, Live, Worker
+from coordinator.live import Job, Live
 from coordinator.placement import place
 from hostler.errors import HostlerError
 from hostler.ids import AttemptKey

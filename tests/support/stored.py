@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from coordinator.capacity import Worker
 from coordinator.changes import Assigned, Change, Ended, JobQueued, Retried, StageEnded, StagePlan, Started, WorkerSeen
-from coordinator.live import Job, Live, Worker
+from coordinator.live import Job, Live
 from coordinator.storage.protocol import Store
 from hostler.jobs import Work
 from hostler.lifecycle import Outcome, State

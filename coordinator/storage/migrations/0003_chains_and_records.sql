@@ -11,3 +11,5 @@ CREATE TABLE record (
     PRIMARY KEY (owner, id)
 ) WITHOUT ROWID;
 CREATE INDEX record_at ON record (owner, at);
+
+ALTER TABLE job ADD COLUMN start_by INTEGER NOT NULL DEFAULT 0;  -- its program must have started by then; 0: no limit

@@ -1,0 +1,100 @@
+"""What asks for a place and what has one: classes of waiting jobs, and workers.
+
+Pure. Owned by `coordinator.live.Live`; only `Live.apply` changes them.
+"""
+
+import heapq
+from statistics import median
+from typing import NamedTuple
+
+from hostler.ids import AttemptKey
+
+RUN_TIMES_KEPT = 20  # results of a class on a worker between two looks at its prefetch
+
+
+class ClassKey(NamedTuple):
+    """Jobs that ask for the same thing: they share one queue and one placement decision."""
+
+    pin: str
+    labels: tuple[tuple[str, str], ...]
+    slots: int
+    runtime: str = "command"
+    workload: str = ""
+
+
+class PlacementClass:
+    """The queue of one class: highest priority first, then oldest."""
+
+    __slots__ = ("heap", "key", "waiting")
+
+    def __init__(self, key: ClassKey) -> None:
+        self.key = key
+        self.heap: list[tuple[int, int]] = []  # (-priority, number); entries of jobs that left are stale
+        self.waiting = 0
+
+    def push(self, priority: int, number: int) -> None:
+        """Queue a job."""
+        heapq.heappush(self.heap, (-priority, number))
+        self.waiting += 1
+
+
+class Worker:
+    """One known worker. Owned by `Live`; only `Live.apply` changes it."""
+
+    __slots__ = (
+        "boot_id",
+        "connected",
+        "draining",
+        "generation",
+        "goodbye",
+        "held",
+        "host",
+        "id",
+        "journal_id",
+        "labels",
+        "left_at_s",
+        "name",
+        "prefetch",
+        "run_times",
+        "runtimes",
+        "seen_at_us",
+        "sequence",
+        "session",
+        "slots",
+        "slots_used",
+        "version",
+        "workloads",
+    )
+
+    def __init__(self, worker_id: str) -> None:
+        self.id = worker_id
+        self.name = self.host = self.version = self.boot_id = self.journal_id = self.session = ""
+        self.labels: dict[str, str] = {}
+        self.runtimes: tuple[str, ...] = ()
+        self.workloads: tuple[str, ...] = ()  # patterns; empty: all
+        self.slots = 0
+        self.generation = 0
+        self.sequence = 0  # of the latest assignment
+        self.connected = self.draining = self.goodbye = False
+        self.left_at_s: float | None = None  # None: connected, or not seen since this coordinator started
+        self.seen_at_us = 0
+        self.held: dict[AttemptKey, int] = {}  # attempts assigned and not ended -> job number
+        self.slots_used = 0
+        self.run_times: dict[ClassKey, list[float]] = {}
+        self.prefetch: dict[ClassKey, int] = {}
+
+    def remember_run_time(self, placement: ClassKey, run_s: float) -> None:
+        """Note how long a job of a class ran here; every 20 results say anew what prefetch is earned.
+
+        Nothing until 20 results are known; then as many as fill 50 ms, at most 256.
+        """
+        times = self.run_times.setdefault(placement, [])
+        times.append(run_s)
+        if len(times) >= RUN_TIMES_KEPT:
+            typical_s = max(median(times), 1e-4)
+            self.prefetch[placement] = min(256, int(self.slots * 0.05 / typical_s))
+            times.clear()
+
+    def window(self, placement: ClassKey) -> int:
+        """How many slots may be assigned here for this class: the slots, and the prefetch it has earned."""
+        return self.slots + self.prefetch.get(placement, 0)

@@ -1,0 +1,242 @@
+"""The Infernet API: chains of containers as jobs, with JSON going in and coming out.
+
+    GET  /info             {"containers", "pending", "version", "chain"}
+    POST /api/jobs         {"containers", "data"}             -> {"id"}
+    POST /api/jobs/batch   a list of them                     -> a list of {"id"} or {"error", "params"}, in order
+    GET  /api/jobs         ?id=&id=[&intermediate=true]       -> a list of results
+    GET  /api/jobs         [?pending=true]                    -> a list of ids
+    PUT  /api/status       {"id", "status", "containers"}     -> null
+    POST /api/jobs/stream  as /api/jobs, the first container  -> the id and a newline, then its output as it comes
+    GET  /resources        {container: what it offers}
+    GET  /health           under /infernet only: {"status": "healthy"}; at the root it is the gateway's own
+    errors                 {"error"[, "params"]}
+
+At the root and under /infernet. A container is a workload that is shown to this family, or may be a
+later stage of its chains. Each caller sees its own jobs, by the principal it is; ``id`` and ``ip`` of
+a body say nothing. ``docs/apis/infernet.md`` says what the document leaves open.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import msgspec
+from aiohttp import web
+
+from hostler.client import Client
+from hostler.errors import ErrorCode, HostlerError, InvalidRequest
+from hostler.jobs import SUBMIT_ITEMS_MAX, File, JobSpec
+from hostler.settings import Settings
+from http_gateway import bodies
+from http_gateway import infernet_shapes as shapes
+from http_gateway.api import Api, HttpRefused, json_response
+from http_gateway.auth import is_within, parse_networks, peer_address, principal_of
+from http_gateway.batching import Submitter
+from http_gateway.infernet_containers import Containers
+from http_gateway.infernet_results import Results
+from http_gateway.infernet_shapes import FAMILY, JobRequest, Refused
+from http_gateway.infernet_stream import send_output
+from http_gateway.large_bodies import LargeBodies
+from http_gateway.streamed_json import StreamedJson
+
+ANSWER_S = 1.0  # for the coordinator to say how it fares: the client waits no longer
+SLICE_ITEMS = 500  # of a batch, read before others get their turn
+STOP_WAIT_S = 3.0  # for the proof that nothing is left of a streaming job whose caller has gone
+
+# The document knows 400. Kept apart: a body over the limit, and "not now".
+STATUSES = {ErrorCode.WORKLOAD_NOT_FOUND: 400, ErrorCode.FILE_NOT_FOUND: 400, ErrorCode.NOT_RUNNING: 400}
+
+
+class Infernet:
+    """The endpoints, in the document's order."""
+
+    def __init__(self, client: Client, submitter: Submitter, settings: Settings, closing: asyncio.Event) -> None:
+        """Prepare the family.
+
+        Args:
+            client: the coordinator's.
+            submitter: for jobs.
+            settings: those that begin with ``infernet_``.
+            closing: set when the gateway ends.
+
+        Raises:
+            InvalidRequest: a setting names a network that is none.
+        """
+        self._client = client
+        self._submitter = submitter
+        self._closing = closing
+        self._version = settings.infernet_version
+        self._status_networks = parse_networks(settings.infernet_status_networks, field="infernet_status_networks")
+        self._containers = Containers(client)
+        self._large_bodies = LargeBodies()
+
+    def apis(self) -> tuple[Api, ...]:
+        """Return the family, and the page of its own that it has under its prefix."""
+        routes = (
+            web.get("/info", self.info),
+            web.post("/api/jobs", self.create),
+            web.post("/api/jobs/batch", self.create_batch),
+            web.get("/api/jobs", self.find),
+            web.put("/api/status", self.record),
+            web.post("/api/jobs/stream", self.stream),
+            web.get("/resources", self.resources),
+        )
+        owns = ("/info", "/api", "/resources", "/infernet")
+        return (
+            Api(name=FAMILY, prefixes=("", "/infernet"), owns=owns, routes=routes, statuses=STATUSES),
+            Api(name=FAMILY, prefixes=("/infernet",), owns=(), routes=(web.get("/health", self.health),)),
+        )
+
+    async def info(self, _: web.Request) -> web.Response:
+        """Retrieve information about the containers and the number of jobs pending."""
+        cluster = await self._client.describe(timeout_s=ANSWER_S)
+        known = await self._containers.known()
+        return json_response(
+            {
+                "containers": [shapes.container_shape(workload) for workload in known.values()],
+                "pending": {"offchain": cluster.open_by_family.get(FAMILY, 0), "onchain": 0},
+                "version": self._version,
+                "chain": {"enabled": False, "address": ""},
+            }
+        )
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Create a new off-chain job."""
+        asked = await self._read_one(request)
+        if isinstance(asked, Refused):
+            return json_response(asked.shape(), status=400)
+        spec = await self._spec(asked, principal_of(request))
+        return json_response({"id": await self._submitter.submit_one(spec)})
+
+    async def create_batch(self, request: web.Request) -> web.Response:
+        """Create off-chain jobs in batch; each is answered in its place."""
+        body = await self._read_body(request)
+        if not isinstance(body, list):
+            raise InvalidRequest("Expected a list")
+        if len(body) > SUBMIT_ITEMS_MAX:
+            raise InvalidRequest(f"{len(body)} job requests; at most {SUBMIT_ITEMS_MAX} at once")
+        asked: list[JobRequest | Refused] = []
+        for start in range(0, len(body), SLICE_ITEMS):
+            asked += map(shapes.read_request, body[start : start + SLICE_ITEMS])
+            await asyncio.sleep(0)
+        checked = await self._containers.check(asked, peer_address(request)) if asked else []
+        items = await self._specs(checked, principal_of(request))
+        specs = [item for item in items if isinstance(item, JobSpec)]
+        answers = iter(await self._submitter.submit(specs) if specs else ())
+        return json_response([_answer_shape(next(answers) if isinstance(item, JobSpec) else item) for item in items])
+
+    async def find(self, request: web.Request) -> web.StreamResponse:
+        """Retrieve job results, or the ids of the caller's jobs."""
+        results = Results(self._client, principal_of(request))
+        answer = StreamedJson(request)
+        if "id" in request.query:
+            intermediate = _flag(request, "intermediate") or False
+            await results.write_some(answer, request.query.getall("id"), intermediate=intermediate)
+        else:
+            await results.write_ids(answer, pending=_flag(request, "pending"))
+        return await answer.end()
+
+    async def record(self, request: web.Request) -> web.Response:
+        """Register the id and the status of a job that somebody else runs."""
+        if not is_within(peer_address(request), self._status_networks):
+            raise HttpRefused(403, ErrorCode.PERMISSION_DENIED, "Unauthorized")
+        try:
+            body = await self._large_bodies.read_json(request)
+        except bodies.NotJson as error:
+            raise InvalidRequest(f"Could not store job status: {error.message}") from None
+        record = shapes.read_record(body)
+        if isinstance(record, Refused):
+            return json_response(record.shape(), status=400)
+        await self._client.records.put(record, principal=principal_of(request))
+        return json_response(None)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Create a job of the first container, and send its output as it comes."""
+        asked = await self._read_one(request)
+        if isinstance(asked, Refused):
+            return json_response(asked.shape(), status=400)
+        principal = principal_of(request)
+        spec = await self._spec(asked, principal, stream=True)
+        submitting = asyncio.create_task(self._submitter.submit_one(spec))
+        try:
+            # A caller who hangs up must not cut the submission off: the job would run and nobody knew its id.
+            name = await asyncio.shield(submitting)
+            return await send_output(request, self._client, name, self._closing, principal=principal)
+        except (asyncio.CancelledError, ConnectionError):
+            # Who hangs up ends the call of the container; a gateway that ends does not end its jobs.
+            if not self._closing.is_set():
+                await self._stop(submitting, principal)
+            raise
+
+    async def resources(self, _: web.Request) -> web.Response:
+        """Retrieve what the containers say that they offer; those that say nothing are left out."""
+        known = await self._containers.known()
+        found = ((name, shapes.resources_of(workload)) for name, workload in known.items())
+        return json_response({name: offered for name, offered in found if offered is not None})
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Say whether jobs can be taken."""
+        try:
+            await self._client.describe(timeout_s=ANSWER_S)
+        except HostlerError as error:
+            shape = {"status": "unhealthy", "error": error.message}
+            return json_response(shape, status=503, headers={"Retry-After": "1"})
+        return json_response({"status": "healthy"})
+
+    # What they share
+
+    async def _read_body(self, request: web.Request) -> object:
+        try:
+            return await self._large_bodies.read_json(request)
+        except bodies.NotJson as error:
+            raise InvalidRequest(f"Could not parse message: {error.message}") from None
+
+    async def _read_one(self, request: web.Request) -> JobRequest | Refused:
+        asked = shapes.read_request(await self._read_body(request))
+        (checked,) = await self._containers.check([asked], peer_address(request))
+        return checked
+
+    async def _spec(self, asked: JobRequest, principal: str, *, stream: bool = False) -> JobSpec:
+        """Make the job of a request; data that is too large to travel with it is stored first."""
+        raw = msgspec.json.encode(asked.data)
+        if len(raw) <= shapes.PARAMS_BYTES_MAX:
+            return shapes.job_spec(asked, owner=principal, params=raw.decode(), stream=stream)
+        stored = await self._client.files.put(_one(raw), size_bytes=len(raw), principal=principal)
+        file = File(path=shapes.PARAMS_PATH, digest=stored.digest, size_bytes=stored.size_bytes)
+        return shapes.job_spec(asked, owner=principal, file=file, stream=stream)
+
+    async def _specs(
+        self, checked: list[JobRequest | Refused], principal: str
+    ) -> list[JobSpec | Refused | HostlerError]:
+        items: list[JobSpec | Refused | HostlerError] = []
+        for number, each in enumerate(checked):
+            if number % SLICE_ITEMS == 0:
+                await asyncio.sleep(0)
+            if isinstance(each, Refused):
+                items.append(each)
+                continue
+            try:
+                items.append(await self._spec(each, principal))
+            except HostlerError as error:
+                items.append(error)
+        return items
+
+    async def _stop(self, submitting: asyncio.Task[str], principal: str) -> None:
+        with suppress(HostlerError):
+            name = await submitting
+            await self._client.stop(name, wait_s=STOP_WAIT_S, family=FAMILY, principal=principal)
+
+
+def _flag(request: web.Request, name: str) -> bool | None:
+    text = request.query.get(name)
+    return None if text is None else shapes.read_flag(text, name)
+
+
+def _answer_shape(answer: str | Refused | HostlerError | JobSpec) -> dict[str, object]:
+    if isinstance(answer, Refused):
+        return answer.shape()
+    return {"error": answer.message} if isinstance(answer, HostlerError) else {"id": answer}
+
+
+async def _one(piece: bytes) -> AsyncIterator[bytes]:
+    yield piece
