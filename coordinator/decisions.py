@@ -29,6 +29,7 @@ from coordinator.effects import (
     AttachSession,
     DropSession,
     Effect,
+    SendRecall,
     SendSignal,
     SendStart,
     SendStop,
@@ -39,6 +40,7 @@ from coordinator.ends import RETRY_S_MAX, attempt_over, concluded
 from coordinator.events import Hello, Report
 from coordinator.instant import Instant
 from coordinator.live import Job, Live, TrailingLog
+from coordinator.recalls import recalls
 from hostler.errors import (
     HostlerError,
     InvalidRequest,
@@ -382,6 +384,7 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> 
             changes.append(_log_lost(log))
     late = _late_starts(live, now)
     changes += late.changes
+    late.effects.extend(SendRecall(worker, key) for worker, key in recalls(live, now.wall_us))
     for number in live.delayed:
         # A clock that was set back may not keep a job waiting.
         if not now.wall_us < live.jobs[number].due_at_us <= now.wall_us + RETRY_S_MAX * 1e6:

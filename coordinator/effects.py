@@ -54,6 +54,13 @@ class SendStop(NamedTuple):
     grace_s: float
 
 
+class SendRecall(NamedTuple):
+    """Ask a worker to give an attempt back if it has not begun."""
+
+    worker: str
+    key: AttemptKey
+
+
 class SendSignal(NamedTuple):
     """Tell a worker to signal the main process of an attempt."""
 
@@ -94,4 +101,16 @@ class LogKept(NamedTuple):
     rewind: bool
 
 
-Effect = Answer | Tell | Wait | SendStart | SendStop | SendSignal | Acknowledge | AttachSession | DropSession | LogKept
+Effect = (
+    Answer
+    | Tell
+    | Wait
+    | SendStart
+    | SendStop
+    | SendRecall
+    | SendSignal
+    | Acknowledge
+    | AttachSession
+    | DropSession
+    | LogKept
+)

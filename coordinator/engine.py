@@ -22,6 +22,7 @@ from coordinator.effects import (
     DropSession,
     Effect,
     LogKept,
+    SendRecall,
     SendSignal,
     SendStart,
     SendStop,
@@ -312,6 +313,7 @@ class Engine:
             Wait: self._add_waiter,
             SendStart: lambda e: self._send_start(e, works),
             SendStop: self._send_stop,
+            SendRecall: self._send_recall,
             SendSignal: self._send_signal,
             Acknowledge: self._acknowledge,
             AttachSession: self._attach,
@@ -342,6 +344,12 @@ class Engine:
         session = self._sessions.get(effect.worker)
         if session is not None:
             session.outbox.stops.append(effect)
+            session.wake.set()
+
+    def _send_recall(self, effect: SendRecall) -> None:
+        session = self._sessions.get(effect.worker)
+        if session is not None:
+            session.outbox.recalls.append(effect.key)
             session.wake.set()
 
     def _send_signal(self, effect: SendSignal) -> None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.live import Job, Live
 
+NO_FREE_SLOT = "has no free slot"
 PROCESSES_MAX = 512  # attempts on one worker, jobs without a slot included
 
 
@@ -40,7 +41,7 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
     if wanted.slots > worker.slots:
         return f"has fewer than {wanted.slots} slots"
     if wanted.slots and worker.slots_used + wanted.slots > worker.window(wanted):
-        return "has no free slot"
+        return NO_FREE_SLOT
     if len(worker.held) >= PROCESSES_MAX:
         return f"runs {PROCESSES_MAX} processes, its limit"
     return ""

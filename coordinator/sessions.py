@@ -45,6 +45,7 @@ class Outbox:
     acknowledged: list[AttemptKey] = field(default_factory=list)
     feeds: list[Piece] = field(default_factory=list)
     shows: list[ShowOutput] = field(default_factory=list)
+    recalls: list[AttemptKey] = field(default_factory=list)
 
 
 class Session:

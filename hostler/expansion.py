@@ -2,7 +2,7 @@
 
 Pure. The same input gives an equal output. The id of the job enters at one place only, the ``stdin.json`` of a
 workload whose standard input is ``job``: whoever compares two submissions (idempotency keys) compares what came
-in, or expands both with the same id.
+in, or expands both with the same id. What a container or a service may be is in `hostler.container_checks`.
 """
 
 import json
@@ -11,6 +11,7 @@ from dataclasses import replace
 from keyword import iskeyword
 from typing import Any, NamedTuple
 
+from hostler.container_checks import check_container, check_networks, check_resources, check_service
 from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
 from hostler.jobs import (
     DIGEST,
@@ -119,9 +120,12 @@ def check_workload(workload: Workload) -> HostlerError | None:
         wrong = (
             _check_words(workload)
             or _check_program(workload)
+            or _check_streams(workload)
             or check_schema(workload.params_schema)
             or _check_run(workload)
             or _check_secrets(workload)
+            or check_networks(workload.allowed_networks)
+            or check_resources(workload.resources)
         )
     except UnicodeEncodeError:
         wrong = InvalidRequest("it holds characters that are no UTF-8 text", field="workload")
@@ -152,7 +156,7 @@ class _Params(NamedTuple):
     """The parameters of a job as what is made of them."""
 
     file: File  # params.json
-    stdin: File | None  # stdin.json, when the program reads one
+    stdin: File | None  # what the program reads: the same file, or stdin.json
     variables: dict[str, str]
 
 
@@ -160,10 +164,14 @@ def _read(workload: Workload, spec: JobSpec, job_id: str) -> _Params:
     text = spec.params or "{}"
     params = read_params(text)
     check_value(workload.params_schema, params)
+    file = File(path=PARAMS_PATH, content=text.encode())
     stdin = None
-    if workload.stdin is not Stdin.NOTHING and not spec.work.stdin_path:
-        stdin = File(path=STDIN_PATH, content=_stdin(workload, text, params, job_id))
-    return _Params(File(path=PARAMS_PATH, content=text.encode()), stdin, _param_variables(params))
+    if not spec.work.stdin_path:
+        if workload.stdin is Stdin.PARAMS:
+            stdin = file
+        elif workload.stdin is Stdin.JOB:
+            stdin = File(path=STDIN_PATH, content=_stdin(workload, params, job_id))
+    return _Params(file, stdin, _param_variables(params))
 
 
 def _stored_params(work: Work) -> File | None:
@@ -177,8 +185,8 @@ def _take_stored(workload: Workload, stored: File) -> _Params:
             f" at most {INLINE_BYTES_MAX}",
             field="params",
         )
-    stdin = replace(stored, path=STDIN_PATH) if workload.stdin is Stdin.PARAMS else None
-    return _Params(replace(stored, path=PARAMS_PATH), stdin, {})
+    file = replace(stored, path=PARAMS_PATH)
+    return _Params(file, file if workload.stdin is Stdin.PARAMS else None, {})
 
 
 def _work(workload: Workload, spec: JobSpec, params: _Params) -> Work:
@@ -194,7 +202,7 @@ def _work(workload: Workload, spec: JobSpec, params: _Params) -> Work:
     is_service = workload.runtime is Runtime.SERVICE
     if python is not None or is_service or params.stdin is not None or spec.params or params.file.digest:
         files.append(params.file)
-    if params.stdin is not None:
+    if params.stdin is not None and params.stdin is not params.file:
         files.append(params.stdin)
     if sum(len(file.content) for file in files) > INLINE_BYTES_MAX:
         raise TooLarge(
@@ -218,7 +226,7 @@ def _work(workload: Workload, spec: JobSpec, params: _Params) -> Work:
         output_bytes_max=own.output_bytes_max or workload.output_bytes_max,
         files=tuple(files),
         workspace=True,
-        stdin_path=own.stdin_path or (STDIN_PATH if params.stdin is not None else ""),
+        stdin_path=own.stdin_path or (params.stdin.path if params.stdin is not None else ""),
     )
 
 
@@ -234,9 +242,7 @@ def _service(workload: Workload) -> Service:
     )
 
 
-def _stdin(workload: Workload, text: str, params: Any, job_id: str) -> bytes:
-    if workload.stdin is Stdin.PARAMS:
-        return text.encode()
+def _stdin(workload: Workload, params: Any, job_id: str) -> bytes:
     if not isinstance(params, dict):
         raise InvalidRequest(f"params must be an object for the workload {workload.name}", field="params")
     try:
@@ -314,14 +320,33 @@ def _check_words(workload: Workload) -> HostlerError | None:
 
 
 def _check_program(workload: Workload) -> HostlerError | None:
-    if workload.runtime is Runtime.COMMAND:
-        if not (workload.argv and workload.argv[0]):
-            return InvalidRequest("runtime command needs argv, a program and its arguments", field="argv")
+    """See that it has what its runtime needs, and nothing that is another's."""
+    runtime = workload.runtime
+    if runtime is not Runtime.PYTHON:
         if workload.script is not None:
             return InvalidRequest('a script needs runtime = "python"', field="script")
         if workload.interpreter:
             return InvalidRequest("interpreter is for runtime python; put the program into argv", field="interpreter")
+    if workload.service is not None and runtime is not Runtime.SERVICE:
+        return InvalidRequest('a service needs runtime = "service"', field="service")
+    if workload.container is not None and runtime not in (Runtime.CONTAINER, Runtime.SERVICE):
+        return InvalidRequest('a container needs runtime = "container" or "service"', field="container")
+    if runtime is Runtime.PYTHON:
+        return _check_script(workload)
+    if runtime is Runtime.COMMAND:
+        if not (workload.argv and workload.argv[0]):
+            return InvalidRequest("runtime command needs argv, a program and its arguments", field="argv")
         return None
+    if workload.argv and not workload.argv[0]:
+        return InvalidRequest("argv, the command of a container, begins with a program", field="argv")
+    if runtime is Runtime.SERVICE:
+        return _check_service(workload)
+    if workload.container is None:
+        return InvalidRequest("runtime container needs a container with its image", field="container")
+    return check_container(workload.container, serves=False)
+
+
+def _check_script(workload: Workload) -> HostlerError | None:
     if workload.argv:
         return InvalidRequest("argv is for runtime command; runtime python has a script", field="argv")
     script = workload.script
@@ -334,6 +359,34 @@ def _check_program(workload: Workload) -> HostlerError | None:
     entrypoint = workload.entrypoint
     if not entrypoint.isidentifier() or iskeyword(entrypoint) or len(entrypoint) > 200:
         return InvalidRequest(f"{entrypoint[:100]!r} cannot be the name of a function", field="entrypoint")
+    return None
+
+
+def _check_service(workload: Workload) -> HostlerError | None:
+    service, container = workload.service or Service(), workload.container
+    wrong = check_service(service, has_container=container is not None)
+    if wrong is None and container is not None:
+        wrong = check_container(container, serves=True)
+    if wrong is not None:
+        return wrong
+    for field, given in (("argv", workload.argv), ("env", workload.env)):
+        if service.url and given:
+            return InvalidRequest(f"{field} is the container's, and nothing is started for a url", field=field)
+    if service.token_variable and service.token_variable not in workload.secrets:
+        text = f"token_variable {service.token_variable} is none of the secrets; name the secret that it gets there"
+        return InvalidRequest(text, field="service")
+    return None
+
+
+def _check_streams(workload: Workload) -> HostlerError | None:
+    """A script and a service have their own ways for parameters and results."""
+    if workload.result is ResultFrom.STDOUT and workload.runtime in (Runtime.PYTHON, Runtime.SERVICE):
+        its = "what it returns" if workload.runtime is Runtime.PYTHON else "its answer"
+        return InvalidRequest(
+            f"runtime {workload.runtime}: the result is {its}, never its standard output", field="result"
+        )
+    if workload.stdin and workload.runtime is Runtime.SERVICE:
+        return InvalidRequest("runtime service: the parameters are posted, there is no standard input", field="stdin")
     return None
 
 

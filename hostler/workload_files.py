@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hostler.container_checks import read_size
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest
 from hostler.expansion import check_workload
-from hostler.jobs import File
+from hostler.jobs import Container, File, Service
 from hostler.script_source import read_script
-from hostler.workloads import Runtime, Stdin, Workload
+from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
 
 TOML_BYTES_MAX = 1024 * 1024
 SCRIPT_BYTES_MAX = 1024 * 1024
@@ -74,7 +75,7 @@ def read_file(path: Path) -> Definition:
         raise InvalidRequest(f"{path} is no usable TOML file: {error}") from None
     given = {key: _value(path, key, value) for key, value in table.items()}
     script = given.pop("script", None)
-    workload = Workload(**({"name": path.stem} | given))
+    workload = Workload(**({"name": path.stem} | streams_of(given.get("runtime", Runtime.COMMAND)) | given))
     source: bytes | None = None
     if script is not None:
         name, source = _script(path, script)
@@ -90,6 +91,11 @@ def read_file(path: Path) -> Definition:
         if wrong is not None:
             raise _wrong(path, wrong.field, wrong.message)
     return Definition(workload=workload, script_source=source)
+
+
+def streams_of(runtime: Runtime) -> dict[str, Any]:
+    """Where the parameters and the result of a workload go when it does not say: through a container, as JSON."""
+    return {"stdin": Stdin.PARAMS, "result": ResultFrom.STDOUT} if runtime is Runtime.CONTAINER else {}
 
 
 def with_script(definition: Definition, digest: str) -> Workload:
@@ -176,6 +182,16 @@ def _truth(value: Any) -> bool:
     return value
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("give a number")
+    return float(value)
+
+
+def _size(value: Any) -> int:
+    return read_size(value) if isinstance(value, str) else _whole(value)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise TypeError('give a list of texts in quotes, for example ["a", "b"]')
@@ -191,10 +207,7 @@ def _text_table(value: Any) -> dict[str, str]:
 def _schema(value: Any) -> str:
     if not isinstance(value, dict):
         raise TypeError("give a JSON Schema as a table, [params_schema]")
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise TypeError("it holds a date, a time, nan or inf, which JSON does not have") from None
+    return _json_table(value)
 
 
 def _runtime(value: Any) -> Runtime:
@@ -209,6 +222,66 @@ def _stdin(value: Any) -> Stdin:
     return Stdin(value)
 
 
+def _result(value: Any) -> ResultFrom:
+    if value not in tuple(ResultFrom):
+        raise ValueError('give "" (the result file) or "stdout"')
+    return ResultFrom(value)
+
+
+def _json_table(value: Any) -> str:
+    if not isinstance(value, dict):
+        raise TypeError("give a table")
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise TypeError("it holds a date, a time, nan or inf, which JSON does not have") from None
+
+
+def _container(value: Any) -> Container:
+    given = _table(value, CONTAINER_KINDS)
+    if "memory" in given:
+        given["memory_bytes"] = given.pop("memory")
+    return Container(**({"image": ""} | given))
+
+
+def _service(value: Any) -> Service:
+    return Service(**_table(value, SERVICE_KINDS))
+
+
+def _table(value: Any, kinds: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"give a table with some of {', '.join(kinds)}")
+    given: dict[str, Any] = {}
+    for key, one in value.items():
+        if key not in kinds:
+            raise ValueError(f"{key} is no key here; the keys are {', '.join(kinds)}")
+        try:
+            given[key] = kinds[key](one)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{key}: {error}") from None
+    return given
+
+
+CONTAINER_KINDS: dict[str, Callable[[Any], Any]] = {
+    "image": _text,
+    "pull": _text,
+    "memory": _size,
+    "cpus": _number,
+    "pids": _whole,
+    "network": _text,
+    "user": _text,
+    "writable": _truth,
+    "volumes": _texts,
+    "capabilities": _texts,
+    "port": _whole,
+}
+SERVICE_KINDS: dict[str, Callable[[Any], Any]] = {
+    "url": _text,
+    "token_variable": _text,
+    "health_path": _text,
+    "check_status": _truth,
+    "start_s": _seconds,
+}
 # Every key there is, with what makes a value of it.
 KINDS: dict[str, Callable[[Any], Any]] = {
     "name": _text,
@@ -220,6 +293,9 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "interpreter": _text,
     "params_schema": _schema,
     "stdin": _stdin,
+    "result": _result,
+    "container": _container,
+    "service": _service,
     "env": _text_table,
     "cwd": _text,
     "timeout_s": _seconds,
@@ -232,4 +308,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "secrets": _text_table,
     "external": _truth,
     "families": _texts,
+    "allowed_networks": _texts,
+    "proofs": _truth,
+    "resources": _json_table,
 }

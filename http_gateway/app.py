@@ -21,6 +21,7 @@ from http_gateway.apis import altron, health, infernet, metrics, native, native_
 from http_gateway.auth import LocalTrust, OwnerLookup, Principals, parse_networks
 from http_gateway.batching import Submitter
 from http_gateway.connections import Connection, connection_factory
+from http_gateway.infernet_shapes import FAMILY
 from http_gateway.measures import HttpMeasures, counting
 
 BACKLOG = 512
@@ -28,7 +29,7 @@ CONNECTIONS_MAX = 1000
 END_S = 3.0  # for requests to end in order once the gateway is told to end
 
 # Families whose callers are told apart, and so may be other users than ours where the settings admit their network.
-OPEN_TO_NETWORKS = frozenset({infernet.FAMILY})
+OPEN_TO_NETWORKS = frozenset({FAMILY})
 
 APIS: web.AppKey[tuple[Api, ...]] = web.AppKey("apis", tuple)
 

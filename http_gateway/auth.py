@@ -79,7 +79,8 @@ def peer_address(request: web.Request) -> Address | None:
 
 def principal_of(request: web.Request) -> str:
     """Return who calls: ``key:DIGEST``, ``address:IP`` or ``local``. For requests that were admitted."""
-    return request.get(_PRINCIPAL, PRINCIPAL)
+    principal: str = request.get(_PRINCIPAL, PRINCIPAL)
+    return principal
 
 
 class Principals:

@@ -114,11 +114,7 @@ class Results:
                 await answer.add(head + b'null,"error":%s}' % _text(shapes.EXPIRED))
         elif not end.result:
             await answer.add(head + b"null}")
-        elif (
-            await asyncio.to_thread(shapes.is_json, end.result)
-            if len(end.result) > 16384
-            else shapes.is_json(end.result)
-        ):
+        elif shapes.is_json(end.result):
             await answer.add(head + end.result + b"}")
         else:
             await answer.add(head + b'null,"error":%s}' % _text(shapes.NO_JSON))
@@ -130,7 +126,7 @@ def _has_result(end: End | None) -> bool:
 
 def _can_be_id(name: str) -> bool:
     """Whether a text can be the id of anything; a query may hold bytes that are no text."""
-    return 0 < len(name) <= shapes.ID_CHARACTERS_MAX and name.isprintable()
+    return 0 < len(name) <= shapes.ID_CHARACTERS_MAX and name == name.encode(errors="replace").decode()
 
 
 def _text(text: str) -> bytes:

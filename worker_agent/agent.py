@@ -110,6 +110,12 @@ class Agent:
             self.assignments.prove_never_ran(key)
         self._fill()
 
+    def on_recall(self, key: str) -> None:
+        """Give an attempt back that waits here; one that has begun, or is with a shim, stays."""
+        held = self.assignments.held.get(key)
+        if held is not None and held.state is HeldState.WAITING:
+            self.on_stop(key, 0, 0.0)
+
     def on_signal(self, key: str, number: int) -> None:
         """Signal the main process of an attempt; one that does not run is passed over."""
         self._runner.signal(key, number)

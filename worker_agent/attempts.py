@@ -44,6 +44,8 @@ class Order(NamedTuple):
     leftovers_wait: bool = False  # True: wait for the rest of the tree instead of ending it
     stdin: bool = False  # True: stdin is a pipe fed by `feed`; False: /dev/null
     stdin_path: str = ""  # absolute: stdin is this file
+    proxy: bool = False  # True: the main process runs the program elsewhere in its tree, in a PID namespace of its own,
+    # passes SIGTERM on to it, and cleans up after it (podman run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -204,6 +204,8 @@ class Link:
                 agent.on_acknowledged([_text(key) for key in message.acknowledged])
             if message.starts:
                 agent.on_starts([_start(start) for start in message.starts])
+            for recalled in message.recalls:
+                agent.on_recall(_text(recalled))
             for stop in message.stops:
                 agent.on_stop(_text(stop.key), stop.sequence, stop.grace_s)
             for signal in message.signals:

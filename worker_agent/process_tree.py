@@ -247,6 +247,14 @@ def send(pid: int, number: int, is_member: Callable[[int], bool]) -> bool:
         os.close(fd)
 
 
+def _pid_namespace(pid: int) -> str:
+    """Return the name of a process's PID namespace; empty when it cannot be read, or the process is gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
 class Tree:
     """The tree below this process, which is a subreaper, and the cgroup that holds both, when there is one."""
 
@@ -310,6 +318,18 @@ class Tree:
         # Also with a cgroup: a program run by root can have moved itself out of it.
         self.signal_members(found, signal.SIGKILL)
         return found
+
+    def kill_inside(self) -> list[int]:
+        """SIGKILL the members in other PID namespaces than ours: the program of a container, not who runs it.
+
+        Returns the living processes that were found there; the same holds for it as for `kill`.
+        """
+        outside = ("", _pid_namespace(self._own))
+        found = {pid: space for pid in self.members() if (space := _pid_namespace(pid)) not in outside}
+        for pid in found:
+            # No process can leave its PID namespace, and no other job's is in this one.
+            send(pid, signal.SIGKILL, lambda each: _pid_namespace(each) == found[each])
+        return list(found)
 
     def is_empty(self) -> bool:
         """Say whether the cgroup holds nobody but this process; the caller has seen ECHILD before it asks."""

@@ -91,8 +91,11 @@ def order_to_json(order: Order) -> str:
     """Return an order as the JSON list of its fields; what is left out at the end has its default value."""
     if order[3:] == _DEFAULTS:
         return _dumps(order[:3])
-    # A shim that an earlier version of the agent left knows no `stdin_path`.
-    return _dumps((*order[:4], dict(order.env), *(order[5:] if order.stdin_path else order[5:-1])))
+    # A shim that an earlier version of the agent left knows fewer fields, and takes no longer lists.
+    length = len(order)
+    while length > 5 and order[length - 1] == _DEFAULTS[length - 4]:
+        length -= 1
+    return _dumps((*order[:4], dict(order.env), *order[5:length]))
 
 
 def order_from_json(content: list[Any]) -> Order:

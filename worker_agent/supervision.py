@@ -36,6 +36,7 @@ TELL_OUTPUT_FIRST_S: Final = 0.02
 TELL_OUTPUT_S: Final = 0.05
 LEFTOVERS_GRACE_S: Final = 1.0
 UNKILLABLE_S: Final = 60.0
+PROXY_S: Final = 10.0  # for the clean-up of a proxy, before what is left of it is a leftover like any other
 _PASS_FIRST_S: Final = 0.002
 _PASS_MAX_S: Final = 0.05
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
@@ -103,7 +104,8 @@ class Supervision:
         self._pass_s = _PASS_FIRST_S
         self._told_position = 0
         self._due_started = self._due_output = self._due_timeout = math.inf
-        self._due_kill = self._due_pass = self._due_unkillable = math.inf
+        self._due_kill = self._due_pass = self._due_unkillable = self._due_leftovers = math.inf
+        self._spared_until = 0.0  # so long a kill spares a proxy and its helpers, which clean up
 
     # -- the start
 
@@ -193,7 +195,10 @@ class Supervision:
                 self._finish_by_status()
             return
         if self._status is not None and self.phase is Phase.RUNNING and not self.order.leftovers_wait:
-            self._terminate(LEFTOVERS_GRACE_S)
+            if not self.order.proxy:
+                self._terminate(LEFTOVERS_GRACE_S)
+            elif self._due_leftovers == math.inf:
+                self._due_leftovers = time.monotonic() + PROXY_S
 
     def _note(self, reaped: Reaped) -> None:
         usage = reaped.usage
@@ -210,6 +215,8 @@ class Supervision:
         self.reap()
         if self.phase is Phase.OVER:
             return
+        if self._due_leftovers < math.inf:
+            return  # the program has exited, and what cleans up after it ends soon
         if self.phase is Phase.RUNNING:
             self._asked = cause
             self._terminate(grace_s)
@@ -226,13 +233,18 @@ class Supervision:
         self.phase = Phase.TERMINATING
         members = self._tree.members()
         self._tree.named(members, self._names)
+        # A proxy passes it on, and the program shall not get it twice.
+        addressed = [self.pid] if self.order.proxy and self._status is None else members
         # A stopped process acts on SIGTERM only after SIGCONT.
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            at_us = now_us()
-            count = self._tree.signal_members(members, number)
-            if count:
-                self._sent.append(SentSignal(signal=number.name, at_us=at_us, processes=count))
+        self._send(signal.SIGTERM, addressed)
+        self._send(signal.SIGCONT, members)
         self._due_kill = time.monotonic() + grace_s
+
+    def _send(self, number: signal.Signals, pids: list[int]) -> None:
+        at_us = now_us()
+        count = self._tree.signal_members(pids, number)
+        if count:
+            self._sent.append(SentSignal(signal=number.name, at_us=at_us, processes=count))
 
     def _kill(self) -> None:
         now = time.monotonic()
@@ -242,7 +254,10 @@ class Supervision:
             self._killed_at_us = now_us()
             self._due_unkillable = now + UNKILLABLE_S
             self._tree.named(self._tree.members(), self._names, again=True)
-        found = self._tree.kill()
+            self._spared_until = now + PROXY_S if self.order.proxy else 0.0
+        found = self._tree.kill_inside() if now < self._spared_until else self._tree.kill()
+        if self.order.proxy and not found and not self._sent:
+            self._send(signal.SIGTERM, [self.pid])  # a proxy that has not started the program yet
         self._killed.update(found)
         self._tree.named(found, self._names)
         self._due_pass = now + self._pass_s
@@ -268,6 +283,7 @@ class Supervision:
             self._due_kill,
             self._due_pass,
             self._due_unkillable,
+            self._due_leftovers,
         )
 
     def tick(self, now: float) -> None:
@@ -283,6 +299,11 @@ class Supervision:
                 self._told_position = position
         if now >= self._due_timeout:
             self.stop(Cause.TIMEOUT, self.order.grace_s)
+        if now >= self._due_leftovers:
+            self.reap()
+            self._due_leftovers = math.inf
+            if self.phase is Phase.RUNNING:
+                self._terminate(LEFTOVERS_GRACE_S)
         if now >= self._due_kill or now >= self._due_pass:
             self.reap()
             if self.phase is not Phase.OVER:

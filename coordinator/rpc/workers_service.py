@@ -165,6 +165,8 @@ class WorkersService:
                     offset=show.offset,
                     length=show.length,
                 )
+            for key in outbox.recalls:
+                message.recalls.append(key_to_proto(key))
             for key in outbox.acknowledged:
                 message.acknowledged.append(key_to_proto(key))
             await context.write(message.SerializeToString())

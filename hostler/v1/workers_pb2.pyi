@@ -417,6 +417,7 @@ class CoordinatorMessage(_message.Message):
     HEARD_NS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     SHOWS_FIELD_NUMBER: _builtins.int
+    RECALLS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     session: _builtins.str
     heard_ns: _builtins.int
@@ -439,6 +440,10 @@ class CoordinatorMessage(_message.Message):
 
     @_builtins.property
     def shows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShowOutput]: ...
+    @_builtins.property
+    def recalls(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.AttemptKey]:
+        """give these back if they have not been started: another worker is free"""
+
     def __init__(
         self,
         *,
@@ -453,10 +458,11 @@ class CoordinatorMessage(_message.Message):
         heard_ns: _builtins.int = ...,
         superseded: _builtins.bool = ...,
         shows: _abc.Iterable[Global___ShowOutput] | None = ...,
+        recalls: _abc.Iterable[_types_pb2.AttemptKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "epoch", b"epoch", "feeds", b"feeds", "heard_ns", b"heard_ns", "session", b"session", "shows", b"shows", "signals", b"signals", "starts", b"starts", "stops", b"stops", "superseded", b"superseded", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "epoch", b"epoch", "feeds", b"feeds", "heard_ns", b"heard_ns", "recalls", b"recalls", "session", b"session", "shows", b"shows", "signals", b"signals", "starts", b"starts", "stops", b"stops", "superseded", b"superseded", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,7 @@ PURE = (
     "coordinator.live",
     "coordinator.capacity",
     "coordinator.ends",
+    "coordinator.recalls",
     "coordinator.workload_decisions",
     "coordinator.decisions",
     "coordinator.placement",

@@ -6,6 +6,7 @@ few rules the gateway can see.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto, status_of, trailers_of
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker, WorkerState
-from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeWorkloads
+from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeRecords, FakeWorkloads
 
 NOW_US = 1_790_000_000_000_000
 WORKER = "d5feef60-3029-11e9-b210-d663bd873d93"  # the document's
@@ -92,6 +93,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         self.jobs: dict[str, Job] = {}
         self.files = FakeFiles()
         self.workloads = FakeWorkloads()
+        self.records = FakeRecords(self.jobs)
         self.outputs: dict[str, dict[str, bytes]] = {}  # of jobs, by path
         self.expired: set[str] = set()  # jobs whose files were removed
         self.workers = [a_worker()]
@@ -118,6 +120,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         jobs_pb2_grpc.add_ClusterServicer_to_server(self, self._server)
         files_pb2_grpc.add_FilesServicer_to_server(self.files, self._server)
         workloads_pb2_grpc.add_WorkloadsServicer_to_server(self.workloads, self._server)
+        jobs_pb2_grpc.add_RecordsServicer_to_server(self.records, self._server)
         self._server.add_insecure_port(self.address)
         await self._server.start()
 
@@ -183,11 +186,13 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
             if (not query.states or job.state in query.states)
             and query.name in ("", job.spec.name)
             and query.family in ("", job.spec.family)
+            and query.owner in ("", job.spec.owner)
             and query.workload in ("", job.spec.workload)
         ]
         page = found[: query.limit]
         following = str(int(query.after or 0) + len(page)) if len(found) > len(page) else ""
-        return jobs_pb2.ListResponse(jobs=[wire.job_to_proto(job) for job in page], next=following)
+        shown = map(_brief, page) if request.brief else map(wire.job_to_proto, page)
+        return jobs_pb2.ListResponse(jobs=shown, next=following)
 
     async def Stop(self, request: jobs_pb2.StopRequest, context: Context) -> Any:
         """Stop a job."""
@@ -275,6 +280,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
             workers=len(self.workers),
             started_at_us=NOW_US,
             data_dir="/there",
+            open_by_family=Counter(job.spec.family for job in self.jobs.values() if job.state is not State.FINISHED),
         )
 
     async def Metrics(self, request: jobs_pb2.MetricsRequest, context: Context) -> jobs_pb2.MetricsResponse:
@@ -295,6 +301,12 @@ async def _fail(context: Context, error: HostlerError) -> None:
 def _progress(job: Job) -> Progress:
     end = job.end or End()
     return Progress(job.id, job.state, job.outcome, end.exit_code, end.signal, end.cause, end.error)
+
+
+def _brief(job: Job) -> types_pb2.Job:
+    return types_pb2.Job(
+        id=job.id, state=types_pb2.State.ValueType(job.state), outcome=types_pb2.Outcome.ValueType(job.outcome)
+    )
 
 
 def _pieces(ledger: bytes) -> Iterator[bytes]:

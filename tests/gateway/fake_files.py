@@ -1,4 +1,4 @@
-"""The parts of the fake coordinator that hold bytes and definitions: stored files, outputs of jobs, workloads."""
+"""The parts of the fake coordinator that hold things: stored files, outputs of jobs, workloads, records."""
 
 import hashlib
 import io
@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotFinished, WorkloadNotFound
+from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotFinished, NotRunning, WorkloadNotFound
 from hostler.expansion import check_workload
 from hostler.files_client import GO_ON
-from hostler.jobs import Job, OutputFile, Outputs
+from hostler.jobs import Job, OutputFile, Outputs, Record
 from hostler.lifecycle import State
-from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, workloads_pb2, workloads_pb2_grpc
+from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, workloads_pb2, workloads_pb2_grpc
 from hostler.wire import jobs as wire
 from hostler.wire import workloads as wire_workloads
 from hostler.wire.errors import status_of, trailers_of
@@ -69,9 +69,19 @@ class FakeFiles(files_pb2_grpc.FilesServicer):
         return files_pb2.PutResponse(digest=hashed.hexdigest(), size_bytes=size)
 
     async def Read(self, request: files_pb2.ReadFileRequest, context: Context) -> AsyncIterator[jobs_pb2.FileChunk]:
-        """Not used by a gateway."""
-        await fail(context, FileNotFound("nothing is stored"))
-        yield jobs_pb2.FileChunk()
+        """Stream stored bytes, as far as they were kept."""
+        content = self.stored.get(request.digest)
+        if content is None:
+            await fail(context, FileNotFound("nothing is stored under this name"))
+            return
+        yield jobs_pb2.FileChunk(size_bytes=len(content), digest=request.digest, modified_at_us=MODIFIED_AT_US)
+        for start in range(0, len(content), PIECE_BYTES):
+            yield jobs_pb2.FileChunk(bytes=content[start : start + PIECE_BYTES])
+
+    def store(self, content: bytes) -> str:
+        """Store bytes as somebody else would, and return their name."""
+        self.stored[digest_of(content)], self.sizes[digest_of(content)] = content, len(content)
+        return digest_of(content)
 
 
 class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
@@ -80,6 +90,7 @@ class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
     def __init__(self) -> None:
         self.known: dict[str, Workload] = {}
         self.older: dict[tuple[str, int], Workload] = {}
+        self.lists = 0  # how often all of them were asked for
 
     def add(self, *workloads: Workload) -> None:
         """Make definitions known."""
@@ -110,6 +121,7 @@ class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
 
     async def List(self, request: workloads_pb2.ListWorkloadsRequest, context: Context) -> Any:
         """List definitions."""
+        self.lists += 1
         shown = [w for _, w in sorted(self.known.items()) if not request.family or w.shown_to(request.family)]
         return workloads_pb2.ListWorkloadsResponse(workloads=[wire_workloads.workload_to_proto(w) for w in shown])
 
@@ -118,6 +130,31 @@ class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
         if self.known.pop(request.name, None) is None:
             return await fail(context, WorkloadNotFound("there is no such workload"))
         return workloads_pb2.RemoveWorkloadResponse()
+
+
+class FakeRecords(jobs_pb2_grpc.RecordsServicer):
+    """What somebody else runs, by principal and id."""
+
+    def __init__(self, jobs: dict[str, Job]) -> None:
+        self.jobs = jobs
+        self.known: dict[tuple[str, str], Record] = {}
+
+    async def Put(self, request: jobs_pb2.PutRecordRequest, context: Context) -> Any:
+        """Note a record."""
+        record = wire.record_from_proto(request.record)
+        if record.id in self.jobs:
+            return await fail(context, NotRunning(f"job {record.id} is run by this cluster, whose own word counts"))
+        self.known[request.principal, record.id] = record
+        return jobs_pb2.PutRecordResponse()
+
+    async def Find(self, request: jobs_pb2.FindRecordsRequest, context: Context) -> Any:
+        """Find records of a principal."""
+        found = [
+            record
+            for (principal, name), record in self.known.items()
+            if principal == request.principal and (not request.ids or name in request.ids)
+        ]
+        return jobs_pb2.FindRecordsResponse(records=[wire.record_to_proto(record) for record in found])
 
 
 class FakeOutputs:

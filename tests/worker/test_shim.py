@@ -234,7 +234,7 @@ def test_a_silent_stranger_is_cut_off(one: OneShim) -> None:
 
 @pytest.mark.parametrize(
     "orders",
-    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(9)]], [], "x", None],
+    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(10)]], [], "x", None],
 )
 def test_an_order_that_makes_no_sense_starts_nothing(one: OneShim, orders: Any) -> None:
     """The connection is closed, the shim is of use to the next."""
