@@ -39,6 +39,7 @@ from hostler.endpoint import Endpoint, coordinator_socket, parse_bind, write_end
 from hostler.errors import InvalidRequest
 from hostler.processes import settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
+from hostler.tls import identity_of
 
 
 class DataDirLock:
@@ -102,7 +103,8 @@ class Coordinator:
 
     async def _start(self) -> None:
         settings, stack = self._settings, self._stack
-        tcp = parse_bind(settings.grpc, field="grpc") if settings.grpc else None
+        identity = identity_of(settings)
+        tcp = parse_bind(settings.grpc, field="grpc", secured=identity is not None) if settings.grpc else None
         make_private_dir(settings.data_dir)
         directory = make_private_dir(settings.data_dir / "coordinator")
         make_private_dir(runtime_dir(settings.data_dir))
@@ -114,7 +116,7 @@ class Coordinator:
         found = Path(settings.workloads_dir) if settings.workloads_dir else None
         await register_found(services.workloads, core.blobs, shipped=settings.sample_workloads, directory=found)
         self._keep_retention(core)
-        server = RpcServer(services)
+        server = RpcServer(services, identity)
         stack.push_async_callback(server.stop)
         stack.callback(core.sessions.drop_all)  # first: workers go at once instead of being waited for
         socket = coordinator_socket(settings.data_dir)

@@ -20,6 +20,7 @@ from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
 from hostler.records_client import RecordsClient
+from hostler.tls import Access
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
@@ -72,24 +73,33 @@ class Cluster:
     open_by_family: dict[str, int] = field(default_factory=dict)  # jobs that are not over
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call."""
-    return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+def open_channel(address: str, access: Access | None = None) -> grpc.aio.Channel:
+    """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call.
+
+    With *access* it is a TLS channel to another host, and every call carries the cluster key.
+    """
+    if access is None:
+        return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+    credentials = grpc.composite_channel_credentials(
+        grpc.ssl_channel_credentials(access.ca), grpc.access_token_call_credentials(access.key)
+    )
+    return grpc.aio.secure_channel(address, credentials, options=list(CHANNEL_OPTIONS))
 
 
 class Client:
     """Calls one coordinator. Use it as an async context manager, or `close` it."""
 
-    def __init__(self, address: str, *, principal: str = "") -> None:
+    def __init__(self, address: str, *, principal: str = "", access: Access | None = None) -> None:
         """Prepare a client for *address*.
 
         Args:
             address: ``unix:/path/to/socket`` or ``host:port``.
             principal: asserted on every call; believed only from a connection that may assert one.
+            access: how to reach a coordinator on another host (`hostler.tls.access_of`).
         """
         self.address = address
         self._principal = principal
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, access)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
         self.files = FilesClient(self._channel, self._as)

@@ -9,10 +9,12 @@ import re
 from ipaddress import ip_network
 from math import isfinite
 from posixpath import normpath
+from typing import Any
 from urllib.parse import urlsplit
 
 from hostler.errors import InvalidRequest, TooLarge
 from hostler.jobs import DURATION_S_MAX, Container, Service
+from hostler.workloads import ResultFrom, Runtime, Stdin
 
 PULLS = ("never", "missing", "always")
 MEMORY_BYTES_MIN = 4 * 1024 * 1024  # a smaller limit is a number whose unit was forgotten
@@ -48,6 +50,11 @@ def read_size(text: str) -> int:
     if match is None:
         raise ValueError('give bytes, or a text like "64M" or "1G"')
     return int(match[1]) * SIZE_FACTORS[match[2]]
+
+
+def streams_of(runtime: Runtime) -> dict[str, Any]:
+    """Where the parameters and the result of a workload go when it does not say: through a container, as JSON."""
+    return {"stdin": Stdin.PARAMS, "result": ResultFrom.STDOUT} if runtime is Runtime.CONTAINER else {}
 
 
 def check_container(container: Container, *, serves: bool) -> InvalidRequest | None:

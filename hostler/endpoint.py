@@ -4,7 +4,6 @@ The coordinator writes ``endpoint.json`` into the data directory once it serves;
 same data directory reads it. Sockets live in the runtime directory (`hostler.settings.runtime_dir`).
 """
 
-import ipaddress
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from hostler.errors import InvalidRequest
 from hostler.settings import Settings, runtime_dir
+from hostler.tls import is_loopback
 
 COORDINATOR_SOCKET = "coordinator.sock"
 FILE_NAME = "endpoint.json"
@@ -63,11 +63,11 @@ def coordinator_address(settings: Settings) -> str:
     return settings.coordinator or f"unix:{coordinator_socket(settings.data_dir)}"
 
 
-def parse_bind(text: str, *, field: str) -> tuple[str, int]:
-    """Read ``HOST:PORT`` and accept loopback only.
+def parse_bind(text: str, *, field: str, secured: bool = False) -> tuple[str, int]:
+    """Read ``HOST:PORT``; only a *secured* listener may be on another interface than loopback.
 
     Raises:
-        InvalidRequest: another form, or another interface than loopback.
+        InvalidRequest: another form, or an interface that is not allowed.
     """
     host, colon, port = text.rpartition(":")
     host = host.strip("[]")
@@ -75,11 +75,7 @@ def parse_bind(text: str, *, field: str) -> tuple[str, int]:
         raise InvalidRequest(f"{field} is {text!r}; the form is HOST:PORT, for example 127.0.0.1:8080", field=field)
     if host == "localhost":
         host = "127.0.0.1"
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host) and not secured:
         raise InvalidRequest(
             f"{field} is {text!r}: without TLS and keys hostler listens on loopback only; "
             "use 127.0.0.1:PORT, or reach it through an SSH tunnel",

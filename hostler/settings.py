@@ -48,12 +48,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "empty: as the data directory's endpoint.json says."
         ),
     ] = ""
+    tls_ca: Annotated[
+        str,
+        Meta(description="PEM file of the authority that signed the coordinator's certificate, to reach another host."),
+    ] = ""
+    tls_certificate: Annotated[
+        str, Meta(description="PEM file of the coordinator's certificate, to listen off loopback.")
+    ] = ""
+    tls_private_key: Annotated[str, Meta(description="PEM file of its private key, mode 0600.")] = ""
+    cluster_key_file: Annotated[
+        str, Meta(description="File with the key that all programs of a cluster on several hosts share, mode 0600.")
+    ] = ""
     workers: Annotated[int, Meta(ge=0, le=64, description="How many workers `up` starts on this host.")] = 1
     slots: Annotated[int, Meta(ge=0, le=4096, description="Jobs a worker runs at once; 0: twice the CPUs.")] = 0
     name: Annotated[str, Meta(max_length=200, description="The worker's name; empty: the host's name.")] = ""
     labels: Annotated[dict[str, str], Meta(description="The worker's labels, for placement.")] = {}
     workloads: Annotated[
         tuple[str, ...], Meta(description="Workloads this worker takes, with * as a wild card; empty: all.")
+    ] = ()
+    podman: Annotated[
+        str, Meta(description="The podman program with which a worker runs containers; empty: it runs none.")
+    ] = "podman"
+    podman_options: Annotated[
+        tuple[str, ...],
+        Meta(description="Options of every call of podman, as --root=/srv/containers; they win over those it chooses."),
+    ] = ()
+    volumes_allowed: Annotated[
+        tuple[str, ...], Meta(description="Directories of a worker's host that its containers may mount.")
     ] = ()
     stop_jobs: Annotated[
         bool,

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
-from hostler.jobs import Advance, End, EndedProcess, Failure, Job, Outputs, Receipt, Usage
+from hostler.jobs import Advance, Container, End, EndedProcess, Failure, Job, Outputs, Receipt, Service, Usage
 from hostler.lifecycle import State
+from hostler.stages import StageView, stages_of
 from hostler.workers import Worker
-from hostler.workloads import Workload
+from hostler.workloads import Runtime, Workload
 
 
 def job_shape(job: Job) -> dict[str, Any]:
@@ -56,11 +57,13 @@ def job_shape(job: Job) -> dict[str, Any]:
         "workload_version": spec.workload_version or None,
         "progress": _progress(job.advance if end is None else end.advance),
         "result": None if end is None else result_of(end),
+        "result_bytes": result_bytes(end),
         "failure": None if end is None or end.failure is None else _failure(end.failure),
         "retried": job.retried,
         "retries": spec.retries or 0,
         "due": time_shape(job.due_at_us),
         "outputs": None if end is None else {"files": end.outputs, "missing": list(end.outputs_missing)},
+        "stages": [_stage(view) for view in stages_of(job)] or None,
     }
 
 
@@ -83,7 +86,7 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
 
 def workload_shape(workload: Workload) -> dict[str, Any]:
     """One version of a workload."""
-    script = workload.script
+    script, contained = workload.script, workload.runtime is Runtime.CONTAINER
     return {
         "name": workload.name,
         "version": workload.version,
@@ -94,7 +97,11 @@ def workload_shape(workload: Workload) -> dict[str, Any]:
         "entrypoint": workload.entrypoint if script else None,
         "interpreter": workload.interpreter or None,
         "params_schema": json.loads(workload.params_schema) if workload.params_schema else None,
-        "stdin": workload.stdin.value or None,
+        # A container reads its parameters unless "" is said; null would say nothing, and mean the parameters.
+        "stdin": workload.stdin.value if contained else workload.stdin.value or None,
+        "result": workload.result.value if contained else workload.result.value or None,
+        "container": None if workload.container is None else _container(workload.container),
+        "service": None if workload.service is None else _service(workload.service),
         "env": dict(workload.env),
         "cwd": workload.cwd or None,
         "timeout_s": workload.timeout_s,
@@ -107,6 +114,9 @@ def workload_shape(workload: Workload) -> dict[str, Any]:
         "secrets": dict(workload.secrets),
         "external": workload.external,
         "families": list(workload.families),
+        "allowed_networks": list(workload.allowed_networks),
+        "proofs": workload.proofs,
+        "resources": json.loads(workload.resources) if workload.resources else None,
         "applied": time_shape(workload.applied_at_us),
         "origin": workload.origin.value,
     }
@@ -136,6 +146,11 @@ def result_of(end: End) -> Any:
         return json.loads(end.result, parse_constant=_no_constant, parse_float=_finite) if end.result else None
     except (ValueError, RecursionError):
         return None
+
+
+def result_bytes(end: End | None) -> int:
+    """How many bytes of JSON a program left as its result; one that is stored apart is no part of the answer."""
+    return 0 if end is None else end.result_bytes or len(end.result)
 
 
 def time_shape(at_us: int) -> str | None:
@@ -170,6 +185,45 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "survivors": [_process(process) for process in receipt.survivors],
         "verified_by": receipt.verified_by or None,
         "verified_at": time_shape(receipt.verified_at_us),
+    }
+
+
+def _stage(view: StageView) -> dict[str, Any]:
+    return {
+        "workload": view.workload,
+        "version": view.version,
+        "state": view.state,
+        "outcome": view.outcome.word or None,
+        "attempt": view.attempt or None,
+        "worker": view.worker or None,
+        "result": None if view.end is None else result_of(view.end),
+        "result_bytes": result_bytes(view.end),
+    }
+
+
+def _container(container: Container) -> dict[str, Any]:
+    return {
+        "image": container.image,
+        "pull": container.pull,
+        "memory_bytes": container.memory_bytes,
+        "cpus": container.cpus,
+        "pids": container.pids,
+        "network": container.network,
+        "user": container.user,
+        "writable": container.writable,
+        "volumes": list(container.volumes),
+        "capabilities": list(container.capabilities),
+        "port": container.port,
+    }
+
+
+def _service(service: Service) -> dict[str, Any]:
+    return {
+        "url": service.url,
+        "token_variable": service.token_variable,
+        "health_path": service.health_path,
+        "check_status": service.check_status,
+        "start_s": service.start_s,
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hostler.container_checks import read_size
+from hostler.container_checks import read_size, streams_of
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest
 from hostler.expansion import check_workload
 from hostler.jobs import Container, File, Service
@@ -91,11 +91,6 @@ def read_file(path: Path) -> Definition:
         if wrong is not None:
             raise _wrong(path, wrong.field, wrong.message)
     return Definition(workload=workload, script_source=source)
-
-
-def streams_of(runtime: Runtime) -> dict[str, Any]:
-    """Where the parameters and the result of a workload go when it does not say: through a container, as JSON."""
-    return {"stdin": Stdin.PARAMS, "result": ResultFrom.STDOUT} if runtime is Runtime.CONTAINER else {}
 
 
 def with_script(definition: Definition, digest: str) -> Workload:

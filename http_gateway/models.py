@@ -12,9 +12,22 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hostler.container_checks import streams_of
 from hostler.errors import InvalidRequest
-from hostler.jobs import DIGEST, DURATION_S_MAX, PRIORITY_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
-from hostler.workloads import Runtime, Stdin, Workload
+from hostler.jobs import (
+    DIGEST,
+    DURATION_S_MAX,
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    Container,
+    File,
+    JobSpec,
+    PythonScript,
+    Service,
+    Stage,
+    Work,
+)
+from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
 
 FIELD_CHARACTERS_MAX = 200
 # What GET shows of a workload and only the coordinator can say.
@@ -22,6 +35,7 @@ SHOWN_ONLY = frozenset({"version", "applied", "origin"})
 
 Seconds = Annotated[float, Field(ge=0, le=DURATION_S_MAX)]
 ByteCount = Annotated[int, Field(ge=0, lt=1 << 62)]
+Version = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a workload; 0: the newest
 Model = TypeVar("Model", bound=BaseModel)
 
 # What pydantic finds, in our words; the names in braces are those of its context.
@@ -73,12 +87,20 @@ class PythonItem(Request):
     interpreter: str = ""
 
 
+class StageItem(Request):
+    """A step of a chain."""
+
+    workload: str
+    version: Version = 0
+
+
 class JobItem(Request):
     """One job of a submission."""
 
     argv: Annotated[list[str], Field(default_factory=list)]
     workload: str = ""
-    workload_version: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    workload_version: Version = 0
+    stages: Annotated[list[StageItem], Field(default_factory=list)]
     params: object = None
     files: Annotated[list[FileItem], Field(default_factory=list)]
     python: PythonItem | None = None
@@ -128,6 +150,7 @@ class JobItem(Request):
             params="" if self.params is None else msgspec.json.encode(self.params).decode(),
             retries=self.retries,
             retry_on=tuple(self.retry_on),
+            stages=tuple(Stage(workload=each.workload, workload_version=each.version) for each in self.stages),
         )
 
     def _python(self) -> PythonScript | None:
@@ -149,6 +172,37 @@ class ScriptItem(Request):
         return File(path=self.file, digest=self.digest, size_bytes=self.size_bytes)
 
 
+class ContainerItem(Request):
+    """The container of a workload."""
+
+    image: str
+    pull: str = "never"
+    memory_bytes: ByteCount = 0
+    cpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    pids: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    network: str = ""
+    user: str = ""
+    writable: bool = False
+    volumes: Annotated[list[str], Field(default_factory=list)]
+    capabilities: Annotated[list[str], Field(default_factory=list)]
+    port: Annotated[int, Field(ge=0, lt=1 << 16)] = 0
+
+    def container(self) -> Container:
+        """Return what is registered."""
+        given = self.model_dump(exclude={"volumes", "capabilities"})
+        return Container(**given, volumes=tuple(self.volumes), capabilities=tuple(self.capabilities))
+
+
+class ServiceItem(Request):
+    """The service that a workload calls."""
+
+    url: str = ""
+    token_variable: str = ""
+    health_path: str = ""
+    check_status: bool = False
+    start_s: Seconds = 0.0
+
+
 class WorkloadItem(Request):
     """A definition to register; the keys are those of a TOML file, and the script is named by its stored bytes."""
 
@@ -160,7 +214,10 @@ class WorkloadItem(Request):
     entrypoint: str = "main"
     interpreter: str = ""
     params_schema: dict[str, object] | None = None
-    stdin: Stdin = Field(default=Stdin.NOTHING, strict=False)
+    stdin: Stdin | None = Field(default=None, strict=False)
+    result: ResultFrom | None = Field(default=None, strict=False)
+    container: ContainerItem | None = None
+    service: ServiceItem | None = None
     env: Annotated[dict[str, str], Field(default_factory=dict)]
     cwd: str = ""
     timeout_s: Seconds = 0.0
@@ -173,20 +230,23 @@ class WorkloadItem(Request):
     secrets: Annotated[dict[str, str], Field(default_factory=dict)]
     external: bool = True
     families: Annotated[list[str], Field(default_factory=list)]
+    allowed_networks: Annotated[list[str], Field(default_factory=list)]
+    proofs: bool = False
+    resources: dict[str, object] | None = None
 
     def workload(self) -> Workload:
         """Return what is registered; its meaning is checked by the coordinator."""
-        given = self.model_dump(exclude={"script", "params_schema", "argv", "retry_on", "families"})
-        script = self.script
-        return Workload(
-            **given,
-            argv=tuple(self.argv),
-            retry_on=tuple(self.retry_on),
-            families=tuple(self.families),
-            script=None if script is None else script.stored(),
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        given = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items() if one is not None}
+        given |= {
+            "script": None if self.script is None else self.script.stored(),
+            "container": None if self.container is None else self.container.container(),
+            "service": None if self.service is None else Service(**self.service.model_dump()),
             # Spelled as whoever reads TOML files spells it: the same definition is no new version.
-            params_schema="" if self.params_schema is None else json.dumps(self.params_schema),
-        )
+            "params_schema": "" if self.params_schema is None else json.dumps(self.params_schema),
+            "resources": "" if self.resources is None else json.dumps(self.resources),
+        }
+        return Workload(**(streams_of(self.runtime) | given))
 
 
 def validated(model: type[Model], value: object) -> Model:
@@ -253,6 +313,8 @@ def _contradiction(item: JobItem) -> InvalidRequest | None:
             return InvalidRequest(text, field=f"files.{place}.digest")
     if item.argv and item.python is not None:
         return InvalidRequest("the program is argv or python, not both", field="python")
+    if item.stages and (item.workload or item.argv or item.python is not None):
+        return InvalidRequest("a job with stages has no workload or program of its own", field="stages")
     if item.workload_version and not item.workload:
         return InvalidRequest("workload_version needs the name of a workload", field="workload_version")
     return None

@@ -5,13 +5,14 @@ knows no protobuf and no stream; `link` and `log_push` carry its words.
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from hostler import logs
 from hostler.jobs import Usage
 from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Returned, Started, Unkillable
-from worker_agent.attempts import Cause, Ended, Exited, Order
+from worker_agent.attempts import Cause, Ended, Exited, Order, never_started
 from worker_agent.journal import Accepted, Journal, JournalFull
 from worker_agent.notes import Notes
 from worker_agent.recovery import Fate, recover
@@ -236,6 +237,13 @@ class Agent:
             self.draining = self._journal_full = True
         self.assignments.refuse(key, refusal)
         self.news.set()
+
+    def on_not_started(self, key: str, error: str) -> None:
+        """What the attempt's program needs cannot be started: it ends so, and was never started itself."""
+        held = self.assignments.held.get(key)
+        if held is not None and held.state is HeldState.WAITING:
+            evidence = "what the program needs could not be started"
+            self.on_event(never_started(key, time.time_ns() // 1000, Cause.NOT_STARTED, evidence, error))
 
     def on_collected(self, ended: Ended, collected: Collected) -> None:
         """What the attempt left is stored: its end is told."""

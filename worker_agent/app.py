@@ -13,9 +13,10 @@ from hostler.errors import InvalidRequest
 from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from worker_agent.agent import Agent
-from worker_agent.capacity import RUNTIMES, boot_id, default_slots, host_name
+from worker_agent.capacity import CONTAINER, RUNTIMES, boot_id, default_slots, host_name
 from worker_agent.journal import DataDirectoryInUse, Journal
 from worker_agent.link import Identity, Link, Superseded
+from worker_agent.podman import Podman
 from worker_agent.runner import Runner
 from worker_agent.workspaces import Workspaces
 
@@ -56,7 +57,13 @@ async def run(settings: Settings, ending: Ending) -> int:
             slots=slots,
             on_event=agent.on_event,
         )
-        workspaces = Workspaces(directory, address=coordinator_address(settings), owner=agent)
+        workspaces = Workspaces(
+            directory,
+            address=coordinator_address(settings),
+            owner=agent,
+            podman=Podman(settings.podman, settings.podman_options, directory),
+            volumes_allowed=settings.volumes_allowed,
+        )
         async with runner:
             await agent.recover(runner, workspaces)
             link = Link(
@@ -82,33 +89,35 @@ async def run(settings: Settings, ending: Ending) -> int:
 
 async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: Ending) -> int:
     linked = asyncio.create_task(link.run())
-    sampling = asyncio.create_task(agent.keep_sampling())
-    watching = asyncio.create_task(agent.workspaces.keep_watching())
+    kept = (
+        asyncio.create_task(agent.keep_sampling()),
+        asyncio.create_task(agent.workspaces.keep_watching()),
+        asyncio.create_task(agent.workspaces.keep_containers(lambda: link.offer(CONTAINER))),
+    )
     asked = asyncio.create_task(ending.wait())
     try:
-        await asyncio.wait((linked, sampling, watching, asked), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((linked, *kept, asked), return_when=asyncio.FIRST_COMPLETED)
         if linked.done() and isinstance(linked.exception(), Superseded):
             logs.get().error("agent.stopped", reason="another agent speaks for this worker")
             return 3
         if linked.done():
             linked.result()
-        for kept in (sampling, watching):
-            if kept.done():
-                kept.result()
+        for each in kept:
+            if each.done():
+                each.result()
         # SIGTERM alone is an upgrade or a restart: jobs run on and the next agent adopts them.
         stop_jobs = settings.stop_jobs and not ending.terminated
         stopped = await agent.leave(stop_jobs=stop_jobs)
         await link.say_goodbye()
         if stop_jobs:
             await runner.close(stop_jobs=True)
+            await agent.workspaces.services.stop_all()
         logs.get().info("agent.stopped", stopped=stopped, left_running=sorted(runner.running()))
         return 0
     finally:
-        linked.cancel()
-        sampling.cancel()
-        watching.cancel()
-        asked.cancel()
-        await asyncio.gather(linked, sampling, watching, asked, return_exceptions=True)
+        for part in (linked, *kept, asked):
+            part.cancel()
+        await asyncio.gather(linked, *kept, asked, return_exceptions=True)
         await agent.workspaces.close()
 
 

@@ -4,7 +4,8 @@ import os
 import platform
 from pathlib import Path
 
-RUNTIMES = ("command", "python")  # ways to run a program that this worker knows
+RUNTIMES = ("command", "python", "service")  # ways to run a program that every worker knows
+CONTAINER = "container"  # known where podman can be used
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

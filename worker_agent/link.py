@@ -9,7 +9,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc.aio
@@ -85,6 +85,7 @@ class Link:
         self._clock = clock
         self._heartbeat_s = 2.0
         self._sender = OutputSender(address, agent.workspaces)
+        self._offered = asyncio.Event()  # there is more to be said in a hello than was
         self._leaving = asyncio.Event()
         self._left = asyncio.Event()
         self.connected = False
@@ -118,12 +119,20 @@ class Link:
             if self._leaving.is_set():
                 self._left.set()
                 return
+            if self._offered.is_set():
+                continue
             if was_connected or delay_s >= RECONNECT_MAX_S:
                 logs.get().warning("link.lost", reason=reason)
             if time.monotonic() - began > RECONNECT_MAX_S:
                 delay_s = RECONNECT_FIRST_S
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, RECONNECT_MAX_S)
+
+    def offer(self, runtime: str) -> None:
+        """The worker knows a further runtime. Only a hello can say so, so a stream that is up is made anew."""
+        self._identity = replace(self._identity, runtimes=(*self._identity.runtimes, runtime))
+        if not self._leaving.is_set():
+            self._offered.set()
 
     async def say_goodbye(self) -> None:
         """Tell the coordinator that this worker leaves by its own will (at most 2 s)."""
@@ -139,6 +148,7 @@ class Link:
     async def _session(self, channel: grpc.aio.Channel) -> None:
         stub = workers_pb2_grpc.WorkersStub(channel)
         call = stub.Connect(wait_for_ready=False)
+        self._offered.clear()
         await call.write(workers_pb2.WorkerMessage(hello=self._hello()))
         async with asyncio.timeout(WELCOME_S):
             first = await _next(call)
@@ -152,6 +162,7 @@ class Link:
             asyncio.create_task(self._listen(call)),
             asyncio.create_task(self._speak(call)),
             asyncio.create_task(push.run()),
+            asyncio.create_task(self._offered.wait()),
         ]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -330,7 +341,8 @@ def _start(start: workers_pb2.Start) -> StartCommand:
         leftovers_wait=work.leftovers_wait,
         stdin=work.stdin,
     )
-    needs_workspace = work.workspace or work.files or work.stdin_path or work.HasField("python")
+    needs_workspace = work.workspace or work.files or work.stdin_path or work.result_stdout
+    needs_workspace = needs_workspace or any(work.HasField(name) for name in ("python", "container", "service"))
     return StartCommand(
         start.sequence,
         order,

@@ -17,10 +17,13 @@ from hostler.errors import FileNotFound, HostlerError, InternalError
 from hostler.files_client import FilesClient
 from hostler.jobs import File, Work
 from worker_agent.attempts import Order
+from worker_agent.containers import Containers
 from worker_agent.output_files import reason_of
 from worker_agent.runtimes import python
+from worker_agent.services import Services
 from worker_agent.transfers import Patience, in_thread, passes
-from worker_agent.workspace import Workspace, write_all
+from worker_agent.unprepared import NotPrepared
+from worker_agent.workspace import Plan, Workspace, write_all
 
 FETCHES_MAX: Final = 2  # at once
 PATIENCE_S: Final = 600.0  # without a byte
@@ -28,23 +31,17 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _PYTHONPATH: Final = "PYTHONPATH"
 
 
-class NotPrepared(Exception):
-    """The attempt cannot be prepared here, or not now; it never ran."""
-
-    def __init__(self, refusal: str = "", *, disk_full: bool = False) -> None:
-        """*refusal*: why no worker should try it again; empty: another one may."""
-        super().__init__(refusal)
-        self.refusal = refusal
-        self.disk_full = disk_full
-
-
 class Preparation:
     """Prepares the attempts of one agent."""
 
-    def __init__(self, files: Callable[[], FilesClient], script_path: Path) -> None:
+    def __init__(
+        self, files: Callable[[], FilesClient], script_path: Path, containers: Containers, services: Services
+    ) -> None:
         """*files* gives the coordinator's stored bytes; *script_path* is made when the first script comes."""
         self._files = files
         self._script_path = script_path
+        self._containers = containers
+        self._services = services
         self._folder: Path | None = None
         self._at_once = asyncio.Semaphore(FETCHES_MAX)
 
@@ -53,7 +50,12 @@ class Preparation:
 
         Raises:
             NotPrepared: what was made so far may stay; it goes with the attempt.
+            NotStarted: its container or its service cannot be started.
         """
+        if work.container is not None:
+            self._containers.check(work.container)
+        elif work.service is not None and work.service.container is not None:
+            self._containers.check(work.service.container, serves=True)
         stored = [file for file in work.files if file.digest]
         try:
             await in_thread(workspace.make, {file.path: file.content for file in work.files if not file.digest})
@@ -120,18 +122,31 @@ class Preparation:
         return digest.hexdigest() == file.digest
 
     async def _complete(self, workspace: Workspace, order: Order, work: Work) -> Order:
+        order = order._replace(stdin_path=str(workspace.path / work.stdin_path) if work.stdin_path else "")
+        service = ""
+        if work.container is not None:
+            order = await self._containers.complete(workspace, order, work)
+        else:
+            order = await self._complete_here(workspace, order, work)
+            if work.service is not None:
+                order, service = await self._services.complete(order, work.service)
+        plan = Plan(container=work.container is not None, service=service, result_stdout=work.result_stdout)
+        if plan != Plan():
+            try:
+                await in_thread(workspace.write_plan, plan)
+            except OSError as error:
+                raise _unwritable("its workspace", error) from error
+        return order
+
+    async def _complete_here(self, workspace: Workspace, order: Order, work: Work) -> Order:
+        """The order of a program that runs in its workspace as any program of this host."""
         argv, env, ours = order.argv, dict(order.env), workspace.environment()
         if work.python is not None:
             argv, for_script = python.command_of(work.python, workspace.path, await self._install())
             theirs = env.get(_PYTHONPATH)
             env = {**for_script, **env}
             ours[_PYTHONPATH] = f"{for_script[_PYTHONPATH]}:{theirs}" if theirs else for_script[_PYTHONPATH]
-        return order._replace(
-            argv=argv,
-            env={**env, **ours},
-            cwd=order.cwd or str(workspace.path),
-            stdin_path=str(workspace.path / work.stdin_path) if work.stdin_path else "",
-        )
+        return order._replace(argv=argv, env={**env, **ours}, cwd=order.cwd or str(workspace.path))
 
     async def _install(self) -> Path:
         """The folder that scripts need, written once; a second one that writes it meanwhile does no harm."""

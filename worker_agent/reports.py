@@ -45,6 +45,8 @@ class Collected:
     advance: Advance = field(default_factory=Advance)
     outputs: tuple[OutputFile, ...] = ()  # by path
     missing: tuple[str, ...] = ()
+    result_digest: str = ""  # of a result that is stored, because it is too large for `result`
+    result_bytes: int = 0
 
     @property
     def characters(self) -> int:
@@ -62,6 +64,8 @@ class Collected:
             advance=self.advance,
             outputs=len(self.outputs),
             outputs_missing=self.missing,
+            result_digest=self.result_digest,
+            result_bytes=self.result_bytes,
         )
 
 

@@ -3,6 +3,7 @@
     inputs/ outputs/ script/    directories, made before the start
     params.json                 what the job was given, when it is among its files
     progress result.json failure.json    written by the program
+    plan.json                   how it was started, for the agent that collects
 
 It lies in the worker's data directory (mode 0700) under the attempt's key, and goes when the
 coordinator has let the attempt go. Whatever the program did there is read without following its links.
@@ -17,7 +18,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple
 
 from hostler.jobs import INLINE_BYTES_MAX, Failure, OutputFile, is_workspace_path
 from worker_agent import output_files
@@ -30,9 +31,18 @@ PARAMS: Final = "params.json"
 PROGRESS: Final = "progress"
 RESULT: Final = "result.json"
 FAILURE: Final = "failure.json"
+PLAN: Final = "plan.json"
 RESERVE_BYTES: Final = 64 * 1024 * 1024  # stays free on the worker's disk when files are fetched
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+
+
+class Plan(NamedTuple):
+    """What is done after the end of an attempt, by how it was started."""
+
+    container: bool = False  # it ran in a container, which is removed
+    service: str = ""  # it called this service, which then has one call less
+    result_stdout: bool = False  # its standard output is its result
 
 
 class Workspace:
@@ -74,6 +84,23 @@ class Workspace:
     def free_bytes(self) -> int:
         """The room for files: what is free on the disk, a reserve aside."""
         return shutil.disk_usage(self.path.parent).free - RESERVE_BYTES
+
+    def write_plan(self, plan: Plan) -> None:
+        """Keep how the attempt is started, for whoever collects it. Raises OSError."""
+        fd = os.open(self.path / PLAN, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, json.dumps(plan._asdict()).encode())
+        finally:
+            os.close(fd)
+
+    def read_plan(self) -> Plan:
+        """Return how the attempt was started. The program may have changed it, to its own harm only."""
+        try:
+            content = json.loads(self.read(PLAN, INLINE_BYTES_MAX))
+            plan = Plan(**content)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return Plan()
+        return plan if all(type(mine) is type(its) for mine, its in zip(plan, Plan(), strict=True)) else Plan()
 
     def environment(self) -> dict[str, str]:
         """The variables from which a program learns its workspace."""
@@ -132,24 +159,10 @@ class Workspace:
         finally:
             os.close(outputs)
 
-    def read_result(self) -> tuple[bytes, str]:
-        """Return the program's result, which is JSON, or why there is none; both empty: it left none."""
-        try:
-            content = self._read_small(RESULT)
-            if content:
-                json.loads(content.decode(), parse_constant=_refuse)
-            return content, ""
-        except FileNotFoundError:
-            return b"", ""
-        except OSError as error:
-            return b"", f"{RESULT}: {output_files.reason_of(error)}"
-        except (ValueError, RecursionError) as error:
-            return b"", f"{RESULT}: {error}"
-
     def read_failure(self) -> Failure | None:
         """Return the exception that ended a script; None when it wrote none, or something else."""
         try:
-            content = json.loads(self._read_small(FAILURE))
+            content = json.loads(self.read(FAILURE, INLINE_BYTES_MAX))
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(content, dict) or not content:
@@ -158,14 +171,22 @@ class Workspace:
         kind, module, message, traceback = texts
         return Failure(type=kind, module=module, message=message, traceback=traceback)
 
-    def _read_small(self, name: str) -> bytes:
+    def read(self, name: str, bytes_max: int) -> bytes:
+        """Return the content of a file of the workspace. Raises OSError, and ValueError when it is larger."""
         with self._opened() as at:
             fd, status = output_files.open_regular(at, name.encode())
         with open(fd, "rb") as file:
-            content = file.read(INLINE_BYTES_MAX + 1)
-        if len(content) > INLINE_BYTES_MAX:
-            raise ValueError(f"it has {status.st_size} bytes; at most {INLINE_BYTES_MAX} are kept")
+            content = file.read(bytes_max + 1)
+        if len(content) > bytes_max:
+            raise ValueError(f"it has {status.st_size} bytes; at most {bytes_max} are kept")
         return content
+
+    def size_of(self, name: str) -> int:
+        """Return how many bytes a file of the workspace has now. Raises OSError."""
+        with self._opened() as at:
+            fd, status = output_files.open_regular(at, name.encode())
+        os.close(fd)
+        return status.st_size
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
@@ -262,10 +283,6 @@ def _has_mounts(path: Path) -> bool:
         mounts = _MOUNTS.read_bytes()
         return b" " + place + b"/" in mounts or b" " + place + b" " in mounts
     return False
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _text(value: Any) -> str:

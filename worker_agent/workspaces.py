@@ -8,11 +8,11 @@ Limits: asyncio, one event loop.
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from hostler import logs
+from hostler import frames, logs
 from hostler.client import Client
 from hostler.files_client import FilesClient
 from hostler.jobs import Work
@@ -20,15 +20,20 @@ from hostler.settings import make_private_dir
 from worker_agent.attempts import Ended, Order
 from worker_agent.collection import COLLECT_S
 from worker_agent.collection import Collection as OutputCollection
+from worker_agent.containers import Containers
 from worker_agent.notes import Notes
 from worker_agent.observation import Observation
-from worker_agent.preparation import NotPrepared, Preparation
+from worker_agent.podman import Podman
+from worker_agent.preparation import Preparation
 from worker_agent.reports import Collected
+from worker_agent.services import Services
 from worker_agent.transfers import ConnectedTime, in_thread
+from worker_agent.unprepared import NotPrepared, NotStarted
 from worker_agent.workspace import Workspace
 
 TELL_PHASE_S: Final = 0.05  # a phase that is over sooner is not told
 CLOSE_S: Final = 5.0
+LAST_WORDS_BYTES: Final = 256 * 1024  # of a ledger: podman's complaint when it started nothing is a line or two
 
 
 class Owner(Protocol):
@@ -43,15 +48,33 @@ class Owner(Protocol):
     def on_not_prepared(self, key: str, refusal: str, *, disk_full: bool) -> None:
         """The attempt cannot be started; it never ran."""
 
+    def on_not_started(self, key: str, error: str) -> None:
+        """What the attempt's program needs cannot be started: it has ended so."""
+
     def on_collected(self, ended: Ended, collected: Collected) -> None:
         """What the attempt left is stored, or named; its end can be told."""
+
+    def read_log(self, key: str, position: int, max_bytes: int) -> bytes:
+        """Whole frames of the attempt's ledger from a position on; empty at its end."""
 
 
 class Workspaces:
     """The workspaces below one directory."""
 
-    def __init__(self, directory: Path, *, address: str, owner: Owner, collect_s: float = COLLECT_S) -> None:
-        """*directory* is the worker's own; *address* the coordinator's, called only when there are files to move."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        address: str,
+        owner: Owner,
+        collect_s: float = COLLECT_S,
+        podman: Podman | None = None,
+        volumes_allowed: Collection[str] = (),
+    ) -> None:
+        """*directory* is the worker's own; *address* the coordinator's, called only when there are files to move.
+
+        *volumes_allowed* are the directories of the host that containers may mount.
+        """
         self._directory = directory.absolute() / "work"
         self._address = address
         self._owner = owner
@@ -62,8 +85,13 @@ class Workspaces:
         self._closing = False
         self.connected = ConnectedTime()
         self._observation = Observation(owner.notes, owner.news.set)
-        self._preparation = Preparation(self._files, directory.absolute() / "script_path")
-        self._collection = OutputCollection(self._files, self.connected, collect_s)
+        self._podman = podman or Podman("", (), directory)
+        self._containers = Containers(self._podman, volumes_allowed)
+        self.services = Services(self._podman, directory)
+        self._preparation = Preparation(
+            self._files, directory.absolute() / "script_path", self._containers, self.services
+        )
+        self._collection = OutputCollection(self._files, self.connected, collect_s, owner.read_log)
 
     def __contains__(self, key: str) -> bool:
         """Whether an attempt has a workspace here."""
@@ -86,7 +114,21 @@ class Workspaces:
         self._known = there & set(keys)
         for name in there - self._known:
             self._remove(name)
+        for key in self._known:
+            if service := self[key].read_plan().service:
+                self.services.adopt_call(key, service)
         return set(self._known)
+
+    async def keep_containers(self, usable: Callable[[], None]) -> None:
+        """Find out whether containers can be run here, and say so; take over those of an earlier agent.
+
+        Returns only when cancelled.
+        """
+        if not await self._podman.problem():
+            usable()
+            await self.services.recover()
+            await self._containers.sweep(self._known.__contains__)
+        await asyncio.Event().wait()
 
     def prepare(self, order: Order, work: Work) -> None:
         """Make and fill the workspace of an attempt; `on_prepared` or `on_not_prepared` follows."""
@@ -115,6 +157,7 @@ class Workspaces:
             return
         for key in self._known.intersection(keys):
             self._known.discard(key)
+            self.services.release(key)
             self._observation.leave(key)
             self._owner.notes.drop(key)
             self._remove(key)
@@ -132,6 +175,8 @@ class Workspaces:
             await asyncio.wait(self._removing, timeout=CLOSE_S)
         self._closing = True
         await asyncio.gather(*self._removing, return_exceptions=True)
+        await self.services.close()
+        await self._podman.close()
         if self._client is not None:
             await self._client.close()
 
@@ -161,6 +206,8 @@ class Workspaces:
             prepared = await self._preparation.prepare(self[order.key], order, work)
         except NotPrepared as error:
             self._owner.on_not_prepared(order.key, error.refusal, disk_full=error.disk_full)
+        except NotStarted as error:
+            self._owner.on_not_started(order.key, error.error)
         except Exception as error:
             # The owner of this work: whatever went wrong, the attempt must not wait for ever.
             logs.get().exception("workspace.failed", attempt=order.key)
@@ -171,13 +218,22 @@ class Workspaces:
 
     async def _collect(self, ended: Ended) -> None:
         try:
-            progress = self._observation.leave(ended.key)
-            collected = await self._collection.collect(self[ended.key], ended, progress)
+            workspace, progress = self[ended.key], self._observation.leave(ended.key)
+            plan = await in_thread(workspace.read_plan)
+            self.services.release(ended.key)
+            if plan.container:
+                ended = await self._containers.finish(workspace, ended, self._last_words(ended))
+            collected = await self._collection.collect(workspace, ended, progress, stdout=plan.result_stdout)
         except Exception as error:
             # The owner of this work: whatever went wrong, the end must be told.
             logs.get().exception("workspace.failed", attempt=ended.key)
             collected = Collected(missing=(f"outputs: they cannot be collected: {error}",))
         self._owner.on_collected(ended, collected)
+
+    def _last_words(self, ended: Ended) -> bytes:
+        """The end of what an attempt has written to its standard error."""
+        read = self._owner.read_log(ended.key, 0, LAST_WORDS_BYTES) if ended.ledger_bytes <= LAST_WORDS_BYTES else b""
+        return b"".join(frame.payload for frame in frames.iter_frames(read) if frame.kind == frames.ERR)
 
     def _remove(self, key: str) -> None:
         under_way = self._under_way.get(key)

@@ -15,8 +15,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from hostler import logs
-from hostler.errors import HostlerError, InternalError, InvalidRequest, PermissionDenied
+from hostler.errors import HostlerError, InternalError, InvalidRequest, PermissionDenied, Unauthenticated
 from hostler.peers import owner_of_peer
+from hostler.tls import Identity
 from hostler.wire.errors import status_of, trailers_of
 
 M = TypeVar("M", bound=Message)
@@ -53,10 +54,11 @@ class Caller:
 
 
 class Gatekeeper:
-    """Tells callers by their connection: our unix socket, or a loopback port and the kernel's word."""
+    """Tells callers by their connection: our unix socket, a loopback port and the kernel's word, or the cluster key."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity | None = None) -> None:
         self.tcp_address: tuple[str, int] | None = None
+        self._identity = identity
 
     def caller(self, context: Context) -> Caller:
         """Return who is calling.
@@ -68,6 +70,11 @@ class Gatekeeper:
         if peer.startswith("unix:"):
             # The socket is in a directory only our user may enter; gateway and agents come this way.
             return Caller(LOCAL, may_assert=True)
+        if self._identity is not None:
+            # Off loopback, or on it with TLS: the programs of the cluster share a key, and nobody else is served.
+            if self._identity.admits(tuple(context.invocation_metadata() or ())):
+                return Caller(LOCAL, may_assert=True)
+            raise Unauthenticated("this coordinator serves only callers with the cluster's key; see cluster_key_file")
         kind, _, rest = peer.partition(":")
         host, _, port = rest.rpartition(":")
         if kind in ("ipv4", "ipv6") and port.isdecimal() and self.tcp_address is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -22,6 +23,7 @@ from coordinator.rpc.workers_service import WorkersService
 from coordinator.rpc.workloads_service import WorkloadsService
 from hostler.client import MESSAGE_BYTES_MAX
 from hostler.errors import InvalidRequest
+from hostler.tls import Identity
 
 STOP_GRACE_S = 2.0
 SERVICES = ("Jobs", "Records", "Cluster", "Files", "Workloads", "Workers")
@@ -57,8 +59,10 @@ class Services:
 class RpcServer:
     """Serves the contract on the unix socket and, where asked, on a loopback port."""
 
-    def __init__(self, services: Services) -> None:
-        self._gate = Gatekeeper()
+    def __init__(self, services: Services, identity: Identity | None = None) -> None:
+        """Serve *services*; with an *identity* the TCP port speaks TLS and asks for the cluster key."""
+        self._identity = identity
+        self._gate = Gatekeeper(identity)
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=None)
         for name, methods in self._methods(services).items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
@@ -130,7 +134,7 @@ class RpcServer:
             host, port = tcp
             name = f"[{host}]" if ":" in host else host
             try:
-                port = self._server.add_insecure_port(f"{name}:{port}")
+                port = self._add_port(f"{name}:{port}")
             except RuntimeError as error:
                 raise InvalidRequest(
                     f"cannot listen on {name}:{port}: the port is taken; choose another with --grpc HOST:PORT"
@@ -140,6 +144,13 @@ class RpcServer:
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         return bound
+
+    def _add_port(self, address: str) -> int:
+        identity = self._identity
+        if identity is None:
+            return self._server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials([(identity.private_key, identity.certificate)])
+        return self._server.add_secure_port(address, credentials)
 
     async def stop(self) -> None:
         """Say that we are leaving, end streams, give unary calls a moment."""

@@ -7,7 +7,7 @@ import asyncio
 import os
 import select
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from hostler.cli.beside import beside
 from hostler.cli.failures import Failure
@@ -17,28 +17,39 @@ from hostler.client import Client, LogChunk
 from hostler.errors import DeadlineExceeded, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
+from hostler.lifecycle import State
+from hostler.stages import attempts_of
 
 PATIENCE_S = 60.0  # how long the coordinator may be away
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
-NEXT_ATTEMPT_LOOK_S = 1.0  # between two looks whether a job whose log has ended is tried again
+NEXT_ATTEMPT_LOOK_S = 0.5  # between two looks whether something follows on a log that has ended
 DESCRIPTORS = {OUT: 1, ERR: 2}
 
 
 async def log_chunks(
-    client: Client, job: str, *, start: int = 0, follow: bool, patience_s: float = PATIENCE_S
+    client: Client,
+    job: str,
+    *,
+    start: int = 0,
+    follow: bool,
+    stage: int = 0,
+    attempt: int = 0,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[LogChunk]:
-    """Yield the log of a job; after a lost connection resume at the position that was reached.
+    """Yield the log of an attempt; after a lost connection resume at the position that was reached.
+
+    Attempt 0 is the current one; of a chain, where several stages have a first attempt, both are to be named.
 
     Raises:
         Failure: the coordinator stayed away for *patience_s*.
         HostlerError: the coordinator refuses.
     """
-    position, attempt, pause_s = start, 0, RETRY_S_MIN
+    position, pause_s = start, RETRY_S_MIN
     away_since: float | None = None
     while True:
         try:
-            async for chunk in client.read_log(job, start=position, follow=follow, attempt=attempt):
+            async for chunk in client.read_log(job, start=position, follow=follow, stage=stage, attempt=attempt):
                 away_since, pause_s = None, RETRY_S_MIN
                 position = chunk.position + len(chunk.frames)
                 if chunk.frames:
@@ -68,29 +79,28 @@ async def copy_log(
     *,
     start: int = 0,
     follow: bool,
+    stage: int = 0,
+    attempt: int = 0,
     kinds: frozenset[int] = frozenset((OUT, ERR)),
     line: StatusLine | None = None,
-) -> int:
-    """Write the output of a job's current attempt to our own standard output and standard error.
+) -> None:
+    """Write the output of an attempt of a job to our own standard output and standard error.
 
     Args:
         client: of the job's cluster.
         job: its id.
         start: position to begin at.
         follow: wait for more until the log is complete.
+        stage: which one it is of a chain.
+        attempt: which one; 0: the current one, and those that follow on it.
         kinds: `OUT`, `ERR`, or both.
         line: stands on the same terminal, and steps aside.
-
-    Returns:
-        The attempt whose output it was.
 
     Raises:
         BrokenPipeError: a reader of ours has gone.
     """
     line = line or StatusLine(False)
-    attempt = 0
-    async for chunk in log_chunks(client, job, start=start, follow=follow):
-        attempt = chunk.attempt or attempt
+    async for chunk in log_chunks(client, job, start=start, follow=follow, stage=stage, attempt=attempt):
         for kind, content in runs(iter_frames(chunk.frames)):
             if kind == GAP:
                 with line.aside():
@@ -100,39 +110,57 @@ async def copy_log(
         if chunk.end and chunk.status is LogStatus.LOST:
             with line.aside():
                 say(f"{chunk.lost_bytes:,} bytes of the log were lost with their host")
-    return attempt
 
 
 async def follow_job(client: Client, job: str) -> Job:
-    """Copy the output of every attempt of a job, with its progress below it on a terminal; return it once it ended.
+    """Copy the output of every attempt of a job, stage by stage; return it once it ended.
+
+    On a terminal its progress is below; a line says when a stage begins, and when something is tried again.
 
     Raises:
         BrokenPipeError: a reader of ours has gone.
     """
     line = status_line()
+    copied: list[tuple[int, int]] = []
     try:
         async with beside(watch_progress(client, job, line)):
             while True:
-                attempt = await copy_log(client, job, follow=True, line=line)
-                ended = await _end_or_next_attempt(client, job, attempt)
-                if ended is not None:
-                    return ended
+                found = await wait_for_attempt(client, job, besides=copied)
+                begun = [one for one in attempts_of(found) if one not in copied]
+                if not begun:
+                    return found
+                stage, attempt = begun[0]
                 with line.aside():
-                    say(f"job {job} is tried again")
+                    _say_begun(found, stage, attempt, copied)
+                await copy_log(client, job, follow=True, stage=stage, attempt=attempt, line=line)
+                copied.append(begun[0])
     finally:
         line.close()
 
 
-async def _end_or_next_attempt(client: Client, job: str, attempt: int) -> Job | None:
+def _say_begun(job: Job, stage: int, attempt: int, copied: list[tuple[int, int]]) -> None:
+    stages = job.spec.stages
+    if stages and stage not in [one for one, _ in copied]:
+        named = stages[stage]
+        say(f"stage {stage}: {named.workload} version {named.workload_version} ({stage + 1} of {len(stages)})")
+    elif copied:
+        say(f"job {job.id} is tried again")
+
+
+async def wait_for_attempt(
+    client: Client, job: str, *, stage: int | None = None, besides: Sequence[tuple[int, int]] = ()
+) -> Job:
+    """Wait until an attempt of a job, or of one *stage*, has begun that is none of *besides*, or the job is over."""
     away_since: float | None = None
     while True:
         try:
-            ended = await client.wait_one(job, timeout_s=NEXT_ATTEMPT_LOOK_S)
-            if ended is not None:
-                return ended
-            if (await client.get(job)).attempt > attempt:
-                return None
+            found = await client.get(job)
+            begun = [one for one in attempts_of(found) if one not in besides and stage in (None, one[0])]
+            if begun or found.state is State.FINISHED:
+                return found
             away_since = None
+            until = State.RUNNING if found.state in (State.QUEUED, State.ASSIGNED) else State.FINISHED
+            await client.wait_one(job, until=until, timeout_s=NEXT_ATTEMPT_LOOK_S)
         except (Unavailable, DeadlineExceeded):
             # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
             now = time.monotonic()

@@ -16,7 +16,7 @@ from typing import Any
 
 from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_jobs
 from hostler.cli.failures import JOB_FAILED, OK, failure_of, usage_failure
-from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, copy_log, follow_job, log_chunks
+from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, copy_log, follow_job, log_chunks, wait_for_attempt
 from hostler.cli.options import Place, SubmitOptions
 from hostler.cli.outputs import say_outputs
 from hostler.cli.progress import transfers
@@ -32,11 +32,12 @@ from hostler.cli.render import (
 from hostler.cli.submission import place_on_worker, submission_of
 from hostler.cli.transfer import check_source, send_file
 from hostler.client import Client
-from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
+from hostler.errors import DeadlineExceeded, HostlerError, JobNotFound, Unavailable
 from hostler.frames import ERR, GAP, OUT, iter_frames, parse_gap
 from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, time_shape
+from hostler.stages import attempts_of, stage_text
 
 NAMES = {OUT: "out", ERR: "err", GAP: "gap"}
 
@@ -61,7 +62,8 @@ def submit(place: Place, options: SubmitOptions, argv: Sequence[str], *, follow:
             if ended.end is not None and (ended.end.outputs or ended.end.outputs_missing):
                 say_outputs(job, await client.files.outputs(job))
             if ended.outcome is not Outcome.SUCCEEDED:
-                say(f"job {job} {state_text(ended)}")
+                where = f" in {stage_text(ended)}" if ended.spec.stages else ""
+                say(f"job {job} {state_text(ended)}{where}")
                 return JOB_FAILED
             return OK
 
@@ -120,20 +122,26 @@ def show(place: Place, text: str) -> int:
     return asyncio.run(act())
 
 
-def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: int) -> int:
-    """Copy a job's output to our own streams; with neither *out* nor *err* both."""
+def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: int, stage: int | None) -> int:
+    """Copy a job's output to our own streams; with neither *out* nor *err* both.
+
+    Of a chain it is the stage that is under way, or was the last, or *stage*.
+    """
     kinds = frozenset(kind for kind, wanted in ((OUT, out), (ERR, err)) if wanted) or frozenset((OUT, ERR))
 
     async def act() -> int:
         async with cluster(place) as client:
             (job,) = await resolve_jobs(client, [text])
             found = await client.get(job)
+            if follow and found.spec.stages:
+                found = await wait_for_attempt(client, job, stage=stage)
             # The log of a finished job may still be on its way: it is waited for, so that it is whole.
             wait = follow or (found.state is State.FINISHED and found.log_status is LogStatus.ARRIVING)
+            at = _place_of_log(found, stage)
             if place.as_json:
-                await _print_frames(client, job, start=start, follow=wait, kinds=kinds | {GAP})
+                await _print_frames(client, job, start=start, follow=wait, at=at, kinds=kinds | {GAP})
             else:
-                await copy_log(client, job, start=start, follow=wait, kinds=kinds)
+                await copy_log(client, job, start=start, follow=wait, stage=at[0], attempt=at[1], kinds=kinds)
         return OK
 
     return asyncio.run(act())
@@ -237,8 +245,20 @@ async def _ends(client: Client, ids: Sequence[str], *, deadline: float | None) -
             await asyncio.sleep(RETRY_S_MAX)
 
 
-async def _print_frames(client: Client, job: str, *, start: int, follow: bool, kinds: frozenset[int]) -> None:
-    async for chunk in log_chunks(client, job, start=start, follow=follow):
+def _place_of_log(job: Job, stage: int | None) -> tuple[int, int]:
+    """The stage and attempt whose log is meant; attempt 0 is the current one, and those that follow on it."""
+    if not job.spec.stages and not stage:
+        return 0, 0
+    found = [one for one in attempts_of(job) if stage in (None, one[0])]
+    if not found and stage is not None:
+        raise JobNotFound(f"stage {stage} of job {job.id} has no log; it has not run")
+    return found[-1] if found else (job.stage, job.attempt)
+
+
+async def _print_frames(
+    client: Client, job: str, *, start: int, follow: bool, at: tuple[int, int], kinds: frozenset[int]
+) -> None:
+    async for chunk in log_chunks(client, job, start=start, follow=follow, stage=at[0], attempt=at[1]):
         offset = 0
         for frame in iter_frames(chunk.frames):
             position, offset = chunk.position + offset, frame.end

@@ -32,6 +32,10 @@ OptionalArgv = Annotated[
     typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --workload is given."),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
+Stage = Annotated[
+    int | None,
+    typer.Option("--stage", min=0, metavar="N", help="This stage of a chain, from 0."),
+]
 WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
 
@@ -216,7 +220,7 @@ def submit(
         bool, typer.Option("--follow", "-f", help="Then copy its output and show its progress, until it has ended.")
     ] = False,
 ) -> int:
-    """Submit a job, of a command or of a workload, and print its id."""
+    """Submit a job, of a command, a workload or a chain of workloads, and print its id."""
     from hostler.cli.jobs import submit
 
     return submit(place, options, argv or (), follow=follow)
@@ -257,11 +261,21 @@ def logs(
     out: Annotated[bool, typer.Option("--stdout", help="Only its standard output.")] = False,
     err: Annotated[bool, typer.Option("--stderr", help="Only its standard error.")] = False,
     start: Annotated[int, typer.Option("--from", min=0, metavar="POS", help="Begin at this position.")] = 0,
+    stage: Stage = None,
 ) -> int:
     """Copy a job's output: its standard output to ours, its standard error to ours."""
     from hostler.cli.jobs import logs
 
-    return logs(place, job, follow=follow, out=out, err=err, start=start)
+    return logs(place, job, follow=follow, out=out, err=err, start=start, stage=stage)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
+def result(job: JobId, place: Place, stage: Stage = None) -> int:
+    """Print the JSON that a job has left as its result."""
+    from hostler.cli.results import print_result
+
+    return print_result(place, job, stage=stage)
 
 
 @app.command(rich_help_panel=JOBS)

@@ -62,8 +62,15 @@ class SubmitOptions(JobOptions):
     """What only `submit` lets one say."""
 
     workload: Annotated[
-        str, typer.Option(metavar="NAME", help="Run this workload in place of a command of your own.")
+        str, typer.Option(metavar="NAME[@N]", help="Run this workload in place of a command of your own.")
     ] = ""
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[@N]",
+            help="Run a chain of workloads: each gets the result of the one before. Repeatable, in order.",
+        ),
+    ] = None
     workload_version: Annotated[
         int, typer.Option(min=0, metavar="N", help="This version of the workload; 0: the newest.")
     ] = 0

@@ -16,6 +16,7 @@ from hostler.client import Client
 from hostler.errors import HostlerError
 from hostler.jobs import Advance, Job
 from hostler.lifecycle import State
+from hostler.stages import stage_text
 
 LOOK_S = 0.5  # between two looks at a job's progress
 CLEAR = "\r\x1b[K"
@@ -138,9 +139,12 @@ async def watch_progress(client: Client, job: str, line: StatusLine) -> None:
 
 def progress_text(job: Job) -> str:
     """Where a job that is not over stands, in one line; empty when it has said nothing."""
+    where = stage_text(job)
     if job.state is State.QUEUED:
-        return f"waits for attempt {job.retried + 1}" if job.retried else "waits"
-    return advance_text(job.advance)
+        said = f"waits for attempt {job.retried + 1}" if job.retried else "waits"
+    else:
+        said = advance_text(job.advance)
+    return ", ".join(part for part in (where, said) if part)
 
 
 def advance_text(advance: Advance) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hostler.cli.failures import Failure
 from hostler.jobs import Advance, End, Job, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
+from hostler.stages import StageView, stages_of
 from hostler.workers import Worker, WorkerState
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def command_text(argv: Sequence[str]) -> str:
 
 
 def work_text(spec: JobSpec) -> str:
-    """What a job runs: its command, or its workload with the version."""
+    """What a job runs: its command, its workload with the version, or the workloads of its chain."""
+    if spec.stages:
+        return " | ".join(stage.workload for stage in spec.stages)
     if spec.workload:
         return f"{spec.workload} version {spec.workload_version}" if spec.workload_version else spec.workload
     if spec.work.python is not None and not spec.work.argv:
@@ -175,7 +178,7 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
     yield "job", job.id
     if spec.name:
         yield "name", spec.name
-    yield ("workload" if spec.workload else "command"), work_text(spec)
+    yield ("chain" if spec.stages else "workload" if spec.workload else "command"), work_text(spec)
     if spec.params:
         yield "params", _shortened(spec.params)
     if spec.work.cwd:
@@ -187,6 +190,8 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "waits", reason
     if job.attempt:
         yield "worker", f"{job.worker}, attempt {job.attempt}, stage {job.stage}"
+    for number, view in enumerate(stages_of(job)):
+        yield "stage", _stage_text(number, view)
     wanted = _wanted(job)
     if wanted:
         yield "wants", wanted
@@ -214,8 +219,33 @@ def _retry_lines(job: Job) -> Iterable[tuple[str, str]]:
         due = f"; again at {moment_text(job.due_at_us)}" if job.due_at_us and job.state is State.QUEUED else ""
         yield "retried", f"{job.retried} of {job.spec.retries or 0} times{due}"
     for past in job.past:
+        if past.outcome is Outcome.SUCCEEDED:
+            continue  # it is a stage, and shown as one
         cause = ": ".join(part for part in (past.end.cause, past.end.evidence or past.end.error) if part)
-        yield "before", f"attempt {past.attempt} {past.outcome.word.replace('_', ' ')}: {cause}"
+        stage = f"stage {past.stage} " if job.spec.stages else ""
+        yield "before", f"{stage}attempt {past.attempt} {past.outcome.word.replace('_', ' ')}: {cause}"
+
+
+def _stage_text(number: int, view: StageView) -> str:
+    version = f" version {view.version}" if view.version else ""
+    outcome = view.outcome.word.replace("_", " ") or view.state
+    parts = [f"{number}: {view.workload}{version}", outcome]
+    if view.worker:
+        parts.append(f"attempt {view.attempt} on {view.worker}")
+    if view.started_at_us and view.finished_at_us:
+        parts.append(f"{(view.finished_at_us - view.started_at_us) / 1e6:.3f} s")
+    elif view.started_at_us:
+        parts.append(f"since {moment_text(view.started_at_us)}")
+    if view.end is not None:
+        parts += [f"result {text}" for text in _result_text(view.end)]
+    return ", ".join(parts)
+
+
+def _result_text(end: End) -> Iterable[str]:
+    if end.result_digest:
+        yield f"{end.result_bytes:,} bytes; hostler result ID prints them"
+    elif end.result:
+        yield _shortened(end.result[: 4 * RESULT_CHARACTERS_MAX].decode(errors="replace").strip())
 
 
 def _progress_lines(advance: Advance) -> Iterable[tuple[str, str]]:
@@ -231,8 +261,8 @@ def _progress_lines(advance: Advance) -> Iterable[tuple[str, str]]:
 
 
 def _product_lines(end: End) -> Iterable[tuple[str, str]]:
-    if end.result:
-        yield "result", _shortened(end.result[: 4 * RESULT_CHARACTERS_MAX].decode(errors="replace").strip())
+    for text in _result_text(end):
+        yield "result", text
     if end.failure is not None:
         yield "failure", f"{end.failure.type}: {_shortened(end.failure.message)}"
         for line in end.failure.traceback.splitlines():

@@ -12,7 +12,8 @@ from hostler.cli.connect import resolve_worker
 from hostler.cli.failures import NOT_FOUND, Failure, usage_failure
 from hostler.cli.options import JobOptions, SubmitOptions, pairs
 from hostler.errors import ErrorCode, InvalidRequest
-from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Work, check_spec, is_workspace_path
+from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Stage, Work, check_spec, is_workspace_path
+from hostler.stages import read_stage
 
 if TYPE_CHECKING:
     from hostler.client import Client
@@ -62,36 +63,61 @@ def submission_of(options: SubmitOptions, argv: Sequence[str]) -> tuple[JobSpec,
     Raises:
         Failure: something about it cannot be (exit code 2), or a file is not there (3).
     """
-    if options.workload and argv:
-        raise usage_failure(
-            "--workload and a command exclude each other", hint="give the workload's parameters with --param K=V"
-        )
-    if not (options.workload or argv):
-        raise usage_failure("there is no command", hint="put it behind --, or name a workload with --workload")
+    stages, named = _named(options, argv)
     files = input_files(options.file or ())
     params = params_text(options.params, options.param or ())
-    own = bool(options.workload or files or params or options.workspace)
+    own = bool(named or stages or files or params or options.workspace)
     if own and options.cwd is None:
         options = replace(options, cwd="")
-    named = options.workload
     spec = spec_of(options, argv or ("workload",))
     work = replace(
         spec.work,
         argv=tuple(argv),
         files=tuple(File(path=path) for path in files),
-        workspace=own and not named,
+        workspace=own and bool(argv),
     )
     made = replace(
         spec,
         work=work,
-        workload=named,
-        workload_version=options.workload_version,
+        workload=named.workload if named else "",
+        workload_version=named.workload_version if named else 0,
+        stages=stages,
         params=params,
         retries=options.retries,
     )
-    if options.workload_version and not named:
-        raise usage_failure("--workload-version needs --workload")
     return _checked(made), files
+
+
+def _named(options: SubmitOptions, argv: Sequence[str]) -> tuple[tuple[Stage, ...], Stage | None]:
+    """The stages of a chain, and the one workload, that were named in place of a command."""
+    given = [
+        name
+        for name, is_given in (("--workload", options.workload), ("--stage", options.stage), ("a command", argv))
+        if is_given
+    ]
+    if len(given) > 1:
+        raise usage_failure(
+            f"{given[0]} and {given[1]} exclude each other", hint="give a workload's parameters with --param K=V"
+        )
+    if not given:
+        raise usage_failure(
+            "there is no command", hint="put it behind --, or name a workload with --workload, or some with --stage"
+        )
+    named = _stage("--workload", options.workload) if options.workload else None
+    if options.workload_version:
+        if named is None:
+            raise usage_failure("--workload-version needs --workload")
+        if named.workload_version:
+            raise usage_failure("give the version once, as NAME@N or with --workload-version")
+        named = replace(named, workload_version=options.workload_version)
+    return tuple(_stage("--stage", text) for text in options.stage or ()), named
+
+
+def _stage(option: str, text: str) -> Stage:
+    try:
+        return read_stage(text)
+    except InvalidRequest as error:
+        raise usage_failure(f"{option}: {error.message}") from None
 
 
 def input_files(texts: Sequence[str]) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from hostler.cli.failures import OK, usage_failure
 from hostler.cli.options import Place
 from hostler.cli.render import command_text, moment_text, print_fields, print_json, print_line, print_table, say
 from hostler.cli.transfer import send_bytes
+from hostler.jobs import Container, Service
 from hostler.shape import workload_shape
 from hostler.workload_files import Definition, read_directory, with_script
 from hostler.workloads import Workload
@@ -106,8 +107,14 @@ def _fields(workload: Workload) -> Iterable[tuple[str, str]]:
         yield "interpreter", workload.interpreter
     if workload.argv:
         yield "command", command_text(workload.argv)
+    if workload.container is not None:
+        yield from _container_fields(workload.container)
+    if workload.service is not None:
+        yield from _service_fields(workload.service)
     if workload.stdin:
         yield "stdin", workload.stdin.value
+    if workload.result:
+        yield "result", workload.result.value
     if workload.cwd:
         yield "directory", workload.cwd
     for name, value in sorted(workload.env.items()):
@@ -128,6 +135,41 @@ def _fields(workload: Workload) -> Iterable[tuple[str, str]]:
         yield "shown", "to chains only"
     elif workload.families:
         yield "shown", f"by {', '.join(workload.families)}"
+    if workload.allowed_networks:
+        yield "callers", ", ".join(workload.allowed_networks)
+    if workload.proofs:
+        yield "proofs", "when they are asked for"
+    if workload.resources:
+        yield "resources", workload.resources
     if workload.params_schema:
         for line in json.dumps(json.loads(workload.params_schema), indent=2).splitlines():
             yield "params", line
+
+
+def _container_fields(container: Container) -> Iterable[tuple[str, str]]:
+    yield "image", f"{container.image} (pull: {container.pull})"
+    limits = [f"{container.memory_bytes / (1 << 20):,.0f} MiB"] if container.memory_bytes else []
+    limits += [f"{container.cpus:g} cpus"] if container.cpus else []
+    yield "container", ", ".join([*limits, f"{container.pids or 512} processes", f"user {container.user or 'nobody'}"])
+    yield "network", container.network or "none"
+    if container.port:
+        yield "port", str(container.port)
+    if container.writable:
+        yield "root", "writable"
+    for volume in container.volumes:
+        yield "volume", volume
+    if container.capabilities:
+        yield "keeps", ", ".join(container.capabilities)
+
+
+def _service_fields(service: Service) -> Iterable[tuple[str, str]]:
+    if service.url:
+        yield "url", service.url
+    if service.token_variable:
+        yield "token", f"in {service.token_variable}"
+    if service.health_path:
+        yield "health", service.health_path
+    if service.check_status:
+        yield "status", "400 or more fails the call"
+    if service.start_s:
+        yield "starts", f"within {service.start_s:g} s"

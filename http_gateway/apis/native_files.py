@@ -4,6 +4,7 @@ POST   /v1/files                           store the body's bytes -> {"digest", 
 GET    /v1/jobs/{id}/outputs               what a job has put out
 GET    /v1/jobs/{id}/outputs/archive       all of it as one zip, once the job is over
 GET    /v1/jobs/{id}/outputs/files/{path}  one file, with ranges and a tag; also while the job runs
+GET    /v1/jobs/{id}/result                the JSON a job has left, however large; ?stage=N that of a stage
 GET    /v1/workloads                       the newest version of each
 POST   /v1/workloads                       register definitions, all or none
 GET    /v1/workloads/{name}                one; ?version=N an older one
@@ -18,15 +19,18 @@ from contextlib import AbstractAsyncContextManager
 from aiohttp import web
 
 from hostler.client import Client
-from hostler.errors import TooLarge, WorkloadNotFound
+from hostler.errors import FileNotFound, TooLarge, WorkloadNotFound
 from hostler.files_client import Reading
-from hostler.shape import outputs_shape, workload_shape
+from hostler.jobs import STAGES_MAX
+from hostler.shape import outputs_shape, result_bytes, workload_shape
+from hostler.stages import end_of_stage
 from hostler.workloads import NAME
 from http_gateway import native_parameters as parameters
 from http_gateway.api import Api, coded_error, json_response
 from http_gateway.file_answers import send_archive, send_file
 from http_gateway.large_bodies import LargeBodies
 from http_gateway.models import Request, validated, workload_items
+from http_gateway.streamed_json import StreamedJson
 from http_gateway.uploads import let_wait, pieces_of
 
 WORKLOADS_MAX = 1000
@@ -58,6 +62,7 @@ class NativeFiles:
                 web.get("/jobs/{id}/outputs", self.outputs),
                 web.get("/jobs/{id}/outputs/archive", self.archive),
                 web.get("/jobs/{id}/outputs/files/{path:[\\s\\S]+}", self.output),
+                web.get("/jobs/{id}/result", self.result, allow_head=False),
                 web.get("/workloads", self.workloads),
                 web.post("/workloads", self.apply),
                 web.get("/workloads/{name}", self.workload),
@@ -94,6 +99,23 @@ class NativeFiles:
             return self._client.files.read_output(job, path, offset=offset, length=length)
 
         return await send_file(request, open_file, name=path.rpartition("/")[2])
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """Send the JSON that a job, or one stage of a chain, has left as its result."""
+        parameters.check_names(request, "stage")
+        job = await self._client.get(parameters.job_id(request))
+        asked = parameters.number(request, "stage", most=STAGES_MAX, otherwise=-1)
+        end = end_of_stage(job, asked if asked >= 0 else None)
+        if end is None or not result_bytes(end):
+            raise FileNotFound(f"job {job.id} has left no result there" + (" yet" if end is None else ""))
+        answer = StreamedJson(request)
+        if not end.result_digest:
+            await answer.add(end.result)
+            return await answer.end()
+        async with self._client.files.read(end.result_digest) as reading:
+            async for piece in reading.pieces:
+                await answer.add(piece)
+            return await answer.end()
 
     async def workloads(self, request: web.Request) -> web.Response:
         """List the newest version of every workload."""

@@ -67,13 +67,19 @@ STANDARD_LIBRARY_AND: dict[str, frozenset[str]] = {
     "worker_agent.process_tree": frozenset({"psutil"}),
     "worker_agent.ledger": frozenset({"psutil"}),
     "hostler.script": frozenset(),
+    "worker_agent.runtimes.service_call": frozenset(),
 }
 
 # One document, one module: what two of them share belongs in http_gateway/api.py or bodies.py.
 API_MODULES = "http_gateway.apis"
 
 # The launcher copies it as the base environment of jobs; every setting is read in one place.
-MAY_READ_ENVIRONMENT = ("hostler.settings", "worker_agent.launcher", "hostler.script")
+MAY_READ_ENVIRONMENT = (
+    "hostler.settings",
+    "worker_agent.launcher",
+    "hostler.script",
+    "worker_agent.runtimes.service_call",  # a job's program
+)
 ENVIRONMENT_NAMES = ("environ", "environb", "getenv", "getenvb")
 
 MAY_CONFIGURE_STRUCTLOG = ("hostler.logs",)

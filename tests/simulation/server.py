@@ -1,0 +1,73 @@
+"""What stands for the gRPC server: the coordinator's own table of methods, behind the simulated network."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from coordinator.rpc.context import LOCAL, Caller
+from coordinator.rpc.server import RpcServer, Services
+from tests.simulation.network import Network, SimulatedContext
+from tests.simulation.virtual_loop import PROCESS, SimulatedProcess
+
+
+class OpenGate:
+    """Everybody who comes is our user: who may call is not what is simulated here."""
+
+    tcp_address: tuple[str, int] | None = None
+
+    def caller(self, context: Any) -> Caller:
+        """Who is calling."""
+        return Caller(LOCAL, may_assert=True)
+
+
+class SimulatedServer(RpcServer):
+    """Serves the real methods; `start` takes the coordinator's address over."""
+
+    network: Network  # of the world that is simulated now
+
+    def __init__(self, services: Services) -> None:
+        self._gate = OpenGate()  # type: ignore[assignment]
+        process = PROCESS.get()
+        assert process is not None
+        self.process: SimulatedProcess = process
+        self._handlers: dict[str, Any] = {}
+        for name, methods in self._methods(services).items():
+            for method, handler in methods.items():
+                self._handlers[f"/{name}/{method}"] = handler
+
+    async def start(self, socket: Path, tcp: tuple[str, int] | None) -> str:
+        """Listen."""
+        self.network.server = self
+        return ""
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self.network.server is self:
+            self.network.server = None
+
+    def serve(self, method: str, context: SimulatedContext) -> None:
+        """A call has arrived."""
+        context.handler = self.network.loop.spawn(self.process, self._handle(self._handlers[method], context))
+
+    async def _handle(self, handler: Any, context: SimulatedContext) -> None:
+        code, details = grpc.StatusCode.UNKNOWN, "the handler failed"
+        try:
+            if handler.stream_stream is not None:
+                await handler.stream_stream(None, context)
+            elif handler.unary_stream is not None:
+                request = await context.read()
+                if request is not grpc.aio.EOF:
+                    async for answer in handler.unary_stream(request, context):
+                        await context.write(answer)
+            else:
+                request = await context.read()
+                if request is not grpc.aio.EOF:
+                    await context.write(await handler.unary_unary(request, context))
+            code, details = grpc.StatusCode.OK, ""
+        except (asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.AbortError):
+            pass
+        finally:
+            context.end(code, details)

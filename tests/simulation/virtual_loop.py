@@ -1,0 +1,197 @@
+"""An event loop whose time is a number, and the simulated processes that its callbacks belong to.
+
+Every callback runs in a context, and a context names the simulated process it belongs to. So one loop runs the
+coordinator, the agents and the shims of several hosts, and still a process can be killed (none of its callbacks
+ever runs again, no `finally` of it either) or paused (they wait until it goes on), as SIGKILL and SIGSTOP do it.
+Threads do not exist: what is given to an executor is executed at a later virtual moment, and its outcome is
+delivered at a later one still, so a process can die before, between and after.
+"""
+
+import asyncio
+import contextvars
+import heapq
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+EPOCH_US = 1_700_000_000_000_000
+CANCELLED_TIMERS_MAX = 500
+
+
+class Deadlock(Exception):
+    """Nothing will ever happen again."""
+
+
+class SimulatedProcess:
+    """What a kill or a pause takes hold of. Made by the simulation, never by the code under test."""
+
+    def __init__(self, name: str, owner: Any = None, *, wall_offset_us: int = 0) -> None:
+        self.name = name
+        self.owner = owner  # the node it is a process of
+        self.wall_offset_us = wall_offset_us
+        self.alive = True
+        self.paused = False
+        self.parked: list[asyncio.Handle] = []  # callbacks that were due while it was paused
+        self.kept: list[Any] = []  # its tasks: a dead one's must not be collected while the simulation goes on
+        self.context = contextvars.copy_context()
+        self.context.run(PROCESS.set, self)
+
+
+PROCESS: "contextvars.ContextVar[SimulatedProcess | None]" = contextvars.ContextVar("simulated_process", default=None)
+
+
+class NumberedTask(asyncio.Task[Any]):
+    """A task whose place in a set does not depend on its address."""
+
+    made = 0
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], **options: Any) -> None:
+        super().__init__(coroutine, **options)
+        NumberedTask.made += 1
+        self._number = NumberedTask.made
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Runs what is ready; when nothing is, time jumps to the next timer."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.chance = chance
+        self.handled = 0
+        self.errors: list[str] = []  # what callbacks of living processes raised
+        self.connect_local: Callable[..., Any] | None = None  # unix sockets, see `host`
+        self._thread_free: dict[int, float] = {}  # when the one thread of an executor is free again
+        self.set_exception_handler(self._note_error)
+        self.set_task_factory(self._make)
+
+    def time(self) -> float:
+        """Seconds of virtual time."""
+        return self.now
+
+    # What asyncio asks of a loop that has files
+
+    def _write_to_self(self) -> None:
+        return
+
+    def _process_events(self, event_list: Any) -> None:
+        return
+
+    def _make(self, loop: Any, coroutine: Any, *, context: contextvars.Context | None = None) -> Any:
+        task = NumberedTask(coroutine, loop=loop, context=context)
+        process = (context or contextvars.copy_context()).get(PROCESS)
+        if process is not None:
+            process.kept.append(task)
+        return task
+
+    def _note_error(self, loop: Any, details: dict[str, Any]) -> None:
+        error = details.get("exception")
+        process = PROCESS.get()
+        if error is not None and "never retrieved" not in details["message"] and (process is None or process.alive):
+            self.errors.append(f"{details['message']}: {error!r}")
+
+    async def create_unix_connection(self, factory: Any, path: Any = None, **options: Any) -> Any:
+        """Connect to a simulated local socket."""
+        assert self.connect_local is not None
+        return await self.connect_local(factory, str(path))
+
+    def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
+        """Execute *function* a little later, and tell its outcome a little later again."""
+        chance = self.chance
+        done: asyncio.Future[Any] = self.create_future()
+        begin = self.now + chance.random() * 0.002
+        if executor is not None:
+            begin = max(begin, self._thread_free.get(id(executor), 0.0))
+        took_s = 0.0001 + chance.random() * (0.05 if chance.random() < 0.02 else 0.002)
+        if executor is not None:
+            self._thread_free[id(executor)] = begin + took_s
+
+        def execute() -> None:
+            error: BaseException | None = None
+            outcome: Any = None
+            try:
+                outcome = function(*arguments)
+            except BaseException as raised:
+                error = raised
+            self.call_later(took_s, settle, outcome, error)
+
+        def settle(outcome: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(outcome)
+            else:
+                done.set_exception(error)
+
+        self.call_at(begin, execute)
+        return done
+
+    # The loop itself
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        if len(scheduled) > CANCELLED_TIMERS_MAX and self._timer_cancelled_count * 2 > len(scheduled):  # type: ignore[has-type]
+            scheduled[:] = [handle for handle in scheduled if not handle._cancelled]
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:
+                heapq.heappop(scheduled)
+                self._timer_cancelled_count -= 1
+            if not scheduled:
+                raise Deadlock
+            if scheduled[0]._when > self.now:
+                self.now = scheduled[0]._when
+        while scheduled and scheduled[0]._when <= self.now:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            process = handle._context.get(PROCESS)
+            if process is not None:
+                if not process.alive:
+                    continue
+                if process.paused:
+                    process.parked.append(handle)
+                    continue
+            self.handled += 1
+            handle._run()
+
+    # What happens to processes
+
+    def pause(self, process: SimulatedProcess) -> None:
+        """As SIGSTOP does."""
+        process.paused = True
+
+    def resume(self, process: SimulatedProcess) -> None:
+        """As SIGCONT does: what became due meanwhile runs now, in its order."""
+        process.paused = False
+        parked, process.parked = process.parked, []
+        if process.alive:
+            self._ready.extend(parked)  # type: ignore[attr-defined]
+
+    def kill(self, process: SimulatedProcess) -> None:
+        """As SIGKILL does."""
+        process.alive = False
+        process.parked.clear()
+
+    def spawn(self, process: SimulatedProcess, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Begin a coroutine as a part of a process."""
+        return self.create_task(work, context=process.context.copy())
+
+    def call_as(self, process: SimulatedProcess | None, delay_s: float, function: Any, *arguments: Any) -> Any:
+        """Call something later as a part of a process; None: as a part of the world, which never dies."""
+        context = process.context if process is not None else WORLD
+        return self.call_later(delay_s, function, *arguments, context=context)
+
+
+WORLD = contextvars.Context()  # the kernel, the network, the clients' users: no process
