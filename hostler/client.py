@@ -20,7 +20,7 @@ from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
 from hostler.records_client import RecordsClient
-from hostler.tls import Access
+from hostler.tls import Target
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
@@ -73,11 +73,12 @@ class Cluster:
     open_by_family: dict[str, int] = field(default_factory=dict)  # jobs that are not over
 
 
-def open_channel(address: str, access: Access | None = None) -> grpc.aio.Channel:
+def open_channel(target: str | Target) -> grpc.aio.Channel:
     """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call.
 
-    With *access* it is a TLS channel to another host, and every call carries the cluster key.
+    A target with access is on another host: a TLS channel, on which every call carries the cluster key.
     """
+    address, access = Target(target) if isinstance(target, str) else target
     if access is None:
         return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
     credentials = grpc.composite_channel_credentials(
@@ -89,17 +90,17 @@ def open_channel(address: str, access: Access | None = None) -> grpc.aio.Channel
 class Client:
     """Calls one coordinator. Use it as an async context manager, or `close` it."""
 
-    def __init__(self, address: str, *, principal: str = "", access: Access | None = None) -> None:
-        """Prepare a client for *address*.
+    def __init__(self, target: str | Target, *, principal: str = "") -> None:
+        """Prepare a client for *target*.
 
         Args:
-            address: ``unix:/path/to/socket`` or ``host:port``.
+            target: ``unix:/path/to/socket`` or ``host:port``; on another host with what reaching it needs
+                (`hostler.tls.target_of`).
             principal: asserted on every call; believed only from a connection that may assert one.
-            access: how to reach a coordinator on another host (`hostler.tls.access_of`).
         """
-        self.address = address
+        self.address = target if isinstance(target, str) else target.address
         self._principal = principal
-        self._channel = open_channel(address, access)
+        self._channel = open_channel(target)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
         self.files = FilesClient(self._channel, self._as)

@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from hostler.errors import InvalidRequest
 from hostler.settings import Settings
@@ -23,6 +24,13 @@ class Access:
 
     ca: bytes  # PEM of the authority that signed its certificate
     key: str  # the cluster key
+
+
+class Target(NamedTuple):
+    """A coordinator to call: its address, and what reaching it needs."""
+
+    address: str  # unix:/path or HOST:PORT
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -57,6 +65,11 @@ def access_of(settings: Settings, address: str) -> Access | None:
             field="coordinator",
         )
     return Access(ca=_read(settings.tls_ca, "tls_ca"), key=_read_key(settings))
+
+
+def target_of(settings: Settings, address: str) -> Target:
+    """How these settings reach the coordinator at *address*. Raises as `access_of`."""
+    return Target(address, access_of(settings, address))
 
 
 def identity_of(settings: Settings) -> Identity | None:

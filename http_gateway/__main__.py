@@ -10,6 +10,7 @@ from hostler import endpoint, logs
 from hostler.client import Client
 from hostler.processes import end_requested, run_program
 from hostler.settings import Settings, make_private_dir
+from hostler.tls import target_of
 from http_gateway.app import CONNECTIONS_MAX, make_app, serve
 from http_gateway.auth import PRINCIPAL
 from http_gateway.connections import check_parser
@@ -31,7 +32,8 @@ async def run(settings: Settings) -> int:
     host, port = endpoint.parse_bind(settings.http, field="http")
     check_parser()
     data_dir = make_private_dir(settings.data_dir)
-    async with Client(endpoint.coordinator_address(settings), principal=PRINCIPAL) as client:
+    target = target_of(settings, endpoint.coordinator_address(settings))
+    async with Client(target, principal=PRINCIPAL) as client:
         app = make_app(client, settings)
         serving = serve(app, host, port, connections_max=_connections_max())
         async with end_requested(settings.parent_fd) as told, serving as url:

@@ -130,7 +130,7 @@ def job_spec(
     variables = {
         SOURCE_VARIABLE: OFFCHAIN,
         DESTINATION_VARIABLE: STREAM if stream else OFFCHAIN,
-        PROOF_VARIABLE: "1" if request.requires_proof else "0",
+        PROOF_VARIABLE: "true" if request.requires_proof else "false",
     }
     return JobSpec(
         work=Work(env=variables, files=() if file is None else (file,)),

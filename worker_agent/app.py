@@ -12,6 +12,7 @@ from hostler.endpoint import coordinator_address
 from hostler.errors import InvalidRequest
 from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
+from hostler.tls import target_of
 from worker_agent.agent import Agent
 from worker_agent.capacity import CONTAINER, RUNTIMES, boot_id, default_slots, host_name
 from worker_agent.journal import DataDirectoryInUse, Journal
@@ -57,9 +58,10 @@ async def run(settings: Settings, ending: Ending) -> int:
             slots=slots,
             on_event=agent.on_event,
         )
+        target = target_of(settings, coordinator_address(settings))
         workspaces = Workspaces(
             directory,
-            address=coordinator_address(settings),
+            address=target,
             owner=agent,
             podman=Podman(settings.podman, settings.podman_options, directory),
             volumes_allowed=settings.volumes_allowed,
@@ -67,7 +69,7 @@ async def run(settings: Settings, ending: Ending) -> int:
         async with runner:
             await agent.recover(runner, workspaces)
             link = Link(
-                address=coordinator_address(settings),
+                address=target,
                 agent=agent,
                 identity=Identity(
                     name=name,

@@ -17,6 +17,7 @@ import grpc.aio
 from hostler import __version__, logs
 from hostler.client import open_channel
 from hostler.clock import Clock
+from hostler.tls import Target
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from hostler.wire.ends import advance_to_proto, end_to_proto, output_to_proto, usage_to_proto
 from hostler.wire.work import work_from_proto
@@ -69,7 +70,7 @@ class Link:
     def __init__(
         self,
         *,
-        address: str,
+        address: str | Target,
         agent: Agent,
         identity: Identity,
         worker: str,
@@ -111,6 +112,8 @@ class Link:
                     reason = "the stream ended"
                 except grpc.aio.AioRpcError as error:
                     reason = error.details() or error.code().name
+                except asyncio.InvalidStateError:
+                    reason = "the stream ended"  # gRPC's word to who writes before the reader has seen the end
                 except TimeoutError:
                     reason = "no welcome came in time"
                 finally:

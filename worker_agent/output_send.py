@@ -13,6 +13,7 @@ import grpc.aio
 
 from hostler.client import open_channel
 from hostler.files_client import CALL_ENDED
+from hostler.tls import Target
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from worker_agent.output_files import reason_of
 from worker_agent.transfers import in_thread
@@ -27,7 +28,7 @@ PIECE_BYTES: Final = 512 * 1024
 class OutputSender:
     """Answers the coordinator's wishes to see output files."""
 
-    def __init__(self, address: str, workspaces: Workspaces) -> None:
+    def __init__(self, address: str | Target, workspaces: Workspaces) -> None:
         self._address = address
         self._workspaces = workspaces
         self._channel: grpc.aio.Channel | None = None

@@ -17,6 +17,7 @@ from hostler.client import Client
 from hostler.files_client import FilesClient
 from hostler.jobs import Work
 from hostler.settings import make_private_dir
+from hostler.tls import Target
 from worker_agent.attempts import Ended, Order
 from worker_agent.collection import COLLECT_S
 from worker_agent.collection import Collection as OutputCollection
@@ -65,7 +66,7 @@ class Workspaces:
         self,
         directory: Path,
         *,
-        address: str,
+        address: str | Target,
         owner: Owner,
         collect_s: float = COLLECT_S,
         podman: Podman | None = None,

@@ -82,8 +82,9 @@ async def cluster(place: Place) -> "AsyncIterator[Client]":
         raise unreachable(settings, address)
     # Loaded only now: it takes as long as all the rest of a command that fails.
     from hostler.client import Client
+    from hostler.tls import target_of
 
-    async with Client(address) as client:
+    async with Client(target_of(settings, address)) as client:
         yield client
 
 

@@ -1,16 +1,18 @@
 """The part of a fake coordinator that keeps workloads and stored bytes: the real gRPC services, in plain attributes."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import grpc
-
-from hostler.errors import HostlerError, InvalidRequest, WorkloadNotFound
-from hostler.v1 import files_pb2, files_pb2_grpc, workloads_pb2, workloads_pb2_grpc
+from hostler.errors import FileNotFound, HostlerError, InvalidRequest, WorkloadNotFound
+from hostler.files_client import GO_ON
+from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, workloads_pb2, workloads_pb2_grpc
 from hostler.wire import errors as wire_errors
 from hostler.wire.workloads import workload_from_proto, workload_to_proto
 from hostler.workloads import Workload
+
+PIECE_BYTES = 100_000
 
 
 class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer, files_pb2_grpc.FilesServicer):
@@ -22,13 +24,20 @@ class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer, files_pb2_grpc.FilesSe
         self.versions: dict[str, list[Workload]] = {}  # oldest first
 
     def Put(self, requests: Any, context: Any) -> Any:
+        context.send_initial_metadata((GO_ON,))
         content = b"".join(message.bytes for message in requests)
         self.stored[hashlib.sha256(content).hexdigest()] = content
         digest = hashlib.sha256(b"spoiled" if self.spoils else content).hexdigest()
         return files_pb2.PutResponse(digest=digest, size_bytes=len(content))
 
-    def Read(self, request: Any, context: Any) -> Any:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "only workers read stored bytes")
+    def Read(self, request: Any, context: Any) -> Iterator[Any]:
+        content = self.stored.get(request.digest)
+        if content is None:
+            self._refuse(context, FileNotFound("no bytes are stored under this digest"))
+        assert content is not None
+        yield jobs_pb2.FileChunk(size_bytes=len(content), digest=request.digest)
+        for start in range(0, len(content), PIECE_BYTES):
+            yield jobs_pb2.FileChunk(bytes=content[start : start + PIECE_BYTES])
 
     def Apply(self, request: Any, context: Any) -> Any:
         answer = workloads_pb2.ApplyResponse()

@@ -106,6 +106,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         self.signals: list[int] = []
         self.hold = asyncio.Event()  # cleared: submissions wait for it
         self.hold.set()
+        self.submitting = 0  # submissions that wait for it
         self.readers = 0  # log streams that are open now
         self._logs: dict[str, bytes] = {}
         self._changed = asyncio.Condition()
@@ -144,7 +145,9 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
     async def Submit(self, request: jobs_pb2.SubmitRequest, context: Context) -> jobs_pb2.SubmitResponse:
         """Accept jobs."""
         await self._check(context)
+        self.submitting += 1
         await self.hold.wait()
+        self.submitting -= 1
         self.submit_sizes.append(len(request.jobs))
         answer = jobs_pb2.SubmitResponse()
         for message in request.jobs:

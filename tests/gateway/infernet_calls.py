@@ -102,14 +102,13 @@ async def open_gateway(
     coordinator: FakeCoordinator, tmp_path: Path, *, options: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[Gateway]:
     """A gateway with settings of its own; *options* are those of the application."""
-    sessions: dict[str, aiohttp.ClientSession] = {}
-    try:
-        async with (
-            Client(coordinator.address, principal=PRINCIPAL) as client,
-            serve(make_app(client, load(data_dir=tmp_path, **settings), **(options or {})), "127.0.0.1", 0) as url,
-        ):
-            yield Gateway(url, sessions)
-    finally:
-        # After the gateway: its end is not to look as if its callers had gone.
-        for session in sessions.values():
-            await session.close()
+    async with (
+        Client(coordinator.address, principal=PRINCIPAL) as client,
+        serve(make_app(client, load(data_dir=tmp_path, **settings), **(options or {})), "127.0.0.1", 0) as url,
+    ):
+        gateway = Gateway(url, {})
+        try:
+            yield gateway
+        finally:
+            for session in gateway.sessions.values():
+                await session.close()

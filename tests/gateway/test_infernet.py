@@ -117,7 +117,7 @@ async def test_post_job_creates_a_new_off_chain_job_and_its_id_is_a_uuid(
         assert (spec.family, spec.owner, spec.name, spec.workload) == ("infernet", "local", "echo,inner,echo", "")
         assert json.loads(spec.params) == {"input": "x"}
         assert spec.work.env == {
-            "HOSTLER_SERVICE_SOURCE": "1", "HOSTLER_SERVICE_DESTINATION": "1", "HOSTLER_SERVICE_REQUIRES_PROOF": "0",
+            "HOSTLER_SERVICE_SOURCE": "1", "HOSTLER_SERVICE_DESTINATION": "1", "HOSTLER_SERVICE_REQUIRES_PROOF": "false",
         }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ async def test_requires_proof_is_told_to_the_containers(
 ) -> None:
     """The published client always sends it."""
     name = await a_job(gateway, "echo", "prover", requires_proof=proof)
-    assert coordinator.jobs[name].spec.work.env["HOSTLER_SERVICE_REQUIRES_PROOF"] == ("1" if proof else "0")
+    assert coordinator.jobs[name].spec.work.env["HOSTLER_SERVICE_REQUIRES_PROOF"] == ("true" if proof else "false")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ the paths.
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -117,13 +118,8 @@ async def test_client_job_sync_polls_until_it_is_not_running(node: NodeCalls, co
         name = (await node.call("POST", "/api/jobs", timeout_s=5, body=REQUEST))["id"]
         (job,) = await node.results(name)
         assert job["status"] == "running"
-        result = b'{"output": "hello"}' if outcome is Outcome.SUCCEEDED else b""
-        await coordinator.move(
-            name,
-            lambda job, outcome=outcome, result=result: finished(
-                job, outcome, result=result, evidence="exited with code 3"
-            ),
-        )
+        end = partial(finished, outcome=outcome, result=b'{"output": "hello"}', evidence="exited with code 3")
+        await coordinator.move(name, end)
         (job,) = await node.results(name)
         assert job["status"] != "running"
         assert job["result"][key] == expected

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import aiohttp
 import pytest
 
 from hostler.frames import ERR, OUT
-from hostler.jobs import Failure, Record
+from hostler.jobs import Failure, Job, JobSpec, Record
 from hostler.lifecycle import Outcome, State
 from http_gateway.streamed_json import WHOLE_BYTES_MAX
 from tests.gateway.conftest import Caller
@@ -27,11 +28,16 @@ def containers(coordinator: FakeCoordinator) -> None:
 def after(*results: bytes, last: bytes = b'"z"', outcome: Outcome = Outcome.SUCCEEDED, **changes: Any) -> Any:
     """What becomes of a chain that ends after some stages; fields of its last end."""
 
-    def change(job: Any) -> Any:
+    def change(job: Job) -> Job:
         chain = advanced(job, *results)
         return replace(finished(chain, outcome, result=last, **changes), past=chain.past, stage=chain.stage)
 
     return change
+
+
+def advanced_by(results: tuple[bytes, ...], job: Job) -> Job:
+    """What becomes of a chain whose first stages have ended with these results."""
+    return advanced(job, *results)
 
 
 # By id
@@ -109,7 +115,7 @@ async def test_with_intermediate_true_it_includes_intermediate_results_as_the_ch
     name = await a_job(gateway, "echo", "inner", "prover")
     seen = []
     for results in ((), (b'{"n":1}',), (b'{"n":1}', b"[2]")):
-        await coordinator.move(name, lambda job, results=results: advanced(job, *results))
+        await coordinator.move(name, partial(advanced_by, results))
         result = await the_result(gateway, name, intermediate="true")
         assert (result["status"], result["result"]) == ("running", None)
         seen.append(result["intermediate_results"])
@@ -230,7 +236,7 @@ async def test_the_output_of_a_streaming_job_is_its_text(gateway: Caller, coordi
     assert (await the_result(gateway, name))["result"] == {"container": "echo", "output": [1]}
 
 
-def _streaming(spec: Any) -> Any:
+def _streaming(spec: JobSpec) -> JobSpec:
     return replace(spec, work=replace(spec.work, env={"HOSTLER_SERVICE_DESTINATION": "2"}))
 
 

@@ -114,7 +114,7 @@ async def test_only_the_first_container_runs_and_only_once(gateway: Caller, coor
         assert [stage.workload for stage in spec.stages] == ["echo"]
         assert (spec.family, spec.owner, spec.name, spec.retries) == ("infernet", "local", "echo", 0)
         assert spec.work.env == {
-            "HOSTLER_SERVICE_SOURCE": "1", "HOSTLER_SERVICE_DESTINATION": "2", "HOSTLER_SERVICE_REQUIRES_PROOF": "0",
+            "HOSTLER_SERVICE_SOURCE": "1", "HOSTLER_SERVICE_DESTINATION": "2", "HOSTLER_SERVICE_REQUIRES_PROOF": "false",
         }  # fmt: skip
         assert json.loads(spec.params) == {"input": "x"}
         await coordinator.move(name, finished)
@@ -146,10 +146,9 @@ async def test_a_caller_who_hangs_up_while_the_job_is_submitted_ends_it_too(
     """Nobody knows its id."""
     coordinator.hold.clear()
     calling = asyncio.create_task(gateway.session.post(gateway.url + PATH, json=a_request()))
-    await asyncio.sleep(0.1)  # nothing tells that the submission waits
+    await eventually(lambda: coordinator.submitting == 1, "the submission has left")
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
-    await asyncio.sleep(0.05)
     coordinator.hold.set()
     await eventually(lambda: any(job.outcome is Outcome.STOPPED for job in coordinator.jobs.values()), "it is stopped")
 
@@ -158,14 +157,14 @@ async def test_a_gateway_that_ends_breaks_the_stream_off_and_lets_the_job_run(
     coordinator: FakeCoordinator, tmp_path: Path
 ) -> None:
     """Jobs outlive the gateway, and half an output is not taken for the whole."""
-    async with open_gateway(coordinator, tmp_path) as gateway:
-        caller = gateway.caller()
-        response = await caller.session.post(caller.url + PATH, json=a_request())
-        name = (await response.content.readany()).decode().strip()
-        reading = asyncio.create_task(response.read())
-        await eventually(lambda: coordinator.readers == 1, "the log is read")
-    with pytest.raises(aiohttp.ClientError):
-        await reading
+    async with aiohttp.ClientSession() as session:  # its end is not to come before the gateway's
+        async with open_gateway(coordinator, tmp_path) as gateway:
+            response = await session.post(gateway.url + PATH, json=a_request())
+            name = (await response.content.readany()).decode().strip()
+            reading = asyncio.create_task(response.read())
+            await eventually(lambda: coordinator.readers == 1, "the log is read")
+        with pytest.raises(aiohttp.ClientError):
+            await reading
     assert (coordinator.jobs[name].state, coordinator.graces) == (State.RUNNING, [])
 
 
@@ -187,7 +186,9 @@ async def test_a_restart_of_the_coordinator_is_bridged(
 async def test_an_output_whose_rest_is_lost_breaks_off(gateway: Caller, coordinator: FakeCoordinator) -> None:
     """It is not taken for the whole."""
     async with streaming(gateway) as (name, response):
-        lost = {"log_status": LogStatus.LOST, "log_lost_bytes": 7}
-        await coordinator.move(name, lambda job: replace(finished(job, Outcome.LOST), **lost))
+        await coordinator.move(
+            name,
+            lambda job: replace(finished(job, Outcome.LOST), log_status=LogStatus.LOST, log_lost_bytes=7),
+        )
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()

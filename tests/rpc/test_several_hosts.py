@@ -10,7 +10,7 @@ from coordinator.app import Coordinator
 from hostler.client import Client
 from hostler.errors import HostlerError, InvalidRequest, Unauthenticated, Unavailable
 from hostler.settings import Settings, load
-from hostler.tls import Access, access_of, identity_of
+from hostler.tls import Access, Target, access_of, identity_of
 from tests.support.builders import a_spec
 
 KEY = "k" * 40
@@ -51,7 +51,7 @@ def access(authority: trustme.CA, key: str = KEY) -> Access:
 
 async def test_the_key_and_the_authority_open_it(served: str, authority: trustme.CA) -> None:
     """Everything works as on the unix socket, streams included."""
-    async with Client(served, access=access(authority)) as client:
+    async with Client(Target(served, access(authority))) as client:
         job = await client.submit_one(a_spec())
         await client.stop(job)
 
@@ -60,7 +60,7 @@ async def test_the_key_and_the_authority_open_it(served: str, authority: trustme
 
 async def test_another_key_opens_nothing(served: str, authority: trustme.CA) -> None:
     """It is told at once, and that is all."""
-    async with Client(served, access=access(authority, "x" * 40)) as client:
+    async with Client(Target(served, access(authority, "x" * 40))) as client:
         with pytest.raises(Unauthenticated):
             await client.describe()
 
@@ -74,7 +74,7 @@ async def test_a_caller_without_tls_is_not_heard(served: str) -> None:
 
 async def test_a_coordinator_of_another_authority_is_not_trusted(served: str) -> None:
     """The key is not sent to it."""
-    async with Client(served, access=access(trustme.CA())) as client:
+    async with Client(Target(served, access(trustme.CA()))) as client:
         with pytest.raises(HostlerError):
             await client.describe(timeout_s=5)
 

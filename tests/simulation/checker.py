@@ -174,8 +174,9 @@ class Checker:
             return
         status = program.status
         if status is None:
-            self.fail("I6", f"the end of {key} is reported, and its program was never waited for")
-        elif os.WIFSIGNALED(status):
+            self.fail("I6", f"the end of {key} is reported, and its program has not ended")
+            return
+        if os.WIFSIGNALED(status):
             true: tuple[int | None, str] = (None, signal.Signals(os.WTERMSIG(status)).name)
         else:
             true = (os.waitstatus_to_exitcode(status), "")

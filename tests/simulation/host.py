@@ -244,6 +244,22 @@ class _NoPoll:
         """Nothing to do."""
 
 
+class _Listener:
+    """The shim's listening socket."""
+
+    def __init__(self, shim: "SimulatedShim") -> None:
+        self._shim = shim
+
+    def accept(self) -> tuple[ShimSocket, None]:
+        """Take a connection."""
+        if not self._shim.backlog:
+            raise BlockingIOError
+        return self._shim.backlog.popleft(), None
+
+    def close(self) -> None:
+        """Listen no more."""
+
+
 class SimulatedShim(Shim):
     """The real shim in a process of its own, without its loop."""
 
@@ -258,7 +274,7 @@ class SimulatedShim(Shim):
         self._timer: asyncio.TimerHandle | None = None
         self._identity = identity
         self._tree: Any = SimulatedTree(self)
-        self._listener: Any = self
+        self._listener: Any = _Listener(self)
         self._base_env = {}
         self._generation = 0
         self._agent = None
@@ -283,12 +299,6 @@ class SimulatedShim(Shim):
     def known_fds(self) -> set[int]:
         """Connections that are open."""
         return set(self._strangers) | ({self._agent.fd} if self._agent is not None else set())
-
-    def accept(self) -> tuple[ShimSocket, None]:
-        """The listener's part."""
-        if not self.backlog:
-            raise BlockingIOError
-        return self.backlog.popleft(), None
 
     def wake(self, event: Callable[[], None]) -> None:
         """Something has happened that the shim's loop sees next."""
@@ -366,6 +376,8 @@ class SimulatedShim(Shim):
             connection.sock.close()
         for waiting in self.backlog:
             waiting.close()
+        for program in self.programs:
+            program.orphan = True
         self.host.loop.kill(self.process)
         self.host.shims.pop(self.pid, None)
         if self._segment.fd >= 0:

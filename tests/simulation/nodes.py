@@ -4,9 +4,11 @@ A node is the place of a program: it starts it, kills it and starts it again. Th
 `worker_agent.app` itself; what a node gives it are a directory, settings, and the simulated surroundings.
 """
 
+import asyncio
 import contextlib
 import os
 import sqlite3
+import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +21,20 @@ from coordinator.storage.protocol import StoreBroken, StoreFull
 from coordinator.storage.sqlite import SqliteStore
 from hostler.processes import Ending
 from hostler.settings import Settings
-from tests.simulation.host import LocalTransport, SimulatedHost
+from tests.simulation.host import SimulatedHost
 from tests.simulation.virtual_loop import PROCESS, SimulatedProcess
 from worker_agent.agent import Agent
 from worker_agent.runner import Runner
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+def the_process() -> SimulatedProcess:
+    """The simulated process whose code runs now."""
+    process = PROCESS.get()
+    assert process is not None
+    return process
 
 
 class Node:
@@ -57,7 +66,7 @@ class Node:
 
     def _ended(self, process: SimulatedProcess, outcome: Any) -> None:
         if process.alive:
-            self.world.note("process.ended", process.name, repr(outcome))
+            self.world.note("process.ended", process.name, _told(outcome))
             self._bury(process, silent=False)
             self.on_end(outcome)
 
@@ -74,21 +83,32 @@ class Node:
     def _bury(self, process: SimulatedProcess, *, silent: bool) -> None:
         self.world.loop.kill(process)
         self.world.network.on_death(process, silent=silent)
-        self.release()
+        self.release(process)
 
-    def release(self) -> None:
+    def release(self, process: SimulatedProcess) -> None:
         """Give back what the kernel would."""
+
+
+def _told(outcome: Any) -> str:
+    return "".join(traceback.format_exception(outcome)) if isinstance(outcome, Exception) else repr(outcome)
 
 
 class CheckedStore(SqliteStore):
     """The real store; faults before, in and after a commit, and a check in the moment a commit is durable."""
 
     node: "CoordinatorNode"
+    process: SimulatedProcess
+
+    async def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
+        """See the protocol; a disk can be slow."""
+        slow_s = self.node.world.slow_commit_s()
+        if changes and slow_s:
+            await asyncio.sleep(slow_s)
+        return await super().commit(changes, fetch)
 
     def _open_writer(self) -> None:
-        process = PROCESS.get()
-        assert process is not None
-        self.node = process.owner
+        self.process = the_process()
+        self.node = self.process.owner
         self.node.stores.append(self)
         super()._open_writer()
         self.node.world.checker.opened(self.epoch)
@@ -120,12 +140,12 @@ class CheckedLogStore(LogStore):
     """The real log store, with a disk that can be full."""
 
     node: "CoordinatorNode"
+    process: SimulatedProcess
 
     def open(self) -> None:
         """Note whose it is."""
-        process = PROCESS.get()
-        assert process is not None
-        self.node = process.owner
+        self.process = the_process()
+        self.node = self.process.owner
         self.node.log_stores.append(self)
         super().open()
 
@@ -159,21 +179,28 @@ class CoordinatorNode(Node):
         """Its exit code says that the store is broken, or it fell over something."""
         if outcome not in (0, coordinator_program.EXIT_BROKEN):
             self.world.failed(f"I16: the coordinator ended by itself: {outcome!r}")
-        self.world.coordinator_is_down()
+        if not self.runs:
+            self.world.coordinator_is_down()
 
-    def release(self) -> None:
+    def start_beside(self) -> SimulatedProcess | None:
+        """Start another coordinator while the one that runs is still there; returns that one."""
+        before, self.process = self.process, None
+        self.start()
+        return before
+
+    def release(self, process: SimulatedProcess) -> None:
         """What was not committed is gone."""
-        self.world.server_is_gone(self.process)
-        for store in self.stores:
+        self.world.server_is_gone(process)
+        for store in [each for each in self.stores if each.process is process]:
+            self.stores.remove(store)
             for name in ("_writer", "_reader", "_checkpointer"):
                 connection = getattr(store, name, None)
                 if connection is not None:
                     with contextlib.suppress(sqlite3.Error):
                         connection.close()
-        for log_store in self.log_stores:
+        for log_store in [each for each in self.log_stores if each.process is process]:
+            self.log_stores.remove(log_store)
             log_store._close_segment()
-        self.stores.clear()
-        self.log_stores.clear()
 
 
 class CheckedAgent(Agent):
@@ -183,9 +210,7 @@ class CheckedAgent(Agent):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        process = PROCESS.get()
-        assert process is not None
-        self.node = process.owner
+        self.node = the_process().owner
         self.node.agent = self
 
     def on_acknowledged(self, keys: Any) -> None:
@@ -223,9 +248,7 @@ class CheckedRunner(Runner):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        process = PROCESS.get()
-        assert process is not None
-        process.owner.runner = self
+        the_process().owner.runner = self
 
 
 class AgentNode(Node):
@@ -237,7 +260,6 @@ class AgentNode(Node):
         self.agent: CheckedAgent | None = None
         self.runner: CheckedRunner | None = None
         self.ending: Ending | None = None
-        self.transports: list[LocalTransport] = []
         self.settings = Settings(data_path=str(directory), name=name, slots=world.slots, coordinator="unix:/simulated")
 
     @property
@@ -263,10 +285,10 @@ class AgentNode(Node):
             self.world.failed(f"I16: agent {self.name} ended by itself: {outcome!r}")
         self.world.agent_is_down(self)
 
-    def release(self) -> None:
+    def release(self, process: SimulatedProcess) -> None:
         """Locks and descriptors; its local connections end, which its shims see."""
         for transport in self.host.transports:
-            if transport.process is self.process and not transport.closed:
+            if transport.process is process and not transport.closed:
                 transport.closed = True
                 transport.far.arrive_later(b"")
         self.host.transports = [t for t in self.host.transports if not t.closed]

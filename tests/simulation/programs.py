@@ -66,6 +66,7 @@ class SimulatedProgram:
         self.unreaped: list[int] = []
         self.written = b""
         self.unread = b""  # in the pipe
+        self.orphan = False  # its shim died before its end was noted
         self.result_path = env.get(b"HOSTLER_RESULT_FILE", b"").decode()
         self._plan()
 

@@ -28,7 +28,7 @@ class SimulatedServer(RpcServer):
 
     network: Network  # of the world that is simulated now
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *others: Any) -> None:
         self._gate = OpenGate()  # type: ignore[assignment]
         process = PROCESS.get()
         assert process is not None

@@ -11,6 +11,8 @@ import asyncio
 import contextvars
 import heapq
 import random
+import traceback
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -46,9 +48,9 @@ class NumberedTask(asyncio.Task[Any]):
     made = 0
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], **options: Any) -> None:
-        super().__init__(coroutine, **options)
         NumberedTask.made += 1
         self._number = NumberedTask.made
+        super().__init__(coroutine, **options)
 
     def __hash__(self) -> int:
         return self._number
@@ -67,6 +69,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.handled = 0
         self.errors: list[str] = []  # what callbacks of living processes raised
         self.connect_local: Callable[..., Any] | None = None  # unix sockets, see `host`
+        self._timers: list[tuple[float, int, Any]] = []
+        self._serial = 0
+        self._cancelled_timers = 0
         self._thread_free: dict[int, float] = {}  # when the one thread of an executor is free again
         self.set_exception_handler(self._note_error)
         self.set_task_factory(self._make)
@@ -94,12 +99,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         error = details.get("exception")
         process = PROCESS.get()
         if error is not None and "never retrieved" not in details["message"] and (process is None or process.alive):
-            self.errors.append(f"{details['message']}: {error!r}")
+            lines = traceback.format_exception(error)
+            self.errors.append(f"{details['message']}: {''.join((*lines[:8], '...', *lines[-8:]))}")
 
     async def create_unix_connection(self, factory: Any, path: Any = None, **options: Any) -> Any:
         """Connect to a simulated local socket."""
         assert self.connect_local is not None
         return await self.connect_local(factory, str(path))
+
+    async def subprocess_exec(self, factory: Any, program: Any, *arguments: Any, **options: Any) -> Any:
+        """There are no other programs on a simulated host."""
+        raise FileNotFoundError(2, "No such file or directory", str(program))
 
     def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
         """Execute *function* a little later, and tell its outcome a little later again."""
@@ -134,22 +144,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # The loop itself
 
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        """Call at a time; what is due at the same time is called in the order in which it was asked for."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._serial += 1
+        heapq.heappush(self._timers, (when, self._serial, timer))
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        self._cancelled_timers += 1
+
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
-        if len(scheduled) > CANCELLED_TIMERS_MAX and self._timer_cancelled_count * 2 > len(scheduled):  # type: ignore[has-type]
-            scheduled[:] = [handle for handle in scheduled if not handle._cancelled]
-            heapq.heapify(scheduled)
-            self._timer_cancelled_count = 0
+        ready: deque[Any] = self._ready  # type: ignore[attr-defined]
+        timers = self._timers
+        if self._cancelled_timers > CANCELLED_TIMERS_MAX:
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+            heapq.heapify(timers)
+            self._cancelled_timers = 0
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
-                heapq.heappop(scheduled)
-                self._timer_cancelled_count -= 1
-            if not scheduled:
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)
+            if not timers:
                 raise Deadlock
-            if scheduled[0]._when > self.now:
-                self.now = scheduled[0]._when
-        while scheduled and scheduled[0]._when <= self.now:
-            handle = heapq.heappop(scheduled)
+            self.now = max(self.now, timers[0][0])
+        while timers and timers[0][0] <= self.now:
+            handle = heapq.heappop(timers)[2]
             handle._scheduled = False
             ready.append(handle)
         for _ in range(len(ready)):

@@ -16,6 +16,7 @@ from worker_agent import output_files
 from worker_agent.notes import Notes
 from worker_agent.output_files import NotRegular, open_regular, survey
 from worker_agent.progress_file import PIECE_BYTES, ProgressFile
+from worker_agent.results import read_file
 from worker_agent.workspace import Workspace
 
 PATHS_OUTSIDE = ["", "/", "/etc/passwd", "..", "../x", "a/../b", "./a", "a//b", "a/", "a/.", "x\0y"]
@@ -207,7 +208,7 @@ def test_a_result_is_json_of_at_most_256_kib(workspace: Workspace, content: byte
     """Else it is named as missing, with the reason."""
     (workspace.path / "result.json").write_bytes(content)
 
-    found, reason = workspace.read_result()
+    found, reason, _ = read_file(workspace)
 
     assert found == result
     assert reason.startswith(problem)
@@ -220,8 +221,8 @@ def test_a_result_or_a_failure_that_is_a_link_is_not_read(workspace: Workspace, 
     for name in ("result.json", "failure.json", "progress"):
         (workspace.path / name).symlink_to(place / "secret")
 
-    assert workspace.read_result()[0] == b""
-    assert workspace.read_result()[1].startswith("result.json: ")
+    assert read_file(workspace).content == b""
+    assert read_file(workspace).missing.startswith("result.json: ")
     assert workspace.read_failure() is None
     assert not ProgressFile(workspace).read_more()
 

@@ -17,7 +17,7 @@ async def test_a_worker_says_what_it_can_run_and_what_it_takes(worker: Worker, c
     """In its hello."""
     (hello,) = coordinator.hellos
 
-    assert (list(hello.runtimes), list(hello.workloads)) == (["command", "python"], ["a*"])
+    assert (list(hello.runtimes), list(hello.workloads)) == (["command", "python", "service"], ["a*"])
 
 
 async def test_files_are_there_before_the_program_and_what_it_leaves_is_stored(

@@ -1,0 +1,206 @@
+"""What goes wrong: processes killed and paused, hosts without power, links cut, slow or silent, disks full."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.simulation.network import DOWN, UP, Connection
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import AgentNode, Node
+    from tests.simulation.world import World
+
+PAUSE_S = (0.5, 30.0)
+
+
+class Faults:
+    """Lets things go wrong until it is told to stop; what it broke it can put right."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.chance: random.Random = world.chance
+        self.kinds: list[tuple[float, Callable[[], None]]] = [
+            (3.0, self._kill_agent),
+            (1.0, self._end_agent),
+            (2.0, self._kill_coordinator),
+            (1.0, self._crash_host),
+            (1.5, self._pause_agent),
+            (1.0, self._pause_coordinator),
+            (0.7, self._pause_shim),
+            (2.0, self._cut),
+            (3.0, self._silence),
+            (1.0, self._slow_link),
+            (1.0, self._kill_shim),
+            (0.7, self._doom),
+            (1.5, self._store_full),
+            (0.7, self._store_broken),
+            (1.0, self._slow_commits),
+            (0.5, self._log_disk_full),
+            (0.5, self._journal_full),
+            (0.4, self._second_coordinator),
+        ]
+
+    async def run(self, until: float) -> None:
+        """Break something now and then, sometimes several things at once."""
+        kinds = [kind for _, kind in self.kinds]
+        weights = [weight * self.chance.choice((0.2, 1.0, 1.0, 3.0)) for weight, _ in self.kinds]
+        pace_s = self.chance.choice((1.5, 3.0, 6.0))
+        while True:
+            await asyncio.sleep(self.chance.expovariate(1 / pace_s))
+            if self.world.loop.now >= until:
+                return
+            for kind in self.chance.choices(kinds, weights, k=self.chance.choice((1, 1, 1, 2, 3))):
+                self.world.note("fault", kind.__name__)
+                kind()
+
+    def _later(self, low_s: float, high_s: float, call: Callable[[], None]) -> None:
+        self.world.loop.call_as(None, self.chance.uniform(low_s, high_s), call)
+
+    def _agent(self) -> "AgentNode":
+        return self.chance.choice(self.world.agents)
+
+    def _kill_agent(self) -> None:
+        agent = self._agent()
+        agent.kill()
+        self.world.agent_is_down(agent)
+
+    def _end_agent(self) -> None:
+        self._agent().ask_to_end()
+
+    def _kill_coordinator(self) -> None:
+        self.world.coordinator.kill()
+        self.world.coordinator_is_down()
+
+    def _crash_host(self) -> None:
+        agent = self._agent()
+        agent.kill(silent=True)
+        agent.host.crash(agent.worker_dir)
+        self.world.agent_is_down(agent)
+
+    def _pause(self, node: "Node") -> None:
+        process = node.process
+        if process is not None and process.alive and not process.paused:
+            self.world.loop.pause(process)
+            self.world.network.on_pause(process)
+            self._later(*PAUSE_S, lambda: self.world.loop.resume(process))
+
+    def _pause_agent(self) -> None:
+        self._pause(self._agent())
+
+    def _pause_coordinator(self) -> None:
+        self._pause(self.world.coordinator)
+
+    def _pause_shim(self) -> None:
+        shims = [shim for agent in self.world.agents for shim in agent.host.shims.values()]
+        if shims:
+            process = self.chance.choice(shims).process
+            self.world.loop.pause(process)
+            self._later(*PAUSE_S, lambda: self.world.loop.resume(process))
+
+    def _connection(self) -> Connection | None:
+        found = self.world.network.connections
+        return self.chance.choice(found) if found else None
+
+    def _cut(self) -> None:
+        connection = self._connection()
+        if connection is not None:
+            connection.cut()
+
+    def _silence(self) -> None:
+        directions = self.chance.choice(((UP,), (DOWN,), (UP, DOWN)))
+        if self.chance.random() < 0.5:
+            connection = self._connection()
+            if connection is not None:
+                connection.silence(directions)
+                self._later(0.5, 25.0, connection.heal)
+            return
+        # The whole worker cannot be reached, also not by a new connection.
+        process = self._agent().process
+        if process is not None and process.alive:
+            network = self.world.network
+            network.unreachable.add(process)
+            connections = network.of(process)
+            for each in connections:
+                each.silence(directions)
+
+            def heal() -> None:
+                network.unreachable.discard(process)
+                for each in connections:
+                    each.heal()
+
+            self._later(0.5, 40.0, heal)
+
+    def _slow_link(self) -> None:
+        connection = self._connection()
+        if connection is not None:
+            connection.extra_s = self.chance.uniform(0.1, 4.0)
+
+            def heal() -> None:
+                connection.extra_s = 0.0
+
+            self._later(1.0, 15.0, heal)
+
+    def _kill_shim(self) -> None:
+        shims = [shim for agent in self.world.agents for shim in agent.host.shims.values()]
+        if shims:
+            shim = self.chance.choice(shims)
+            self.world.note("shim.killed", shim.process.name)
+            shim.die()
+
+    def _doom(self) -> None:
+        self.world.dooms.append(self.chance.choice(("before", "after")))
+
+    def _store_full(self) -> None:
+        self.world.store_full_until = self.world.loop.now + self.chance.uniform(0.1, 3.0)
+
+    def _store_broken(self) -> None:
+        self.world.breaks.append(self.chance.choice(("broken before", "broken after")))
+
+    def _slow_commits(self) -> None:
+        self.world.slow_until = self.world.loop.now + self.chance.uniform(1.0, 10.0)
+
+    def _log_disk_full(self) -> None:
+        self.world.log_disk_full = True
+
+        def heal() -> None:
+            self.world.log_disk_full = False
+
+        self._later(0.5, 10.0, heal)
+
+    def _journal_full(self) -> None:
+        host = self._agent().host
+        host.journal_full = True
+
+        def heal() -> None:
+            host.journal_full = False
+
+        self._later(0.5, 10.0, heal)
+
+    def _second_coordinator(self) -> None:
+        """The coordinator hangs and is taken for dead; later it goes on beside the one that took its place."""
+        node = self.world.coordinator
+        process = node.process
+        if process is None or not process.alive or process.paused:
+            return
+        self.world.loop.pause(process)
+        self.world.network.on_pause(process)
+        node.start_beside()
+        self._later(0.5, 20.0, lambda: self.world.loop.resume(process))
+
+    def heal(self) -> None:
+        """Put everything right."""
+        world = self.world
+        world.store_full_until = world.slow_until = 0.0
+        world.log_disk_full = False
+        world.dooms.clear()
+        world.breaks.clear()
+        world.network.unreachable.clear()
+        for connection in list(world.network.connections):
+            connection.extra_s = 0.0
+            connection.heal()
+        for process in world.processes():
+            if process.paused:
+                world.loop.resume(process)
+        for agent in world.agents:
+            agent.host.journal_full = False
