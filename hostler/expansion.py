@@ -13,17 +13,8 @@ from typing import Any, NamedTuple
 
 from hostler.container_checks import check_container, check_networks, check_resources, check_service
 from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
-from hostler.jobs import (
-    DIGEST,
-    INLINE_BYTES_MAX,
-    File,
-    JobSpec,
-    PythonScript,
-    Service,
-    Work,
-    check_spec,
-    is_workspace_path,
-)
+from hostler.job_checks import check_spec, is_workspace_path
+from hostler.jobs import DIGEST, INLINE_BYTES_MAX, File, JobSpec, PythonScript, Service, Work
 from hostler.params import check_schema, check_value, read_params
 from hostler.workloads import NAME, ResultFrom, Runtime, Stdin, Workload
 

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from hostler.errors import InvalidRequest, JobNotFound
 from hostler.ids import is_uuid
-from hostler.jobs import JobQuery, is_workspace_path
+from hostler.job_checks import is_workspace_path
+from hostler.jobs import JobQuery
 from hostler.lifecycle import State
 
 PAGE_ITEMS_MAX = 1000

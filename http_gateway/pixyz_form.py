@@ -13,16 +13,8 @@ from aiohttp import web
 
 from hostler.errors import InvalidRequest, TooLarge
 from hostler.files_client import StoredFile
-from hostler.jobs import (
-    DURATION_S_MAX,
-    PATH_PART_BYTES_MAX,
-    RETRIES_MAX,
-    File,
-    JobSpec,
-    PythonScript,
-    Work,
-    is_workspace_path,
-)
+from hostler.job_checks import is_workspace_path
+from hostler.jobs import DURATION_S_MAX, PATH_PART_BYTES_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
 from http_gateway import bodies
 from http_gateway.api import HttpRefused
 from http_gateway.multipart import PARTS_MAX, FormReader, Part, body_reader, boundary_of, parse_parameters

@@ -40,7 +40,7 @@ class Host(NamedTuple):
 
     systemd: bool  # runs it
     unified: bool  # cgroups are version 2 alone
-    runc: str  # path of runc; empty: it is not there
+    runc: bool  # is there
     may_raise_limits: bool  # rlimits above the hard ones, as podman's defaults are
     files_max: int  # hard limit of open files
     processes_max: int
@@ -84,7 +84,7 @@ def look() -> Host:
     return Host(
         systemd=os.path.isdir("/run/systemd/system"),
         unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
-        runc=shutil.which("runc") or "",
+        runc=shutil.which("runc") is not None,
         # Without root podman takes the limits it has.
         may_raise_limits=os.geteuid() != 0 or bool(capabilities >> _CAP_SYS_RESOURCE & 1),
         files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -98,7 +98,7 @@ def options_for(host: Host) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not host.systemd:
         always += ["--cgroup-manager=cgroupfs", "--events-backend=file"]
     if not host.unified and host.runc:
-        always.append(f"--runtime={host.runc}")  # crun refuses hybrid cgroups
+        always.append("--runtime=runc")  # crun refuses hybrid cgroups
     if not host.may_raise_limits:
         for name, limit in (("nofile", host.files_max), ("nproc", host.processes_max)):
             value = LIMIT_SAFE if limit == resource.RLIM_INFINITY else min(limit, LIMIT_SAFE)

@@ -89,6 +89,7 @@ class Held:
     ledger_bytes: int = 0  # of the log, as far as it is known
     pushed: int = 0  # of the log, sent on the stream that is up
     stored: int = 0  # of the log, durable at the coordinator
+    adopted: bool = False  # by a later agent: perhaps only its log is waited for, and comes in no report
     workspace: bool = False
     preparing: bool = False  # it has no place among those that wait for a slot yet
     collected: Collected | None = None
@@ -158,7 +159,7 @@ class Assignments:
 
     def adopt(self, key: str, *, running: bool, ended: Ended | None, workspace: bool = False) -> None:
         """Hold an attempt of an earlier run of the agent; its slots are told with the verdict."""
-        held = self.held[key] = Held(key, workspace=workspace)
+        held = self.held[key] = Held(key, adopted=True, workspace=workspace)
         self.active += 1
         held.state = HeldState.RUNNING
         if ended is not None:
@@ -267,7 +268,8 @@ class Assignments:
         held.ended = ended
         held.started_at_us = ended.started_at_us
         held.ledger_bytes = ended.ledger_bytes
-        held.inline = held.pushed == 0 and held.stored == 0 and ended.ledger_bytes <= INLINE_LEDGER_BYTES_MAX
+        is_short = ended.ledger_bytes <= INLINE_LEDGER_BYTES_MAX
+        held.inline = is_short and held.pushed == 0 and held.stored == 0 and not held.adopted
         self._unsaid[ended.key] = None
 
     def prove_never_ran(self, key: str) -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hostler.jobs import INLINE_BYTES_MAX, Failure, OutputFile, is_workspace_path
+from hostler.job_checks import is_workspace_path
+from hostler.jobs import INLINE_BYTES_MAX, Failure, OutputFile
 from worker_agent import output_files
 from worker_agent.output_files import Survey
 

@@ -54,20 +54,24 @@ class LogService:
                     place = place if not found.attempt else _Place(found.stage, found.attempt, place.position)
                     await _change(changed)
                 elif request.follow and not request.attempt and _another_follows(found):
-                    # The attempt is over and another follows: its log goes on from its own beginning.
-                    await self._next_attempt(found, changed)
+                    # The attempt is over and another may follow: its log goes on from its own beginning.
+                    if not await self._has_next_attempt(found, changed):
+                        yield _chunk(found, place.position, b"", end=True)
+                        return
                     place = _Place(0, 0, 0)
                 else:
                     yield _chunk(found, place.position, b"", end=True)
                     return
 
-    async def _next_attempt(self, found: LogExtents, changed: asyncio.Event) -> None:
-        """Wait until the job has a later attempt, or is over."""
+    async def _has_next_attempt(self, found: LogExtents, changed: asyncio.Event) -> bool:
+        """Wait until the job has a later attempt; False when it is over without one."""
         while True:
             changed.clear()
             job = await self._store.get_job(found.job.id)
-            if job is None or job.state is State.FINISHED or (job.stage, job.attempt) > (found.stage, found.attempt):
-                return
+            if job is not None and (job.stage, job.attempt) > (found.stage, found.attempt):
+                return True
+            if job is None or job.state is State.FINISHED:
+                return False
             await _change(changed)
 
     async def _piece(self, found: LogExtents, position: int) -> tuple[int, bytes]:

@@ -22,7 +22,8 @@ from coordinator.sessions import Note, Session
 from hostler import frames, logs
 from hostler.errors import HostlerError, InvalidRequest
 from hostler.ids import AttemptKey, is_uuid, new_uuid
-from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile, is_workspace_path
+from hostler.job_checks import is_workspace_path
+from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile
 from hostler.v1 import types_pb2, workers_pb2
 from hostler.wire.ends import advance_from_proto, output_from_proto, usage_from_proto
 from hostler.wire.work import key_from_proto, key_to_proto
@@ -248,6 +249,8 @@ class WorkersService:
         if part.position != expected or frames.whole_frames(part.frames) != len(part.frames):
             logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
             receipts.note(key, rewind=True)
+            # Whoever was cut off before it heard what is stored pushes that again, and must hear of it now.
+            self._engine.post_stored(lambda live, now: _kept(live, key, receipts, expected))
             return
         receipts.received[key] = expected + len(part.frames)
         receipts.note(key)
@@ -335,6 +338,12 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
             # A piece that did not follow was pushed twice with other borders: it must come again from here.
             decision.effects.append(LogKept(receipts[key], key, position, rewind=len(kept) < len(group)))
     return decision
+
+
+def _kept(live: Live, key: AttemptKey, receipts: Receipts, received: int) -> Decision:
+    """Say how much of a log is stored; of one that is not wanted any more, everything that came."""
+    log = live.log_of(key)
+    return Decision([], [LogKept(receipts, key, received if log is None else log.log_position, rewind=False)])
 
 
 def _reports_item(session: Session, reports: list[Report]) -> Item:

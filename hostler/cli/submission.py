@@ -12,7 +12,8 @@ from hostler.cli.connect import resolve_worker
 from hostler.cli.failures import NOT_FOUND, Failure, usage_failure
 from hostler.cli.options import JobOptions, SubmitOptions, pairs
 from hostler.errors import ErrorCode, InvalidRequest
-from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Stage, Work, check_spec, is_workspace_path
+from hostler.job_checks import check_spec, is_workspace_path
+from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Stage, Work
 from hostler.stages import read_stage
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from hostler.cli.progress import Advanced, Transfers
 from hostler.client import Client
 from hostler.errors import ErrorCode
 from hostler.files_client import PIECE_BYTES_MAX, Reading, StoredFile
-from hostler.jobs import is_workspace_path
+from hostler.job_checks import is_workspace_path
 
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

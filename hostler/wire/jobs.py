@@ -1,6 +1,6 @@
 """Jobs and what belongs to them, to and from protobuf.
 
-Decoding trusts the types (protobuf checked them) and not the meaning (`hostler.jobs.check_spec`).
+Decoding trusts the types (protobuf checked them) and not the meaning (`hostler.job_checks.check_spec`).
 """
 
 from hostler.jobs import (

@@ -104,8 +104,8 @@ class NativeFiles:
         """Send the JSON that a job, or one stage of a chain, has left as its result."""
         parameters.check_names(request, "stage")
         job = await self._client.get(parameters.job_id(request))
-        asked = parameters.number(request, "stage", most=STAGES_MAX, otherwise=-1)
-        end = end_of_stage(job, asked if asked >= 0 else None)
+        named = bool(request.query.get("stage"))
+        end = end_of_stage(job, parameters.number(request, "stage", most=STAGES_MAX, otherwise=0) if named else None)
         if end is None or not result_bytes(end):
             raise FileNotFound(f"job {job.id} has left no result there" + (" yet" if end is None else ""))
         answer = StreamedJson(request)

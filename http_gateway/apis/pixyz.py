@@ -34,7 +34,8 @@ from hostler import logs
 from hostler.client import Client
 from hostler.errors import FileNotFound, InvalidRequest, JobNotFound, NotFinished, TooLarge, WorkloadNotFound
 from hostler.files_client import Reading
-from hostler.jobs import File, Job, JobQuery, JobSpec, is_workspace_path
+from hostler.job_checks import is_workspace_path
+from hostler.jobs import File, Job, JobQuery, JobSpec
 from hostler.lifecycle import State
 from hostler.script_source import read_script
 from hostler.settings import Settings

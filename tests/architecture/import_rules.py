@@ -38,6 +38,7 @@ MAY_SEE_PROTOBUF = (
 PURE = (
     "hostler.lifecycle",
     "hostler.jobs",
+    "hostler.job_checks",
     "hostler.ids",
     "hostler.errors",
     "hostler.frames",

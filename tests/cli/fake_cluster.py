@@ -67,6 +67,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
         self.on_signal: Callable[[int], End | None] = lambda _: None
         self.after_log: list[Callable[[], None]] = []  # called, once each, when the log of an attempt was read
+        self.read: list[tuple[int, int]] = []  # stage and attempt of each log that was asked for
         self.pages: list[int] = []  # how many jobs each page of a list had
         self.spoils = False  # the outputs it sends are not what they should be
         self.kept = FakeWorkloads()
@@ -194,6 +195,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     def ReadLog(self, request: Any, context: Any) -> Iterator[Any]:
         self._job(request.id, context)
         ledger, position = self.ledgers[request.id], getattr(request, "from")
+        self.read.append((request.stage, request.attempt))
         if self.log_breaks_after:
             border = self.log_breaks_after.pop(0)
             yield jobs_pb2.LogChunk(position=position, frames=ledger[position:border], attempt=1)

@@ -17,7 +17,8 @@ import grpc.aio
 from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotRunning, Unavailable, WorkerNotFound
 from hostler.frames import encode, iter_frames
 from hostler.ids import new_uuid
-from hostler.jobs import End, Job, LogStatus, Progress, Receipt, SentSignal, check_spec
+from hostler.job_checks import check_spec
+from hostler.jobs import End, Job, LogStatus, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import jobs as wire

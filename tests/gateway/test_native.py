@@ -119,11 +119,13 @@ async def test_a_waiting_job_says_why_it_waits_and_has_nulls_for_what_is_not_the
         "workload_version": None,
         "progress": None,
         "result": None,
+        "result_bytes": 0,
         "failure": None,
         "retried": 0,
         "retries": 0,
         "due": None,
         "outputs": None,
+        "stages": None,
     }
 
 

@@ -96,7 +96,7 @@ async def test_params_that_were_stored_go_to_the_first_stage(client: Client, wor
     await worker.takes()
 
     work = work_from_bytes(worker.starts[-1].work)
-    assert {f.path: f.digest for f in work.files} == {"params.json": stored.digest, "stdin.json": stored.digest}
+    assert {f.path: f.digest for f in work.files} == {"params.json": stored.digest}
 
 
 @pytest.mark.parametrize(

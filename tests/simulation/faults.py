@@ -187,6 +187,8 @@ class Faults:
         self.world.network.on_pause(process)
         node.start_beside()
         self._later(0.5, 20.0, lambda: self.world.loop.resume(process))
+        # It ends by itself when it commits something; one that has nothing to commit is ended by somebody.
+        self._later(20.0, 30.0, lambda: node.end_other(process))
 
     def heal(self) -> None:
         """Put everything right."""

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import traceback
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import coordinator.__main__ as coordinator_program
 import worker_agent.app as agent_program
 from coordinator.changes import Change
 from coordinator.log_store import LogStore, Piece, StoredPiece
+from coordinator.storage.migrate import migrate
 from coordinator.storage.protocol import StoreBroken, StoreFull
 from coordinator.storage.sqlite import SqliteStore
 from hostler.processes import Ending
@@ -155,6 +157,17 @@ class CheckedLogStore(LogStore):
         return super()._write(group)
 
 
+@cache
+def empty_database() -> bytes:
+    """A new database, made once: its schema takes longer than a whole small life."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    migrate(connection)
+    content = connection.serialize()
+    connection.close()
+    return content
+
+
 class CoordinatorNode(Node):
     """Where the coordinator runs."""
 
@@ -173,6 +186,11 @@ class CoordinatorNode(Node):
 
     def start(self) -> None:
         """Start a coordinator on the data directory."""
+        database = self.directory / "coordinator" / "hostler.db"
+        if not database.exists():
+            database.parent.mkdir(mode=0o700, parents=True)
+            self.directory.chmod(0o700)
+            database.write_bytes(empty_database())
         self._begin(coordinator_program.run(self.settings))
 
     def on_end(self, outcome: Any) -> None:
@@ -187,6 +205,12 @@ class CoordinatorNode(Node):
         before, self.process = self.process, None
         self.start()
         return before
+
+    def end_other(self, process: SimulatedProcess) -> None:
+        """Kill a coordinator that another one has taken the place of."""
+        if process.alive and process is not self.process:
+            self.world.note("process.killed", process.name)
+            self._bury(process, silent=False)
 
     def release(self, process: SimulatedProcess) -> None:
         """What was not committed is gone."""

@@ -6,10 +6,12 @@ Started again with a fixed hash seed when it has none, so that a seed's life is 
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
 import time
+import warnings
 from dataclasses import asdict
 
 from tests.simulation.mutants import MUTANTS
@@ -32,6 +34,7 @@ def _show(life: Life) -> None:
 def main() -> int:
     """Return 0 when every invariant held in every life."""
     _fix_hashes()
+    warnings.simplefilter("ignore", RuntimeWarning)  # a process can be killed before a coroutine of it began
     sys.unraisablehook = lambda _: None  # coroutines of processes that were killed end when they are collected
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", default="0:100", help="FIRST:BEHIND_THE_LAST[:STEP]")
@@ -40,6 +43,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object for each life")
     parser.add_argument("--stop", action="store_true", help="stop at the first violation")
     options = parser.parse_args()
+    gc.collect()
+    gc.freeze()  # what is there now need not be looked at after each life
     mutant = {"mutant": MUTANTS[options.mutant].switch_off} if options.mutant else {}
     seeds = range(*map(int, options.seeds.split(":")))
     began, lives, bad = time.process_time(), 0, 0

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from coordinator.rpc.context import LOCAL, Caller
-from coordinator.rpc.server import RpcServer, Services
+from coordinator.rpc.server import STOP_GRACE_S, RpcServer, Services
 from tests.simulation.network import Network, SimulatedContext
 from tests.simulation.virtual_loop import PROCESS, SimulatedProcess
 
@@ -34,6 +34,8 @@ class SimulatedServer(RpcServer):
         assert process is not None
         self.process: SimulatedProcess = process
         self._handlers: dict[str, Any] = {}
+        self._serving: dict[asyncio.Task[Any], None] = {}
+        self._stopped = False
         for name, methods in self._methods(services).items():
             for method, handler in methods.items():
                 self._handlers[f"/{name}/{method}"] = handler
@@ -44,13 +46,26 @@ class SimulatedServer(RpcServer):
         return ""
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Take no more calls, give those that are served a moment, and end them."""
         if self.network.server is self:
             self.network.server = None
+        self._stopped = True
+        if self._serving:
+            await asyncio.wait(list(self._serving), timeout=STOP_GRACE_S)
+        for handler in self._serving:
+            handler.cancel()
+        if self._serving:
+            await asyncio.wait(list(self._serving), timeout=STOP_GRACE_S)
 
     def serve(self, method: str, context: SimulatedContext) -> None:
         """A call has arrived."""
-        context.handler = self.network.loop.spawn(self.process, self._handle(self._handlers[method], context))
+        if self._stopped:
+            context.end(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+            return
+        handler = self.network.loop.spawn(self.process, self._handle(self._handlers[method], context))
+        context.handler = handler
+        self._serving[handler] = None
+        handler.add_done_callback(lambda _: self._serving.pop(handler, None))
 
     async def _handle(self, handler: Any, context: SimulatedContext) -> None:
         code, details = grpc.StatusCode.UNKNOWN, "the handler failed"

@@ -64,6 +64,8 @@ class World:
         self.on_note: Callable[[str], None] | None = None
         self._hash = hashlib.blake2b(digest_size=16)
         self.events = 0
+        self.digest = ""
+        self.over = False
         self.excused_ends: tuple[Any, ...] = ()
         self.store_full_until = self.slow_until = 0.0
         self.log_disk_full = False
@@ -87,6 +89,8 @@ class World:
 
     def note(self, *facts: Any) -> None:
         """Add to the trace."""
+        if self.over:
+            return
         process = PROCESS.get()
         line = f"{self.loop.now:.6f} {process.name if process else '-'}: {' '.join(map(str, facts))}"
         self.events += 1
@@ -97,7 +101,7 @@ class World:
 
     def failed(self, text: str) -> None:
         """An invariant does not hold: nothing that comes later matters."""
-        if not self.violation:
+        if not self.violation and not self.over:
             self.note("VIOLATION", text)
             self.violation = text
             self.loop.stop()
@@ -148,7 +152,7 @@ class World:
     # Its life
 
     def live(self) -> None:
-        """Run from the first start to the last check."""
+        """Run from the first start to the last check, and let everything go."""
         with surroundings(self):
             life = self.loop.create_task(self._live())
             try:
@@ -158,15 +162,21 @@ class World:
             except RuntimeError:
                 if not self.violation:
                     raise
+            self.digest, self.over = self._hash.hexdigest(), True
+            self.loop.set_exception_handler(lambda *_: None)
+            for node in (self.coordinator, *self.agents):
+                node.kill()
+            self.loop.close()
+            del life
+            # Here, where their world still surrounds them, what the processes had comes to its end.
+            gc.collect()
 
     async def _live(self) -> None:
         self.coordinator.start()
         for agent in self.agents:
             agent.start()
         jobs = self.chance.randint(3, 8)
-        lives = [
-            self.loop.spawn(self.people, customer.live(jobs, HEALED_AFTER_S * 0.8)) for customer in self.customers
-        ]
+        lives = [self.loop.spawn(self.people, customer.live(jobs, HEALED_AFTER_S * 0.8)) for customer in self.customers]
         await self.faults.run(self.loop.now + HEALED_AFTER_S)
         self.note("healed")
         self.healed = True
@@ -261,14 +271,11 @@ def _quiet_collection() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()
         sys.unraisablehook = hook
         gc.enable()
 
 
-def run(
-    seed: int, mutant: Callable[[], AbstractContextManager[Any]] = nullcontext, on_note: Any = None
-) -> Life:
+def run(seed: int, mutant: Callable[[], AbstractContextManager[Any]] = nullcontext, on_note: Any = None) -> Life:
     """Live the life of a seed; *mutant* makes a context in which a guard of the product is switched off."""
     directory = Path(tempfile.mkdtemp(prefix="hs-", dir=PLACE if Path(PLACE).is_dir() else None))
     NumberedTask.made = 0
@@ -281,18 +288,13 @@ def run(
                 seed=seed,
                 violation=world.violation,
                 trace=tuple(world.trace),
-                digest=world._hash.hexdigest(),
+                digest=world.digest,
                 events=world.events,
                 starts=sum(len(found) for found in world.checker.starts.values()),
                 jobs=len(world.checker.jobs),
                 checks=world.checker.checks,
                 virtual_s=world.loop.now - 1000.0,
             )
-            world.loop.set_exception_handler(lambda *_: None)
-            for node in (world.coordinator, *world.agents):
-                node.kill()
-            world.loop.close()
-            del world
             return life
     finally:
         shutil.rmtree(directory, ignore_errors=True)

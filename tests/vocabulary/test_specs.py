@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.errors import HostlerError, InvalidRequest, TooLarge
-from hostler.jobs import (
-    ARGV_BYTES_MAX,
-    DURATION_S_MAX,
-    LABEL_CHARACTERS_MAX,
-    LABELS_MAX,
-    WORK_BYTES_MAX,
-    JobSpec,
-    Work,
-    check_spec,
-)
+from hostler.job_checks import check_spec
+from hostler.jobs import ARGV_BYTES_MAX, DURATION_S_MAX, LABEL_CHARACTERS_MAX, LABELS_MAX, WORK_BYTES_MAX, JobSpec, Work
 from tests.support.builders import a_spec
 
 NAN, INF = float("nan"), float("inf")

@@ -9,7 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from hostler import frames
 from hostler.errors import FileNotFound
+from hostler.files_client import GO_ON
 from hostler.jobs import File, Work
 from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, types_pb2, workers_pb2, workers_pb2_grpc
 from hostler.wire.errors import status_of, trailers_of
@@ -28,6 +30,7 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
         self.hellos: list[workers_pb2.Hello] = []
         self.messages: list[workers_pb2.WorkerMessage] = []
         self.pieces: dict[str, list[workers_pb2.OutputPiece]] = {}  # by ticket
+        self.ledgers: dict[str, list[bytes]] = {}  # what was pushed of each
         self.puts = self.reads = 0
         self.transfers = 0  # under way now
         self.transfers_max = 0
@@ -65,10 +68,11 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
     def _say(self, **fields: Any) -> None:
         self._outbox.put_nowait(workers_pb2.CoordinatorMessage(session="s", **fields))
 
-    def start(self, key: str, work: Work, *, slots: int = 1) -> None:
+    def start(self, key: str, work: Work, *, slots: int = 1, secrets: dict[str, str] | None = None) -> None:
         """Tell the worker to run an attempt."""
         self._sequence += 1
         start = workers_pb2.Start(sequence=self._sequence, key=_key(key), work=work_to_bytes(work), slots=slots)
+        start.secrets.update(secrets or {})
         self._say(starts=[start])
 
     def stop(self, key: str, grace_s: float = 0.0) -> None:
@@ -97,6 +101,16 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
             return next((r for r in self.reports(key) if r.HasField("end") or r.never_ran), None)
 
         return await eventually(look, f"the end of {key}")
+
+    async def started(self, key: str) -> None:
+        """Wait for the report that an attempt was started."""
+        await eventually(lambda: any(each.started_at_us for each in self.reports(key)), f"{key} to be started")
+
+    def log(self, key: str) -> str:
+        """Everything an attempt has written, as far as it has come."""
+        pushed = b"".join(self.ledgers.get(key, []))
+        inline = next((each.ledger for each in self.reports(key) if each.ledger), b"")
+        return b"".join(frame.payload for frame in frames.iter_frames(pushed or inline)).decode(errors="replace")
 
     async def noted(self, key: str, phase: str) -> None:
         """Wait for a note with a phase."""
@@ -144,6 +158,8 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
     async def PushLog(self, request_iterator: Any, context: Any) -> AsyncIterator[workers_pb2.LogReceipt]:
         """Every log is stored at once."""
         async for push in request_iterator:
+            for part in push.parts:
+                self.ledgers.setdefault(key_text(part.key), []).append(part.frames)
             marks = [
                 workers_pb2.LogMark(key=p.key, received=p.position + len(p.frames), stored=p.position + len(p.frames))
                 for p in push.parts
@@ -161,6 +177,7 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
         self.puts += 1
         content, complete = b"", False
         with self._transfer():
+            await context.send_initial_metadata((GO_ON,))
             async for request in request_iterator:
                 content += request.bytes
                 complete = complete or request.complete
@@ -204,6 +221,11 @@ class _Transfer:
 
     def __exit__(self, *_: object) -> None:
         self._owner.transfers -= 1
+
+
+def key_text(key: types_pb2.AttemptKey) -> str:
+    """An attempt's name as text."""
+    return f"{key.job}.{key.stage}.{key.attempt}"
 
 
 def _key(text: str) -> types_pb2.AttemptKey:

@@ -21,7 +21,13 @@ WITHIN_S = 30.0
 def a_program(place: Path, coordinator: FakeCoordinator) -> Iterator[subprocess.Popen[bytes]]:
     """A worker's process; it is ended with its jobs, unless the test has killed it."""
     settings = load(
-        data_dir=place / "d", coordinator=coordinator.address, name="w", slots=1, stop_jobs=True, workloads=("b",)
+        data_dir=place / "d",
+        coordinator=coordinator.address,
+        name="w",
+        slots=1,
+        stop_jobs=True,
+        workloads=("b",),
+        podman="",
     )
     with (place / "worker.log").open("ab") as log:
         process = subprocess.Popen(

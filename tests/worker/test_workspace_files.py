@@ -197,14 +197,18 @@ def test_what_the_agent_may_not_read_is_named(workspace: Workspace, outputs: Pat
         (b'{"a": [1, "x"]}\n', b'{"a": [1, "x"]}\n', ""),
         (b"", b"", ""),
         (b'"' + b"x" * (256 * 1024 - 2) + b'"', b'"' + b"x" * (256 * 1024 - 2) + b'"', ""),
-        (b'"' + b"x" * (256 * 1024 - 1) + b'"', b"", "result.json: it has 262145 bytes; at most 262144 are kept"),
+        (b'"' + b"x" * (256 * 1024 - 1) + b'"', b'"' + b"x" * (256 * 1024 - 1) + b'"', ""),
+        (b'"' + b"x" * (256 * 1024 - 1) + b"\n", b"", "result.json: "),
+        (b'"' + b"\xff" * (256 * 1024) + b'"', b"", "result.json: "),
+        (b"[" * (256 * 1024) + b"]" * (256 * 1024), b"", "result.json: "),
+        (b" " * (64 * 1024 * 1024 + 1), b"", "result.json: it has 67108865 bytes; at most 67108864 are kept"),
         (b"{", b"", "result.json: "),
         (b"NaN", b"", "result.json: NaN is no JSON"),
         (b"\xff\xfe1", b"", "result.json: "),
         (b"[" * 200_000, b"", "result.json: "),
     ],
 )
-def test_a_result_is_json_of_at_most_256_kib(workspace: Workspace, content: bytes, result: bytes, problem: str) -> None:
+def test_a_result_is_json_of_at_most_64_mib(workspace: Workspace, content: bytes, result: bytes, problem: str) -> None:
     """Else it is named as missing, with the reason."""
     (workspace.path / "result.json").write_bytes(content)
 

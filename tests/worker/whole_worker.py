@@ -1,7 +1,7 @@
 """A whole worker of real parts inside a test's process, and what its tests say often."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,23 +11,40 @@ from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually, sh
 from tests.worker.test_recovery import crash
 from worker_agent.agent import Agent
-from worker_agent.capacity import RUNTIMES
+from worker_agent.capacity import CONTAINER, RUNTIMES
 from worker_agent.journal import Journal
 from worker_agent.link import Identity, Link
+from worker_agent.podman import Podman
 from worker_agent.process_tree import boot_id
+from worker_agent.reports import HeldState
 from worker_agent.workspaces import Workspaces
 
 
 class Worker:
     """A worker of real parts in this process; `killed` leaves nothing in order, as kill -9 does."""
 
-    def __init__(self, bench: Bench, address: str, collect_s: float) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        address: str,
+        collect_s: float,
+        podman_options: Collection[str] | None,
+        volumes_allowed: Collection[str],
+    ) -> None:
         self.bench = bench
         self.directory = bench.place / "worker"
         self.journal = Journal.open(self.directory, boot_id())
         self.agent = Agent(self.journal, 2)
         self.runner = bench.runner(on_event=self.agent.on_event)
-        self.workspaces = Workspaces(self.directory, address=address, owner=self.agent, collect_s=collect_s)
+        self.podman = Podman("podman" if podman_options is not None else "", podman_options or (), self.directory)
+        self.workspaces = Workspaces(
+            self.directory,
+            address=address,
+            owner=self.agent,
+            collect_s=collect_s,
+            podman=self.podman,
+            volumes_allowed=volumes_allowed,
+        )
         self.address = address
         self.link: Link
         self.running: list[asyncio.Task[None]] = []
@@ -48,6 +65,7 @@ class Worker:
         self.running = [
             asyncio.create_task(self.link.run()),
             asyncio.create_task(self.workspaces.keep_watching()),
+            asyncio.create_task(self.workspaces.keep_containers(lambda: self.link.offer(CONTAINER))),
         ]
 
     async def killed(self) -> None:
@@ -67,6 +85,13 @@ class Worker:
         for running in self.running:
             running.cancel()
         await asyncio.gather(*self.running, return_exceptions=True)
+        if self.podman.found is not None:
+            # What ran in a container is removed by the agent once it has ended.
+            for key in list(self.runner.running()):
+                self.agent.on_stop(key, 0, 0.0)
+            held = self.agent.assignments.held.values()
+            await eventually(lambda: all(each.state is HeldState.ENDED for each in held), "the attempts to end")
+            await self.workspaces.services.stop_all()
         await self.workspaces.close()
         await self.bench.end_all(self.runner)
         self.journal.close()
@@ -77,12 +102,21 @@ class Worker:
 
 
 @asynccontextmanager
-async def a_worker(bench: Bench, coordinator: FakeCoordinator, collect_s: float = 60.0) -> AsyncIterator[Worker]:
-    """A worker that is connected; afterwards its jobs are ended."""
-    made = Worker(bench, coordinator.address, collect_s)
+async def a_worker(
+    bench: Bench,
+    coordinator: FakeCoordinator,
+    collect_s: float = 60.0,
+    *,
+    podman_options: Collection[str] | None = None,
+    volumes_allowed: Collection[str] = (),
+) -> AsyncIterator[Worker]:
+    """A worker that is connected, and with options of podman offers containers; afterwards its jobs are ended."""
+    made = Worker(bench, coordinator.address, collect_s, podman_options, volumes_allowed)
     await made.begin()
     try:
         await eventually(lambda: made.link.connected, "the worker to connect")
+        if podman_options is not None:
+            await eventually(lambda: "container" in coordinator.hellos[-1].runtimes, "the worker to offer containers")
         yield made
     finally:
         await made.end()

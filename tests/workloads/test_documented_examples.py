@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from hostler.expansion import check_workload
-from hostler.workload_files import KINDS, NOT_STORED, read_directory, with_script
+from hostler.workload_files import CONTAINER_KINDS, KINDS, NOT_STORED, SERVICE_KINDS, read_directory, with_script
 
 PAGE = (Path(__file__).parents[2] / "docs/workloads.md").read_text()
 NAMED_BLOCK = re.compile(r"^`([\w.]+)`[^\n]*:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -17,13 +19,22 @@ def test_every_example_can_be_applied(tmp_path: Path) -> None:
 
     definitions = read_directory(tmp_path)
 
-    assert [one.workload.name for one in definitions] == ["forecast", "thumbnails", "words"]
-    assert [check_workload(with_script(one, NOT_STORED)) for one in definitions] == [None] * 3
-    assert definitions[2].workload.documentation.startswith("Count the words")
+    names = ["caption", "forecast", "names", "summarise", "thumbnails", "translate", "words"]
+    assert [one.workload.name for one in definitions] == names
+    assert [check_workload(with_script(one, NOT_STORED)) for one in definitions] == [None] * len(names)
+    assert definitions[-1].workload.documentation.startswith("Count the words")
 
 
-def test_the_table_has_every_key() -> None:
+@pytest.mark.parametrize(
+    ("first", "last", "kinds"),
+    [
+        ("## The file", "## Parameters", KINDS),
+        ("## Containers", "## Services", CONTAINER_KINDS),
+        ("## Services", "## Examples", SERVICE_KINDS),
+    ],
+)
+def test_the_tables_have_every_key(first: str, last: str, kinds: dict[str, object]) -> None:
     """In the order of the code."""
-    table = PAGE[PAGE.index("## The file") : PAGE.index("## Parameters")]
+    table = PAGE[PAGE.index(first) : PAGE.index(last)]
 
-    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(KINDS)
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(kinds)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.errors import HostlerError, InvalidRequest, TooLarge
-from hostler.expansion import check_workload, complete, expand
-from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, PythonScript, Work, check_spec
-from hostler.workloads import Runtime, Stdin, Workload
+from hostler.expansion import check_workload, complete, expand, runtime_needed
+from hostler.job_checks import check_spec
+from hostler.jobs import INLINE_BYTES_MAX, Container, File, JobSpec, PythonScript, Service, Work
+from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
 
 JOB = "aaaabbbb-1111-4111-8111-111111111111"
 DIGEST = "ab" * 32
@@ -83,8 +84,8 @@ def test_standard_input_can_be_the_parameters(params: str) -> None:
     reader = replace(COMMAND, stdin=Stdin.PARAMS)
 
     result = made(reader, replace(a_spec(), params=params))
-    assert result.work.stdin_path == "stdin.json"
-    assert contents(result) == {"params.json": params.encode(), "stdin.json": params.encode()}
+    assert result.work.stdin_path == "params.json"
+    assert contents(result) == {"params.json": params.encode()}
     own = made(reader, a_spec(files=(File(path="inputs/x", content=b"x"),), stdin_path="inputs/x"))
     assert (own.work.stdin_path, contents(own)) == ("inputs/x", {"inputs/x": b"x"})
 
@@ -204,9 +205,12 @@ def test_parameters_that_do_not_fit_are_too_large() -> None:
     """The sentence speaks of what the caller gave."""
     reader = replace(COMMAND, stdin=Stdin.PARAMS)
 
-    for size in (INLINE_BYTES_MAX, INLINE_BYTES_MAX // 2):
-        error = refused(reader, replace(a_spec(), params=json.dumps("x" * size)))
+    with_id = replace(COMMAND, stdin=Stdin.JOB)  # which has them twice
+
+    for workload, size in ((reader, INLINE_BYTES_MAX - 7), (with_id, INLINE_BYTES_MAX // 2)):
+        error = refused(workload, replace(a_spec(), params=json.dumps({"a": "x" * size})))
         assert isinstance(error, TooLarge) and error.field == "params"
+    made(reader, replace(a_spec(), params=json.dumps({"a": "x" * (INLINE_BYTES_MAX - 20)})))
 
 
 def test_a_job_of_its_own_gets_the_same() -> None:
@@ -266,7 +270,69 @@ def test_an_expansion_is_acceptable_and_always_the_same(workload: Workload, spec
     assert [file for file in other.work.files if file.path != "stdin.json"] == without
 
 
-@pytest.mark.parametrize("workload", [COMMAND, PYTHON, replace(COMMAND, secrets={"TOKEN": "t"}, families=("pixyz",))])
+CONTAINER = Workload(
+    name="app",
+    version=2,
+    runtime=Runtime.CONTAINER,
+    stdin=Stdin.PARAMS,
+    result=ResultFrom.STDOUT,
+    container=Container(image="localhost/app:1"),
+)
+SERVICE = replace(CONTAINER, runtime=Runtime.SERVICE, stdin=Stdin.NOTHING, result=ResultFrom.FILE)
+URL = replace(SERVICE, container=None, service=Service(url="https://there:8443/v1"))
+
+
+def test_a_container_is_the_program() -> None:
+    """JSON on standard input, JSON on standard output."""
+    work = made(replace(CONTAINER, argv=("serve",), env={"A": "1"}), replace(a_spec(), params='{"n": 1}')).work
+
+    assert (work.container, work.service, work.argv) == (CONTAINER.container, None, ("serve",))
+    assert (work.stdin_path, work.result_stdout, work.env["A"]) == ("params.json", True, "1")
+    assert runtime_needed(work) is Runtime.CONTAINER
+
+
+def test_a_service_is_called_with_the_parameters() -> None:
+    """Its container's program is that of the workload, and its attempts share it by name and version."""
+    service = Service(health_path="/ok")
+    workload = replace(SERVICE, argv=("serve",), env={"A": "1"}, service=service)
+    work = made(workload, a_spec(env={"B": "1"})).work
+
+    assert work.service == replace(
+        service, name="app", version=2, container=CONTAINER.container, argv=("serve",), env={"A": "1"}
+    )
+    assert (work.argv, work.container, work.env, work.stdin_path) == ((), None, {"B": "1"}, "")
+    assert contents(made(workload, a_spec())) == {"params.json": b"{}"}
+    assert runtime_needed(work) is Runtime.CONTAINER
+    assert runtime_needed(made(URL, a_spec()).work) is Runtime.COMMAND
+
+
+def test_stored_parameters_are_not_looked_at() -> None:
+    """They are the program's file, and its standard input when it reads them there."""
+    stored = File(path="params.json", digest=DIGEST, size_bytes=1 << 20)
+    process = replace(COMMAND, stdin=Stdin.PARAMS, params_schema='{"type": "array"}')
+
+    work = made(process, a_spec(files=(stored,))).work
+    assert (work.files, work.stdin_path) == ((stored,), "params.json")
+    given = expand(process, a_spec(), JOB, stored=replace(stored, path="result"))
+    assert isinstance(given, JobSpec) and given.work == work
+    assert isinstance(refused(replace(COMMAND, stdin=Stdin.JOB), a_spec(files=(stored,))), TooLarge)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        COMMAND,
+        PYTHON,
+        replace(COMMAND, secrets={"TOKEN": "t"}, families=("pixyz",)),
+        replace(COMMAND, result=ResultFrom.STDOUT, allowed_networks=("10.0.0.0/8", "::1"), resources='{"a": [1]}'),
+        CONTAINER,
+        replace(CONTAINER, stdin=Stdin.NOTHING, result=ResultFrom.FILE, argv=("x",), env={"A": "1"}),
+        SERVICE,
+        URL,
+        replace(SERVICE, service=Service(health_path="/a?b=%20", start_s=1.5), argv=("x",), env={"A": "1"}),
+        replace(URL, secrets={"T": "t"}, service=Service(url="http://[::1]:80", token_variable="T", check_status=True)),
+    ],
+)
 def test_a_right_workload_is_accepted(workload: Workload) -> None:
     """Nothing is said."""
     assert check_workload(workload) is None
@@ -305,6 +371,29 @@ def test_a_right_workload_is_accepted(workload: Workload) -> None:
         (replace(COMMAND, secrets={"A": "../x"}), "secrets"),
         (replace(COMMAND, secrets={"A": "x"}, env={"A": "y"}), "secrets"),
         (replace(COMMAND, secrets={"HOSTLER_JOB": "x"}), "secrets"),
+        (replace(COMMAND, container=CONTAINER.container), "container"),
+        (replace(PYTHON, container=CONTAINER.container), "container"),
+        (replace(COMMAND, service=URL.service), "service"),
+        (replace(CONTAINER, service=URL.service), "service"),
+        (replace(CONTAINER, container=None), "container"),
+        (replace(CONTAINER, script=PYTHON.script), "script"),
+        (replace(CONTAINER, interpreter="python"), "interpreter"),
+        (replace(CONTAINER, argv=("", "x")), "argv"),
+        (replace(SERVICE, argv=("",)), "argv"),
+        (replace(SERVICE, stdin=Stdin.PARAMS), "stdin"),
+        (replace(SERVICE, result=ResultFrom.STDOUT), "result"),
+        (replace(PYTHON, result=ResultFrom.STDOUT), "result"),
+        (replace(SERVICE, container=None), "service"),
+        (replace(URL, container=CONTAINER.container), "service"),
+        (replace(URL, argv=("x",)), "argv"),
+        (replace(URL, env={"A": "1"}), "env"),
+        (replace(SERVICE, service=Service(token_variable="TOKEN")), "service"),
+        (replace(COMMAND, allowed_networks=("here",)), "allowed_networks"),
+        (replace(COMMAND, allowed_networks=("10.0.0.0/33",)), "allowed_networks"),
+        (replace(COMMAND, allowed_networks=("::1",) * 101), "allowed_networks"),
+        (replace(COMMAND, resources="[]"), "resources"),
+        (replace(COMMAND, resources='{"a": NaN}'), "resources"),
+        (replace(COMMAND, resources='{"a": "' + "x" * 70_000 + '"}'), "resources"),
     ],
 )
 def test_a_wrong_workload_is_refused_by_name(workload: Workload, field: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from hostler.errors import FileNotFound, InvalidRequest
 from hostler.expansion import check_workload
-from hostler.jobs import File
+from hostler.jobs import Container, File, Service
 from hostler.workload_files import KINDS, NOT_STORED, SCRIPT_BYTES_MAX, read_directory, read_file, with_script
-from hostler.workloads import Runtime, Stdin, Workload
+from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
 
 SCRIPT = 'def main(ctx, params):\n    """Say hello.\n\n    Twice.\n    """\n'
 
@@ -48,11 +48,16 @@ def test_every_key_is_a_field(tmp_path: Path) -> None:
         slots = 3
         external = false
         families = ["pixyz"]
+        allowed_networks = ["10.0.0.0/8", "::1/128"]
+        proofs = true
+        result = "stdout"
         env = { A = "1" }
         labels = { gpu = "1" }
         secrets = { TOKEN = "token" }
         [params_schema]
         type = "object"
+        [resources]
+        compute = ["cpu"]
     """
 
     assert read_file(toml(tmp_path, text)).workload == Workload(
@@ -73,7 +78,73 @@ def test_every_key_is_a_field(tmp_path: Path) -> None:
         labels={"gpu": "1"},
         secrets={"TOKEN": "token"},
         params_schema=json.dumps({"type": "object"}),
+        allowed_networks=("10.0.0.0/8", "::1/128"),
+        proofs=True,
+        result=ResultFrom.STDOUT,
+        resources=json.dumps({"compute": ["cpu"]}),
     )
+
+
+def test_a_container_speaks_json_unless_it_says_else(tmp_path: Path) -> None:
+    """It reads its parameters and prints its result; sizes can have a unit."""
+    text = """
+        runtime = "container"
+        argv = ["serve", "-v"]
+        [container]
+        image = "localhost/app:1"
+        pull = "missing"
+        memory = "64M"
+        cpus = 1
+        pids = 20
+        network = "bridge"
+        user = "1000:1000"
+        writable = true
+        volumes = ["/srv/models:/models:ro", "/tmp/x:/x"]
+        capabilities = ["NET_BIND_SERVICE"]
+    """
+    container = Container(
+        image="localhost/app:1",
+        pull="missing",
+        memory_bytes=64 << 20,
+        cpus=1.0,
+        pids=20,
+        network="bridge",
+        user="1000:1000",
+        writable=True,
+        volumes=("/srv/models:/models:ro", "/tmp/x:/x"),
+        capabilities=("NET_BIND_SERVICE",),
+    )
+    assert read_file(toml(tmp_path, text)).workload == Workload(
+        name="mesh",
+        runtime=Runtime.CONTAINER,
+        argv=("serve", "-v"),
+        stdin=Stdin.PARAMS,
+        result=ResultFrom.STDOUT,
+        container=container,
+    )
+    own = toml(tmp_path, 'runtime = "container"\nstdin = ""\nresult = ""\n[container]\nimage = "a"\nmemory = 67108864')
+    plain = read_file(own).workload
+    assert (plain.stdin, plain.result) == (Stdin.NOTHING, ResultFrom.FILE)
+    assert plain.container == Container(image="a", memory_bytes=64 << 20)
+
+
+def test_a_service_is_a_container_or_an_address(tmp_path: Path) -> None:
+    """What the workload says of its container's program stays with the workload."""
+    text = 'runtime = "service"\nenv = {A = "1"}\n[container]\nimage = "a"\nport = 80\n[service]\nstart_s = 5'
+    own = read_file(toml(tmp_path, text)).workload
+    assert (own.container, own.service) == (Container(image="a", port=80), Service(start_s=5.0))
+    assert (own.stdin, own.result, own.env) == (Stdin.NOTHING, ResultFrom.FILE, {"A": "1"})
+    text = """
+        runtime = "service"
+        secrets = { TOKEN = "t" }
+        [service]
+        url = "https://there/v1"
+        token_variable = "TOKEN"
+        health_path = "/ok"
+        check_status = true
+    """
+    service = Service(url="https://there/v1", token_variable="TOKEN", health_path="/ok", check_status=True)
+    assert read_file(toml(tmp_path, text)).workload.service == service
 
 
 def test_a_script_lies_beside_and_documents_itself(tmp_path: Path) -> None:
@@ -115,7 +186,7 @@ def test_a_script_lies_beside_and_documents_itself(tmp_path: Path) -> None:
         ('argv = ["x"]\nname = "a b"', "name"),
         ('argv = ["x"]\nversion = 2', "version"),
         ("", "argv"),
-        ('script = "a.py"', "argv"),
+        ('script = "a.py"', "script"),
         ('runtime = "python"', "script"),
         ('runtime = "python"\nscript = "none.py"', "script"),
         ('runtime = "python"\nscript = "."', "script"),
@@ -127,6 +198,24 @@ def test_a_script_lies_beside_and_documents_itself(tmp_path: Path) -> None:
         ('runtime = "python"\nscript = "a.py"\nentrypoint = "other"', "script"),
         ('runtime = "python"\nscript = "broken.py"', "script"),
         ('runtime = "python"\nscript = "a.py"\nargv = ["x"]', "argv"),
+        ('argv = ["x"]\nresult = "stderr"', "result"),
+        ('argv = ["x"]\nproofs = 1', "proofs"),
+        ('argv = ["x"]\nallowed_networks = ["10.0.0.1/8"]', "allowed_networks"),
+        ('argv = ["x"]\nresources = "{}"', "resources"),
+        ('argv = ["x"]\nresources = { at = 1979-05-27 }', "resources"),
+        ('argv = ["x"]\ncontainer = { image = "a" }', "container"),
+        ('argv = ["x"]\nservice = { url = "http://a" }', "service"),
+        ('runtime = "container"', "container"),
+        ('runtime = "container"\ncontainer = "a"', "container"),
+        ('runtime = "container"\ncontainer = { pull = "never" }', "container"),
+        ('runtime = "container"\ncontainer = { image = "a", images = "b" }', "container"),
+        ('runtime = "container"\ncontainer = { image = "a", memory = "64 M" }', "container"),
+        ('runtime = "container"\ncontainer = { image = "a", memory = 1.5 }', "container"),
+        ('runtime = "container"\ncontainer = { image = "a", cpus = true }', "container"),
+        ('runtime = "container"\ncontainer = { image = "a", port = 80 }', "container"),
+        ('runtime = "service"', "service"),
+        ('runtime = "service"\nservice = { url = "http://a", name = "b" }', "service"),
+        ('runtime = "service"\nservice = { url = "http://a" }\ncontainer = { image = "a" }', "service"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, key: str, tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""What makes a job acceptable: limits and meaning; types are right already.
+
+Pure. The coordinator applies it to every item of a submission; clients may, to say it sooner.
+"""
+
+from hostler.errors import HostlerError, InvalidRequest, TooLarge
+from hostler.jobs import (
+    ARGV_BYTES_MAX,
+    DIGEST,
+    DURATION_S_MAX,
+    FAMILY_CHARACTERS_MAX,
+    FILES_MAX,
+    INLINE_BYTES_MAX,
+    KEY_CHARACTERS_MAX,
+    LABEL_CHARACTERS_MAX,
+    LABELS_MAX,
+    NAME_CHARACTERS_MAX,
+    PATH_CHARACTERS_MAX,
+    PATH_PART_BYTES_MAX,
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    RETRY_CAUSES,
+    WORK_BYTES_MAX,
+    JobSpec,
+    Work,
+)
+
+
+def check_spec(spec: JobSpec) -> HostlerError | None:
+    """Say what makes *spec* unacceptable, or None. Types are right already; this checks meaning."""
+    try:
+        if not (spec.workload or spec.stages or _has_program(spec.work)):
+            return _no_program()
+        return _check_work(spec.work) or _check_files(spec.work) or _check_placement(spec) or _check_retries(spec)
+    except UnicodeEncodeError:
+        return _not_text()
+
+
+def check_command(spec: JobSpec) -> HostlerError | None:
+    """The same for a job that is a command and nothing else: no workload, files or retries. It takes half the time."""
+    try:
+        argv = spec.work.argv
+        if not argv or not argv[0]:
+            return _no_program()
+        return _check_work(spec.work) or _check_placement(spec)
+    except UnicodeEncodeError:
+        return _not_text()
+
+
+def _no_program() -> HostlerError:
+    return InvalidRequest("argv is empty; give at least the program", field="argv")
+
+
+def _not_text() -> HostlerError:
+    return InvalidRequest("argv, env or cwd holds bytes or characters that are no UTF-8 text", field="argv")
+
+
+def _check_work(work: Work) -> HostlerError | None:
+    size = 0
+    for word in work.argv:
+        length = len(word.encode())
+        if length > ARGV_BYTES_MAX:
+            return TooLarge(f"an argument is {length} bytes long; at most {ARGV_BYTES_MAX}", field="argv")
+        size += length
+        if "\0" in word:
+            return InvalidRequest("an argument holds a NUL character", field="argv")
+    for name, value in work.env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            return InvalidRequest(f"{name!r} cannot be an environment variable", field="env")
+        length = len(name.encode()) + len(value.encode()) + 1
+        if length > ARGV_BYTES_MAX:
+            return TooLarge(f"the variable {name[:50]} is {length} bytes long; at most {ARGV_BYTES_MAX}", field="env")
+        size += length
+    if size > WORK_BYTES_MAX:
+        return TooLarge(f"argv and env are {size} bytes together; at most {WORK_BYTES_MAX}", field="argv")
+    if b"\0" in work.cwd.encode():
+        return InvalidRequest("cwd holds a NUL character", field="cwd")
+    if not 0 <= work.timeout_s <= DURATION_S_MAX:
+        return InvalidRequest("timeout is a number of seconds, 0 for none", field="timeout")
+    if not 0 <= work.grace_s <= DURATION_S_MAX:
+        return InvalidRequest("grace is a number of seconds, 0 for SIGKILL at once", field="grace")
+    if not 0 <= work.output_bytes_max < 1 << 62:
+        return InvalidRequest("the output cap is a number of bytes, 0 for none", field="output_bytes_max")
+    return None
+
+
+def _has_program(work: Work) -> bool:
+    # A message of the contract has the same fields, and an unset one is there and false only in its parts.
+    return bool(
+        (work.argv and work.argv[0])
+        or (work.python and work.python.path)
+        or (work.container and work.container.image)
+        or (work.service and (work.service.url or (work.service.container and work.service.container.image)))
+    )
+
+
+def is_workspace_path(path: str) -> bool:
+    """Whether *path* names a file inside a workspace: relative, no "..", no empty part, no NUL."""
+    parts = path.split("/")
+    if len(path) > PATH_CHARACTERS_MAX or "\0" in path:
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= PATH_PART_BYTES_MAX for part in parts)
+
+
+def _check_files(work: Work) -> HostlerError | None:
+    if len(work.files) > FILES_MAX:
+        return TooLarge(f"{len(work.files)} files; at most {FILES_MAX}", field="files")
+    size, paths = 0, set()
+    for file in work.files:
+        if not is_workspace_path(file.path):
+            return InvalidRequest(f"{file.path[:100]!r} cannot be a file's path in a workspace", field="files")
+        if file.digest and DIGEST.fullmatch(file.digest) is None:
+            return InvalidRequest(f"{file.digest[:100]!r} is no SHA-256 in hex", field="files")
+        size += len(file.content)
+        paths.add(file.path)
+    if len(paths) < len(work.files):
+        return InvalidRequest("two files have the same path", field="files")
+    if size > INLINE_BYTES_MAX:
+        return TooLarge(f"files have {size} bytes of content together; store what is larger", field="files")
+    script = work.python.path if work.python else ""
+    for path, name in ((work.stdin_path, "stdin_path"), (script, "python")):
+        if path and path not in paths:
+            return InvalidRequest(f"{name} names {path[:100]!r}, which is none of the files", field=name)
+    return None
+
+
+def _check_retries(spec: JobSpec) -> HostlerError | None:
+    if not 0 <= (spec.retries or 0) <= RETRIES_MAX:
+        return InvalidRequest(f"retries is a number from 0 to {RETRIES_MAX}", field="retries")
+    if any(cause not in RETRY_CAUSES for cause in spec.retry_on):
+        return InvalidRequest(f"retry_on holds some of {', '.join(RETRY_CAUSES)}", field="retry_on")
+    if not 0 <= spec.start_within_s <= DURATION_S_MAX:
+        return InvalidRequest("start_within is a number of seconds, 0 for no limit", field="start_within")
+    if len(spec.params) > INLINE_BYTES_MAX:
+        return TooLarge(f"params has {len(spec.params)} characters; at most {INLINE_BYTES_MAX}", field="params")
+    return None
+
+
+def _check_placement(spec: JobSpec) -> HostlerError | None:
+    if len(spec.name) > NAME_CHARACTERS_MAX:
+        return InvalidRequest(f"name has more than {NAME_CHARACTERS_MAX} characters", field="name")
+    if len(spec.owner) > NAME_CHARACTERS_MAX:
+        return InvalidRequest(f"owner has more than {NAME_CHARACTERS_MAX} characters", field="owner")
+    if len(spec.key) > KEY_CHARACTERS_MAX:
+        return InvalidRequest(f"key has more than {KEY_CHARACTERS_MAX} characters", field="key")
+    if len(spec.labels) > LABELS_MAX:
+        return InvalidRequest(f"more than {LABELS_MAX} labels", field="labels")
+    if any(not name or max(len(name), len(value)) > LABEL_CHARACTERS_MAX for name, value in spec.labels.items()):
+        return InvalidRequest(f"a label has a name, and at most {LABEL_CHARACTERS_MAX} characters", field="labels")
+    if len(spec.family) > FAMILY_CHARACTERS_MAX:
+        return InvalidRequest(f"family has more than {FAMILY_CHARACTERS_MAX} characters", field="family")
+    if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:
+        return InvalidRequest(f"priority is a number from -{PRIORITY_MAX} to {PRIORITY_MAX}", field="priority")
+    if not 0 <= spec.slots <= 1024:
+        return InvalidRequest("slots is a number from 0 to 1024", field="slots")
+    return None

@@ -1,0 +1,328 @@
+"""A cluster whose parts can be killed, paused and cut off: coordinator, gateway and two workers as real processes.
+
+On one host they share a data directory. In a lab (see tests/support/netlab.py) the coordinator is alone on h1 and
+serves with TLS and the cluster key, each worker has a host and a data directory of its own, and there is no gateway.
+Whoever calls from outside uses the coordinator's unix socket, which a network namespace does not hide.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hostler.client import Client
+from hostler.endpoint import coordinator_address, read_gateway
+from hostler.settings import load
+from tests.faults.certificates import make_files
+from tests.support.netlab import Lab
+from worker_agent.ledger import scan_segment
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = {"coordinator": "coordinator", "gateway": "http_gateway"}
+CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup"))
+HEARTBEAT_S = 0.5
+END_S = 30.0
+_INTO_CGROUP = 'echo 0 >"$0"; exec "$@"'
+
+
+class Process(NamedTuple):
+    """A process that is no child of ours, held so that its pid cannot become another's."""
+
+    pid: int
+    pidfd: int
+    name: str  # "shim-1000001" or "hostler-launch"
+    worker: str
+
+    def send(self, number: int) -> bool:
+        """Send a signal; False when it has gone."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        select.select([self.pidfd], [], [], END_S)
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self.pidfd)
+
+
+@dataclass(slots=True)
+class Part:
+    """A program of the cluster, and the process that runs it now."""
+
+    name: str
+    host: str
+    settings: str
+    process: subprocess.Popen[bytes] | None = None
+    due: bool = True  # it is to run; False: it is down on purpose
+    codes: list[int] = field(default_factory=list)  # of ends that nobody caused
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it is an agent."""
+        return self.name not in MODULES
+
+
+class Site:
+    """The parts, by name: "coordinator", "gateway" (not in a lab), "w1", "w2"."""
+
+    def __init__(self, lab: Lab | None = None, **flags: Any) -> None:
+        """*flags* are settings of every part."""
+        self.directory = Path(tempfile.mkdtemp(prefix="hf-"))
+        self.lab = lab
+        self.truth = self.directory / "truth"
+        self.truth.touch()
+        self.points = self.directory / "points"
+        self.points.mkdir()
+        self.shim_kills: set[str] = set()  # attempts whose shim was killed while they were not over
+        self._cgroup = _make_cgroup(self.directory.name)
+        self.parts = {part.name: part for part in self._make_parts(flags)}
+        for name in self.parts:
+            self.set_clock(name, 0.0)
+        self.client = Client(f"unix:{self.coordinator_dir / 'run' / 'coordinator.sock'}")
+
+    def _make_parts(self, flags: dict[str, Any]) -> list[Part]:
+        plain = {"http": "127.0.0.1:0", "grpc": "", "log_format": "json", "heartbeat_s": HEARTBEAT_S} | flags
+        plain |= {"slots": 4, "sample_workloads": False, "podman": ""}
+        if self.lab is None:
+            settings = {name: plain | {"data_dir": self.directory} for name in ("coordinator", "gateway", "w1", "w2")}
+            hosts = dict.fromkeys(settings, "")
+        else:
+            hosts = {"coordinator": "h1", "w1": "h2", "w2": "h3"}
+            settings = {name: plain | {"data_dir": self.directory / host} for name, host in hosts.items()}
+            address = f"{self.lab.address('h1')}:7070"
+            files = make_files(self.directory / "tls", self.lab.address("h1"))
+            settings["coordinator"] |= {"grpc": address, **files.of_coordinator}
+            for name in ("w1", "w2"):
+                settings[name] |= {"coordinator": address, **files.of_callers}
+        return [Part(name, hosts[name], load(**given, name=name).to_json()) for name, given in settings.items()]
+
+    @property
+    def coordinator_dir(self) -> Path:
+        """The coordinator's data directory."""
+        return self.directory / "h1" if self.lab is not None else self.directory
+
+    def worker_dir(self, name: str) -> Path:
+        """The directory of a worker's agent."""
+        base = self.directory / self.parts[name].host if self.lab is not None else self.directory
+        return base / "workers" / name
+
+    @property
+    def workers(self) -> list[str]:
+        """The names of the workers."""
+        return [name for name, part in self.parts.items() if part.is_worker]
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway says it is; empty when it has not said."""
+        return read_gateway(self.directory)
+
+    # -- parts
+
+    def start(self, name: str) -> None:
+        """Start a part that does not run."""
+        part = self.parts[name]
+        assert part.process is None or part.process.poll() is not None, f"{name} runs"
+        module = MODULES.get(name, "worker_agent")
+        command = [sys.executable, "-m", "tests.faults.failing", str(self.points), str(self._clock(name)), module]
+        command += ["--settings", part.settings]
+        if self._cgroup is not None:
+            command = ["sh", "-c", _INTO_CGROUP, str(self._cgroup / "cgroup.procs"), *command]
+        if self.lab is not None:
+            command = self.lab.command(part.host, command)
+        with (self.directory / f"{name}.log").open("ab") as log:
+            part.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        part.due = True
+
+    def kill(self, *names: str) -> None:
+        """Kill parts with -9 at the same time; they stay down until they are started."""
+        for name in names:
+            part = self.parts[name]
+            part.due = False
+            if part.process is not None:
+                part.process.kill()
+        for name in names:
+            process = self.parts[name].process
+            if process is not None:
+                process.wait(END_S)
+
+    def crash(self, host: str) -> list[str]:
+        """Kill everything on a host of the lab, jobs too; returns the parts that were there."""
+        assert self.lab is not None
+        names = [name for name, part in self.parts.items() if part.host == host]
+        for name in names:
+            self.parts[name].due = False
+        for worker in names:
+            if self.parts[worker].is_worker:
+                self._note_shim_kills(worker)
+        self.lab.crash(host)
+        self.kill(*names)
+        return names
+
+    def revive(self) -> list[str]:
+        """Start again what has ended though it is to run, and return its names with exit codes."""
+        found = []
+        for name, part in self.parts.items():
+            if part.due and part.process is not None and (code := part.process.poll()) is not None:
+                found.append(f"{name} ended with {code}")
+                if code != -signal.SIGKILL:
+                    part.codes.append(code)
+                self.start(name)
+        return found
+
+    def set_clock(self, name: str, seconds: float) -> None:
+        """Let a part's wall clock be off by so much, at once."""
+        path = self._clock(name)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(fd, struct.pack("<q", round(seconds * 1e9)), 0)  # eight bytes at once: nobody sees a half
+        os.close(fd)
+
+    def _clock(self, name: str) -> Path:
+        return self.directory / f"{name}.clock"
+
+    # -- launchers and shims
+
+    def below_agents(self, kind: str) -> list[Process]:
+        """The living processes of a kind, "launch" or "shim", of every worker; each must be closed."""
+        return [each for worker in self.workers for each in self._of_worker(worker, kind)]
+
+    def _of_worker(self, worker: str, kind: str) -> list[Process]:
+        place = os.fsencode(self.worker_dir(worker) / "segments")
+        found = []
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if place not in Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0"):
+                    continue
+                pidfd = os.pidfd_open(int(name))
+                # Read again, for now the pid is held.
+                again = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                comm = Path(f"/proc/{name}/comm").read_text().strip()
+                if place in again and kind in comm:
+                    found.append(Process(int(name), pidfd, comm, worker))
+                else:
+                    os.close(pidfd)
+        return found
+
+    def kill_shim(self, shim: Process) -> None:
+        """Kill a shim, and note which attempts it had begun and not ended."""
+        shim.send(signal.SIGSTOP)
+        self._wait_stopped(shim.pid)
+        self.shim_kills |= self._unfinished(shim)
+        shim.send(signal.SIGKILL)
+        shim.wait()
+
+    def _note_shim_kills(self, worker: str) -> None:
+        for shim in self._of_worker(worker, "shim"):
+            shim.send(signal.SIGSTOP)
+            self._wait_stopped(shim.pid)
+            self.shim_kills |= self._unfinished(shim)
+            shim.close()
+
+    def _unfinished(self, shim: Process) -> set[str]:
+        found = set()
+        for path in (self.worker_dir(shim.worker) / "segments").glob(f"{shim.name}.*.segment"):
+            with contextlib.suppress(FileNotFoundError):
+                found |= {each.key for each in scan_segment(path, ()).attempts if not each.exited}
+        return found
+
+    def _wait_stopped(self, pid: int) -> None:
+        until = time.monotonic() + 1.0
+        with contextlib.suppress(OSError):
+            while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ":
+                if time.monotonic() > until:
+                    return
+                time.sleep(0.001)
+
+    def fired(self) -> list[list[str]]:
+        """What the points did: name, pid and, for a shim, the attempt."""
+        try:
+            lines = (self.points / "fired").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line.split(" ") for line in lines]
+
+    # -- the end
+
+    def left(self) -> list[str]:
+        """The processes of this cluster that live, its jobs' included."""
+        mark = os.fsencode(self.directory)
+        inside = set(_pids_below(self._cgroup)) if self._cgroup is not None else set()
+        found = []
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{name}/cmdline").read_bytes()
+                state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
+                if (mark in command or int(name) in inside) and state not in "ZX":
+                    found.append(f"{name} {state} {command.replace(bytes(1), b' ').decode(errors='replace')[:200]}")
+        return found
+
+    def cgroups_left(self) -> list[str]:
+        """The cgroups that shims have made and not removed."""
+        return [path.name for path in self._cgroup.iterdir() if path.is_dir()] if self._cgroup is not None else []
+
+    async def down(self) -> None:
+        """End every part in order, agents without their jobs."""
+        await self.client.close()
+        order = sorted(self.parts.values(), key=lambda part: (part.name != "gateway", part.name == "coordinator"))
+        for part in order:
+            part.due = False
+            if part.process is not None and part.process.poll() is None:
+                part.process.terminate()
+                try:
+                    part.process.wait(END_S)
+                except subprocess.TimeoutExpired:
+                    part.process.kill()
+                    part.process.wait()
+
+    def clear(self) -> None:
+        """Kill what is left and remove the cgroup; the directory stays."""
+        if self._cgroup is None:
+            return
+        for _ in range(50):
+            pids = _pids_below(self._cgroup)
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not pids:
+                break
+            time.sleep(0.02)
+        for path in (*(path for path in self._cgroup.iterdir() if path.is_dir()), self._cgroup):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _make_cgroup(name: str) -> Path | None:
+    """A cgroup in which all parts live, so that everything they make is found; None where none can be made."""
+    for base in CGROUPS:
+        made = base / f"hostler-{name}"
+        with contextlib.suppress(OSError):
+            made.mkdir()
+            if (made / "cgroup.procs").exists():
+                return made
+            made.rmdir()
+    return None
+
+
+def _pids_below(cgroup: Path) -> list[int]:
+    found: list[int] = []
+    for path in (cgroup, *(path for path in cgroup.iterdir() if path.is_dir())):
+        with contextlib.suppress(OSError):
+            found += map(int, (path / "cgroup.procs").read_text().split())
+    return found
+
+
+def coordinator_socket(site: Site) -> str:
+    """The address of the coordinator's unix socket."""
+    return coordinator_address(load(data_dir=site.coordinator_dir))
