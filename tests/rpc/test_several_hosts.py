@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -33,7 +34,7 @@ def secured(data_dir: Path, authority: trustme.CA) -> Settings:
     for name in ("tls_private_key", "cluster_key_file"):
         (data_dir / name).chmod(0o600)
     authority.cert_pem.write_to_path(str(data_dir / "tls_ca"))
-    paths = {name: str(data_dir / name) for name in (*files, "cluster_key_file", "tls_ca")}
+    paths: dict[str, Any] = {name: str(data_dir / name) for name in (*files, "cluster_key_file", "tls_ca")}
     return load(data_dir=data_dir, grpc="127.0.0.1:0", disk_reserve_bytes=0, sample_workloads=False, **paths)
 
 
