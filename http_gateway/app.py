@@ -55,7 +55,7 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
         health.Health(client).api(),
         altron.Altron(client, submitter, settings).api(),
         pixyz.Pixyz(client, submitter, settings).api(),
-        *infernet.Infernet(client, submitter, settings, closing).apis(),
+        infernet.Infernet(client, submitter, settings, closing).api(),
         metrics.MetricsPage(client, measures).api(),
     )
     networks = parse_networks(settings.admitted_networks, field="admitted_networks")

@@ -8,15 +8,19 @@ Limits: asyncio, one event loop. Blocking only for a moment (looking at the host
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import resource
 import shutil
+import signal
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostler import logs
+from worker_agent.process_tree import send
 from worker_agent.transfers import in_thread
 
 CALL_S: Final = 60.0
@@ -28,6 +32,7 @@ SERVICE_LABEL: Final = "hostler.service"
 VERSION_LABEL: Final = "hostler.version"
 _CLOSE_S: Final = 5.0
 _PAUSE_S: Final = 0.2
+_CONMON_S: Final = 3.0  # for a conmon to end by itself after its container
 _NOTHING: Final = "/hostler-trial"  # no program has this name
 _NOT_FOUND: Final = 127  # podman's exit code for it
 _NO_ANSWER: Final = -1
@@ -166,8 +171,8 @@ class Podman:
     async def remove(self, name: str, *, grace_s: int = 0) -> str:
         """Remove a container, whatever it does; returns why it could not be removed, or nothing.
 
-        When conmon was killed with its container, podman's first try fails and the runtime's own state stays
-        (seen with 4.3); the runtime removes that itself.
+        When conmon was killed with its container, podman's first try fails and the runtime's own state stays; when
+        podman was killed while it made one, conmon and the runtime go on without its knowledge (seen with 4.3).
         """
         named = await self.call("ps", "--all", "--no-trunc", "--filter", f"name=^{name}$", "--format", "{{.ID}}")
         number = named.out.strip()
@@ -182,6 +187,7 @@ class Podman:
         else:
             logs.get().warning("container.kept", name=name, reason=answer.reason)
             return answer.reason
+        await in_thread(_end_conmon, name)
         await self._forget(number)
         return ""
 
@@ -225,6 +231,25 @@ class Podman:
             return answer.reason
         self.found = found
         return ""
+
+
+def _end_conmon(name: str) -> None:
+    """See to it that no conmon of a container's name lives; what it has started is left to the runtime."""
+    until = time.monotonic() + _CONMON_S
+    while found := [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _is_conmon(pid, name)]:
+        if time.monotonic() > until:
+            for pid in found:
+                send(pid, signal.SIGKILL, lambda each: _is_conmon(each, name))
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _is_conmon(pid: int, name: str) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.path.basename(command[0]) == b"conmon" and (b"-n", os.fsencode(name)) in itertools.pairwise(command)
 
 
 async def _run(argv: tuple[str, ...], within_s: float) -> Answer:

@@ -21,6 +21,7 @@ from hostler import logs
 from hostler.jobs import Container, Service
 from hostler.settings import make_private_dir
 from worker_agent.attempts import Order
+from worker_agent.podman import CALL_S as PODMAN_S
 from worker_agent.podman import SERVICE_LABEL, VERSION_LABEL, WORKER_LABEL, Listed, Podman
 from worker_agent.process_tree import is_alive, read_stat
 from worker_agent.runtimes import container as runtime
@@ -211,7 +212,7 @@ class Services:
         make_private_dir(self._directory)
         pid_file.unlink(missing_ok=True)
         start_s = service.start_s or START_S
-        within_s = start_s if container.pull == "never" else start_s + PULL_S
+        within_s = PODMAN_S if container.pull == "never" else PULL_S  # one that is ended in the middle leaves a mess
         answer = await self._podman.call(*self._arguments(kept, service, container, pid_file), within_s=within_s)
         if answer.code != 0:
             raise NotStarted(f"service {service.name} could not be started: podman: {answer.reason}")

@@ -102,7 +102,7 @@ NOTE_PAST_LOG = (
 LOSE_PAST_LOG = "UPDATE past_attempt SET log_status = 3, log_lost = ? WHERE job = ? AND stage = ? AND attempt = ?"
 LOSE_LOG = "UPDATE job SET log_status = 3, log_lost = ? WHERE number = ?"
 # A log that was still short of its job's end when the end could only be concluded.
-END_LOG_UNKNOWN = "UPDATE job SET log_status = 3 WHERE number = ?"
+END_LOG_UNKNOWN = "UPDATE job SET log_status = 3 WHERE number = ? AND started_at > 0"
 KEEP_LEDGER = "INSERT OR REPLACE INTO ledger (job, stage, attempt, frames) VALUES (?,?,?,?)"
 KEEP_EXTENT = (
     "INSERT OR REPLACE INTO extent (job, stage, attempt, position, segment, place, length) VALUES (?,?,?,?,?,?,?)"

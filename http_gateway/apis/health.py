@@ -30,7 +30,9 @@ class Health:
 
     def api(self) -> Api:
         """Return the family."""
-        return Api(name="health", prefixes=("",), owns=("/health",), routes=(web.get("/health", self.health),))
+        return Api(
+            name="health", prefixes=("", "/infernet"), owns=("/health",), routes=(web.get("/health", self.health),)
+        )
 
     async def health(self, _: web.Request) -> web.Response:
         """Say how the cluster fares; 503 when the coordinator does not answer."""
@@ -41,7 +43,7 @@ class Health:
             )
         return json_response(
             {
-                "status": "ok",
+                "status": "healthy",
                 "workers": seen.workers,
                 "queued": seen.queued,
                 "running": seen.running,

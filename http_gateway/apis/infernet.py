@@ -8,7 +8,7 @@
     PUT  /api/status       {"id", "status", "containers"}     -> null
     POST /api/jobs/stream  as /api/jobs, the first container  -> the id and a newline, then its output as it comes
     GET  /resources        {container: what it offers}
-    GET  /health           under /infernet only: {"status": "healthy"}; at the root it is the gateway's own
+    GET  /health           {"status": "healthy", ...}: see health.py
     errors                 {"error"[, "params"]}
 
 At the root and under /infernet. A container is a workload that is shown to this family, or may be a
@@ -70,8 +70,8 @@ class Infernet:
         self._containers = Containers(client)
         self._large_bodies = LargeBodies()
 
-    def apis(self) -> tuple[Api, ...]:
-        """Return the family, and the page of its own that it has under its prefix."""
+    def api(self) -> Api:
+        """Return the family."""
         routes = (
             web.get("/info", self.info),
             web.post("/api/jobs", self.create),
@@ -82,10 +82,7 @@ class Infernet:
             web.get("/resources", self.resources),
         )
         owns = ("/info", "/api", "/resources", "/infernet")
-        return (
-            Api(name=FAMILY, prefixes=("", "/infernet"), owns=owns, routes=routes, statuses=STATUSES),
-            Api(name=FAMILY, prefixes=("/infernet",), owns=(), routes=(web.get("/health", self.health),)),
-        )
+        return Api(name=FAMILY, prefixes=("", "/infernet"), owns=owns, routes=routes, statuses=STATUSES)
 
     async def info(self, _: web.Request) -> web.Response:
         """Retrieve information about the containers and the number of jobs pending."""
@@ -173,15 +170,6 @@ class Infernet:
         known = await self._containers.known()
         found = ((name, shapes.resources_of(workload)) for name, workload in known.items())
         return json_response({name: offered for name, offered in found if offered is not None})
-
-    async def health(self, _: web.Request) -> web.Response:
-        """Say whether jobs can be taken."""
-        try:
-            await self._client.describe(timeout_s=ANSWER_S)
-        except HostlerError as error:
-            shape = {"status": "unhealthy", "error": error.message}
-            return json_response(shape, status=503, headers={"Retry-After": "1"})
-        return json_response({"status": "healthy"})
 
     # What they share
 

@@ -120,6 +120,10 @@ def shift_clock(path: Path) -> None:
     time.time = lambda: time_ns() / 1e9
 
 
+def _own_key(supervision: Any, *_: Any) -> str:
+    return str(supervision.key)
+
+
 def arm_launcher(directory: str, clock: str) -> None:
     """Called by the changed start text of a launcher, before it runs."""
     shift_clock(Path(clock))
@@ -129,11 +133,10 @@ def arm_launcher(directory: str, clock: str) -> None:
 
     points.put(Launcher, "_fork", before="launcher.before_fork", after="launcher.after_fork")
     attempt: Any = supervision.Supervision
-    own = {"key": lambda supervised, *_: str(supervised.key)}
-    points.put(attempt, "begin", before="shim.before_started", **own)
-    points.put(attempt, "_start", before="shim.after_started", **own)
+    points.put(attempt, "begin", before="shim.before_started", key=_own_key)
+    points.put(attempt, "_start", before="shim.after_started", key=_own_key)
     points.put(supervision, "spawn", after="shim.after_spawn", key=lambda order, *_: str(order.key))
-    points.put(attempt, "_finish", before="shim.before_exit_record", after="shim.after_exit_record", **own)
+    points.put(attempt, "_finish", before="shim.before_exit_record", after="shim.after_exit_record", key=_own_key)
 
 
 def _arm_agent(points: Points, directory: str, clock: str) -> None:

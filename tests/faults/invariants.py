@@ -15,6 +15,7 @@ from hostler.client import Client
 from hostler.jobs import End, Job, LogStatus
 from hostler.lifecycle import Outcome, State
 from tests.cluster.real_cluster import processes_of
+from tests.faults.patience import comes_true
 from tests.faults.site import Site
 from tests.faults.stream import Accepted
 
@@ -177,7 +178,9 @@ class Inspection:
             got = bytes(streams[kind])
             whole = end.cause == "exit" and status is LogStatus.COMPLETE and not cut
             if (got != expected) if whole else not (cut or expected.startswith(got)):
-                self.fail("I7", accepted, f"stream {kind} of {key} ({end.cause}) is {_short(got)}, not {_short(expected)}")
+                self.fail(
+                    "I7", accepted, f"stream {kind} of {key} ({end.cause}) is {_short(got)}, not {_short(expected)}"
+                )
 
     async def _output(self, client: Client, accepted: Accepted) -> None:
         found = await client.files.outputs(accepted.id)
@@ -224,10 +227,7 @@ async def _ended(client: Client, jobs: list[str], within_s: float) -> AsyncItera
 
 
 async def _until_empty(look: Callable[[], list[str]]) -> list[str]:
-    until = asyncio.get_running_loop().time() + GONE_S
-    while (found := look()) and asyncio.get_running_loop().time() < until:
-        await asyncio.sleep(0.1)
-    return found
+    return [] if await comes_true(lambda: not look(), GONE_S) else look()
 
 
 def _parts(jobs: list[Accepted], count: int) -> list[list[Accepted]]:
@@ -236,4 +236,3 @@ def _parts(jobs: list[Accepted], count: int) -> list[list[Accepted]]:
 
 def _short(content: bytes) -> str:
     return repr(content if len(content) < 80 else content[:30] + b" ... " + content[-40:])
-

@@ -33,7 +33,7 @@ sh -c 'sleep 300 & exec sleep 300' &
 setsid sh -c 'sleep 300 & exec sleep 300' &
 """
 _OUTPUTS = "echo output {number} >outputs/made && say output $HOSTLER_ATTEMPT"
-_FAILING = "[ $(grep -c \"^start $HOSTLER_JOB\" {truth}) -gt {failures} ] || code={failed}"
+_FAILING = '[ $(grep -c "^start $HOSTLER_JOB" {truth}) -gt {failures} ] || code={failed}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

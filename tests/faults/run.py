@@ -7,12 +7,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from hostler.errors import HostlerError
 from hostler.workers import WorkerState
 from tests.faults.invariants import Allowed, Inspection, finish
+from tests.faults.patience import comes_true
 from tests.faults.schedule import Counts, Fault, script
 from tests.faults.site import Process, Site
 from tests.faults.stream import Stream
@@ -23,6 +23,7 @@ READY_S = 30.0
 SETTLED_S = 10.0
 POINT_S = 1.5  # for a point to be reached
 FOUND_S = 3.0  # for a launcher or a shim to be there
+_KILLED_INSTEAD = {"agent": "w2"}  # of a point's name; the others are parts
 CUTS = ("cut", "deaf", "mute", "flap", "apart")
 
 
@@ -38,6 +39,11 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)  # faults by kind
     causes: Counter[str] = field(default_factory=Counter)  # of ends
     seconds: float = 0.0
+
+    def total(self, kind: str) -> int:
+        """How many faults of a kind there were: kill (also at points and of hosts), pause or cut."""
+        kinds = {"kill": ("kill", "point", "crash"), "cut": CUTS}.get(kind, (kind,))
+        return sum(self.done[name] for name in kinds)
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.done.items()))
@@ -89,7 +95,7 @@ class FaultRun:
         if self.violations:
             raise Violated(self._text())
         self.report.seconds = time.monotonic() - self._began
-        _remove(self.site.directory)
+        self.site.remove()
         return self.report
 
     async def _start(self) -> None:
@@ -124,6 +130,7 @@ class FaultRun:
             streaming.result()
 
     async def _apply(self, fault: Fault, group: asyncio.TaskGroup) -> None:
+        await self._until_free(fault)
         at = time.monotonic() - self._began
         verbs: dict[str, Callable[[Fault, asyncio.TaskGroup], object]] = {
             "kill": self._kill,
@@ -138,6 +145,13 @@ class FaultRun:
         self.report.done[fault.kind] += 1
         self._applied.append(f"{at:8.3f} {fault}{f' [{done}]' if done else ''}")
 
+    async def _until_free(self, fault: Fault) -> None:
+        """Wait until no earlier fault holds what this one is for, so that each is a fault of its own."""
+        held = {fault.target, *fault.target.split()}
+        if fault.kind == "crash":
+            held |= {name for name, part in self.site.parts.items() if part.host == fault.target}
+        await comes_true(lambda: self._busy.isdisjoint(held), HEAL_S)
+
     async def _kill(self, fault: Fault, group: asyncio.TaskGroup) -> str:
         if fault.target in ("launcher", "shim"):
             found = await self._find(fault)
@@ -150,11 +164,12 @@ class FaultRun:
                 said = f"{found.name} {found.pid} of {found.worker}"
                 found.close()
                 return said
-        names = fault.target.split() if fault.target not in ("launcher", "shim") else ["w1"]
-        names = [name for name in names if name not in self._busy]
+        # Where no launcher or shim is found, because everything is on its way up, its agent is the next best.
+        names = fault.target.split() if fault.target in self.site.parts or " " in fault.target else ["w1"]
+        await comes_true(lambda: self._busy.isdisjoint(names), HEAL_S)
         self.site.kill(*names)
         self._again(names, fault.for_s, group)
-        return " ".join(names) or "nobody: it was down"
+        return "" if fault.target.startswith(names[0]) else "w1 instead"
 
     def _again(self, names: list[str], after_s: float, group: asyncio.TaskGroup) -> None:
         """Start parts again after a while."""
@@ -172,27 +187,28 @@ class FaultRun:
         """Arm a point and wait a moment until somebody has died there; who did is started again."""
         armed = self.site.points / fault.target
         armed.touch()
-        until = time.monotonic() + POINT_S
-        while armed.exists() and time.monotonic() < until:
-            await asyncio.sleep(0.02)
-        reached = not armed.exists()
+        reached = await comes_true(lambda: not armed.exists(), POINT_S)
         armed.unlink(missing_ok=True)
         if not reached:
-            self.report.done["point not reached"] += 1
+            # A kill all the same, at a moment by chance.
+            self.report.done["kill"] += 1
             self.report.done["point"] -= 1
+            place = fault.target.split(".")[0]
+            return "not reached; " + await self._kill(replace(fault, target=_KILLED_INSTEAD.get(place, place)), group)
         await asyncio.sleep(0.05)
         self._note_ends()
-        return "" if reached else "not reached"
+        return ""
 
     async def _pause(self, fault: Fault, group: asyncio.TaskGroup) -> str:
         if fault.target in ("launcher", "shim"):
             found = await self._find(fault)
         else:
             process = self.site.parts[fault.target].process
-            free = fault.target not in self._busy and process is not None and process.poll() is None
-            found = Process(process.pid, os.pidfd_open(process.pid), fault.target, "") if free and process else None
+            lives = process is not None and process.poll() is None
+            found = Process(process.pid, os.pidfd_open(process.pid), fault.target, "") if lives and process else None
         if found is None:
-            return "nobody"
+            self.report.done["pause"] -= 1
+            return "nobody was there"
         found.send(19)
 
         async def go_on() -> None:
@@ -225,17 +241,12 @@ class FaultRun:
         group.create_task(right())
 
     def _crash(self, fault: Fault, group: asyncio.TaskGroup) -> str:
-        names = [name for name, part in self.site.parts.items() if part.host == fault.target]
-        if not self._busy.isdisjoint(names):
-            return "nobody: it was down"
         self._again(self.site.crash(fault.target), fault.for_s, group)
         return ""
 
     def _cut(self, fault: Fault, group: asyncio.TaskGroup) -> str:
         lab, host = self.site.lab, fault.target
         assert lab is not None and fault.kind in CUTS
-        if host in self._busy:
-            return "cut already"
         self._busy.add(host)
         peers = [other for other in lab.hosts if other != host]
 
@@ -312,9 +323,3 @@ class FaultRun:
         first = "\n  ".join(self.violations[:10])
         more = f"\n  and {len(self.violations) - 10} more" if len(self.violations) > 10 else ""
         return f"seed {self.seed}; script, logs, truth and processes are in {self.site.directory}\n  {first}{more}"
-
-
-def _remove(directory: Path) -> None:
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)

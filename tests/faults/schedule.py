@@ -1,6 +1,6 @@
 """What will go wrong and when: a list of faults that a seed determines.
 
-Which moment of the program a fault meets is the machine's choice; a seed repeats the faults, not the schedule of the CPU.
+A seed repeats the faults and their pauses; which moment of the program one meets is the machine's choice.
 """
 
 import random
@@ -62,15 +62,17 @@ def _pick(chance: random.Random, weights: dict[str, int], several_hosts: bool) -
 
 
 def _kill(chance: random.Random, several_hosts: bool) -> Fault:
-    timing = {"after_s": chance.uniform(0.02, 0.5), "for_s": chance.choice((0.0, 0.0, chance.uniform(0, 1.0)))}
+    after_s, for_s = chance.uniform(0.02, 0.5), chance.choice((0.0, 0.0, chance.uniform(0, 1.0)))
     settled = chance.random() < 0.6
     if several_hosts and chance.random() < 0.15:
-        return Fault(kind="crash", target=chance.choice(("h2", "h3")), settled=settled, **timing)
+        return Fault(kind="crash", target=chance.choice(("h2", "h3")), settled=settled, after_s=after_s, for_s=for_s)
     if chance.random() < 0.3:
         points = chance.choice((AGENT_POINTS, COORDINATOR_POINTS, LAUNCHER_POINTS + SHIM_POINTS))
-        return Fault(kind="point", target=chance.choice(points), settled=settled, **timing)
+        return Fault(kind="point", target=chance.choice(points), settled=settled, after_s=after_s, for_s=for_s)
     target = _pick(chance, _KILLED, several_hosts)
-    return Fault(kind="kill", target=target, settled=settled, choice=chance.getrandbits(16), **timing)
+    return Fault(
+        kind="kill", target=target, settled=settled, choice=chance.getrandbits(16), after_s=after_s, for_s=for_s
+    )
 
 
 def _pause(chance: random.Random, pause_s_max: float, several_hosts: bool) -> Fault:

@@ -8,6 +8,7 @@ Whoever calls from outside uses the coordinator's unix socket, which a network n
 import contextlib
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -78,7 +79,7 @@ class Part:
 class Site:
     """The parts, by name: "coordinator", "gateway" (not in a lab), "w1", "w2"."""
 
-    def __init__(self, lab: Lab | None = None, **flags: Any) -> None:
+    def __init__(self, lab: Lab | None = None, *, workers: tuple[str, ...] = ("w1", "w2"), **flags: Any) -> None:
         """*flags* are settings of every part."""
         self.directory = Path(tempfile.mkdtemp(prefix="hf-"))
         self.lab = lab
@@ -88,24 +89,31 @@ class Site:
         self.points.mkdir()
         self.shim_kills: set[str] = set()  # attempts whose shim was killed while they were not over
         self._cgroup = _make_cgroup(self.directory.name)
-        self.parts = {part.name: part for part in self._make_parts(flags)}
+        self.parts = {part.name: part for part in self._make_parts(workers, flags)}
         for name in self.parts:
             self.set_clock(name, 0.0)
-        self.client = Client(f"unix:{self.coordinator_dir / 'run' / 'coordinator.sock'}")
+        self.client = Client(coordinator_address(load(data_dir=self.coordinator_dir)))
 
-    def _make_parts(self, flags: dict[str, Any]) -> list[Part]:
-        plain = {"http": "127.0.0.1:0", "grpc": "", "log_format": "json", "heartbeat_s": HEARTBEAT_S} | flags
+    def _make_parts(self, workers: tuple[str, ...], flags: dict[str, Any]) -> list[Part]:
+        plain: dict[str, Any] = {
+            "http": "127.0.0.1:0",
+            "grpc": "",
+            "log_format": "json",
+            "heartbeat_s": HEARTBEAT_S,
+        } | flags
         plain |= {"slots": 4, "sample_workloads": False, "podman": ""}
         if self.lab is None:
-            settings = {name: plain | {"data_dir": self.directory} for name in ("coordinator", "gateway", "w1", "w2")}
+            settings: dict[str, dict[str, Any]] = {
+                name: plain | {"data_dir": self.directory} for name in ("coordinator", "gateway", *workers)
+            }
             hosts = dict.fromkeys(settings, "")
         else:
-            hosts = {"coordinator": "h1", "w1": "h2", "w2": "h3"}
+            hosts = {"coordinator": "h1"} | {name: f"h{number}" for number, name in enumerate(workers, 2)}
             settings = {name: plain | {"data_dir": self.directory / host} for name, host in hosts.items()}
             address = f"{self.lab.address('h1')}:7070"
             files = make_files(self.directory / "tls", self.lab.address("h1"))
             settings["coordinator"] |= {"grpc": address, **files.of_coordinator}
-            for name in ("w1", "w2"):
+            for name in workers:
                 settings[name] |= {"coordinator": address, **files.of_callers}
         return [Part(name, hosts[name], load(**given, name=name).to_json()) for name, given in settings.items()]
 
@@ -286,6 +294,10 @@ class Site:
                     part.process.kill()
                     part.process.wait()
 
+    def remove(self) -> None:
+        """Remove the directory: nothing in it is of interest any more."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
     def clear(self) -> None:
         """Kill what is left and remove the cgroup; the directory stays."""
         if self._cgroup is None:
@@ -321,8 +333,3 @@ def _pids_below(cgroup: Path) -> list[int]:
         with contextlib.suppress(OSError):
             found += map(int, (path / "cgroup.procs").read_text().split())
     return found
-
-
-def coordinator_socket(site: Site) -> str:
-    """The address of the coordinator's unix socket."""
-    return coordinator_address(load(data_dir=site.coordinator_dir))

@@ -14,6 +14,7 @@ from hostler.errors import DeadlineExceeded, HostlerError, Overloaded, Unavailab
 from hostler.jobs import JobQuery
 from hostler.lifecycle import Outcome, State
 from tests.cluster.real_cluster import processes_of
+from tests.faults.patience import comes_true
 from tests.faults.programs import Plan, a_plan
 from tests.faults.site import Site
 
@@ -59,12 +60,14 @@ class Stream:
                 for number in range(1, 1_000_000):
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._ending.wait(), EVERY_S * chance.uniform(0.5, 1.5))
-                    while len(self.jobs) - len(self.outcomes) >= OPEN_MAX and not self._ending.is_set():
-                        await asyncio.sleep(EVERY_S)
+                    await comes_true(self._has_room, CALL_S)
                     if self._ending.is_set():
                         break
                     calls.create_task(self._one(a_plan(chance, number)))
             watching.cancel()
+
+    def _has_room(self) -> bool:
+        return len(self.jobs) - len(self.outcomes) < OPEN_MAX or self._ending.is_set()
 
     async def _one(self, plan: Plan) -> None:
         try:

@@ -237,7 +237,7 @@ async def test_what_is_no_http_is_400_in_json_without_an_echo_or_a_traceback(
         ("/nowhere", {"error": str}),
         ("/scheduler/nowhere", {"error": str}),
         ("/start/", {"error": str}),
-        ("/api/jobs", {"error": str}),
+        ("/api/nowhere", {"error": str}),
         ("/jobs/x/y", {"detail": str}),
         ("/processes/x/y", {"detail": str}),
         ("/v1/nowhere", {"error": dict}),

@@ -20,6 +20,7 @@ from hostler.workloads import Runtime, Workload
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import NOT_NOW, NOW_US, FakeCoordinator, finished
 from tests.gateway.infernet_calls import CONTAINERS, UNKNOWN, a_job, a_request, container, open_gateway
+from tests.support.waiting import until
 
 PREFIXES = ("", "/infernet")
 
@@ -117,8 +118,10 @@ async def test_post_job_creates_a_new_off_chain_job_and_its_id_is_a_uuid(
         assert (spec.family, spec.owner, spec.name, spec.workload) == ("infernet", "local", "echo,inner,echo", "")
         assert json.loads(spec.params) == {"input": "x"}
         assert spec.work.env == {
-            "HOSTLER_SERVICE_SOURCE": "1", "HOSTLER_SERVICE_DESTINATION": "1", "HOSTLER_SERVICE_REQUIRES_PROOF": "false",
-        }  # fmt: skip
+            "HOSTLER_SERVICE_SOURCE": "1",
+            "HOSTLER_SERVICE_DESTINATION": "1",
+            "HOSTLER_SERVICE_REQUIRES_PROOF": "false",
+        }
 
 
 async def test_a_job_can_be_found_before_its_post_is_answered(gateway: Caller, coordinator: FakeCoordinator) -> None:
@@ -388,14 +391,19 @@ async def test_resources_is_what_each_container_offers(gateway: Caller, coordina
         assert (answer.status, answer.json) == (200, {"llm": {"models": ["a"], "n": 1.5}})
 
 
-async def test_health_under_the_prefix_is_healthy_while_the_coordinator_answers(
-    gateway: Caller, coordinator: FakeCoordinator
+@pytest.mark.parametrize("path", ["/health", "/infernet/health"])
+async def test_health_is_healthy_while_the_coordinator_answers(
+    gateway: Caller, coordinator: FakeCoordinator, path: str
 ) -> None:
-    """`GET /infernet/health`: in the words of the node."""
-    assert (await gateway.get("/infernet/health")).json == {"status": "healthy"}
+    """`GET /health`: in the words of the node, with our own counts beside them."""
+    assert (await gateway.get(path)).json["status"] == "healthy"
     coordinator.refuse = NOT_NOW
-    answer = await gateway.get("/infernet/health")
-    assert (answer.status, answer.json["status"]) == (503, "unhealthy")
+
+    async def unavailable() -> bool:
+        answer = await gateway.get(path)
+        return (answer.status, answer.json["status"]) == (503, "unavailable")
+
+    await until(unavailable)
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/jobs/", "/api/jobs/x", "/api/chain/enabled", "/infernet", "/info/x"])

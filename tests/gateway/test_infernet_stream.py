@@ -114,8 +114,10 @@ async def test_only_the_first_container_runs_and_only_once(gateway: Caller, coor
         assert [stage.workload for stage in spec.stages] == ["echo"]
         assert (spec.family, spec.owner, spec.name, spec.retries) == ("infernet", "local", "echo", 0)
         assert spec.work.env == {
-            "HOSTLER_SERVICE_SOURCE": "1", "HOSTLER_SERVICE_DESTINATION": "2", "HOSTLER_SERVICE_REQUIRES_PROOF": "false",
-        }  # fmt: skip
+            "HOSTLER_SERVICE_SOURCE": "1",
+            "HOSTLER_SERVICE_DESTINATION": "2",
+            "HOSTLER_SERVICE_REQUIRES_PROOF": "false",
+        }
         assert json.loads(spec.params) == {"input": "x"}
         await coordinator.move(name, finished)
 

@@ -382,7 +382,7 @@ async def test_health_is_ok_while_the_coordinator_answers_and_503_while_it_does_
     await coordinator.start()
     back = await _health(gateway, 200)
 
-    assert before.json == {"status": "ok", "workers": 1, "queued": 0, "running": 0, "version": "0.1.0"}
+    assert before.json == {"status": "healthy", "workers": 1, "queued": 0, "running": 0, "version": "0.1.0"}
     assert (gone.status, gone.json["status"]) == (503, "unavailable")
     assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
     assert back.json == before.json

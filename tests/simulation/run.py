@@ -1,6 +1,8 @@
 """``python -m tests.simulation.run``: live through seeds, print the rate, and what is wrong with which seed.
 
-    python -m tests.simulation.run --seeds 0:100 [--mutant NAME] [--verbose] [--json]
+    python -m tests.simulation.run --seeds 0:100 [--mutant NAME] [--processes 2] [--stop]
+    python -m tests.simulation.run --seeds 17:18 --verbose          # every event of one life
+    python -m tests.simulation.run --catch NAME:SEED,NAME:SEED      # is each mutant noticed?
 
 Started again with a fixed hash seed when it has none, so that a seed's life is the same in every process.
 """
@@ -9,13 +11,17 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
 import time
 import warnings
 from dataclasses import asdict
+from typing import Any
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import Life, run
+
+CATCH_WITHIN = 60  # schedules that are tried until a mutant counts as not noticed
 
 
 def _fix_hashes() -> None:
@@ -31,24 +37,10 @@ def _show(life: Life) -> None:
     print(f"replay it: python -m tests.simulation.run --seeds {life.seed}:{life.seed + 1} --verbose", flush=True)
 
 
-def main() -> int:
-    """Return 0 when every invariant held in every life."""
-    _fix_hashes()
-    warnings.simplefilter("ignore", RuntimeWarning)  # a process can be killed before a coroutine of it began
-    sys.unraisablehook = lambda _: None  # coroutines of processes that were killed end when they are collected
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", default="0:100", help="FIRST:BEHIND_THE_LAST[:STEP]")
-    parser.add_argument("--mutant", default="", choices=["", *MUTANTS])
-    parser.add_argument("--verbose", action="store_true", help="print every event")
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each life")
-    parser.add_argument("--stop", action="store_true", help="stop at the first violation")
-    options = parser.parse_args()
-    gc.collect()
-    gc.freeze()  # what is there now need not be looked at after each life
-    mutant = {"mutant": MUTANTS[options.mutant].switch_off} if options.mutant else {}
-    seeds = range(*map(int, options.seeds.split(":")))
+def _lives(options: argparse.Namespace) -> int:
+    mutant: dict[str, Any] = {"mutant": MUTANTS[options.mutant].switch_off} if options.mutant else {}
     began, lives, bad = time.process_time(), 0, 0
-    for seed in seeds:
+    for seed in range(*map(int, options.seeds.split(":"))):
         life = run(seed, on_note=print if options.verbose else None, **mutant)
         lives += 1
         bad += bool(life.violation)
@@ -60,8 +52,63 @@ def main() -> int:
             break
     took = time.process_time() - began
     if not options.json:
-        print(f"{lives} schedules, {bad} with a violation, {lives / took:.1f} a CPU second")
+        print(f"{lives} schedules, {bad} with a violation, {lives / took:.1f} a CPU second", flush=True)
     return 1 if bad else 0
+
+
+def _catch(cases: str) -> int:
+    """Print for each mutant which seed notices it: the one that is named, or the first of a bounded number."""
+    missed = 0
+    for case in cases.split(","):
+        name, _, first = case.partition(":")
+        tried, violation, seed = 0, "", 0
+        for seed in (*([int(first)] if first else []), *range(CATCH_WITHIN)):
+            tried += 1
+            violation = run(seed, MUTANTS[name].switch_off).violation
+            if violation:
+                break
+        missed += not violation
+        print(json.dumps({"mutant": name, "seed": seed, "tried": tried, "violation": violation}), flush=True)
+    return 1 if missed else 0
+
+
+def _share(options: argparse.Namespace) -> int:
+    """Divide the seeds between processes of their own."""
+    first, behind, *_ = map(int, options.seeds.split(":"))
+    count = options.processes
+    began = time.monotonic()
+    parts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.simulation.run", "--seeds", f"{first + place}:{behind}:{count}"]
+            + (["--mutant", options.mutant] if options.mutant else [])
+        )
+        for place in range(count)
+    ]
+    codes = [part.wait() for part in parts]
+    took = time.monotonic() - began
+    print(f"{behind - first} schedules in {took:.0f} s, {(behind - first) / took:.1f} a second")
+    return max(codes)
+
+
+def main() -> int:
+    """Return 0 when every invariant held in every life."""
+    _fix_hashes()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", default="0:100", help="FIRST:BEHIND_THE_LAST[:STEP]")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS])
+    parser.add_argument("--catch", default="", help="NAME[:SEED],... of mutants")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--verbose", action="store_true", help="print every event")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each life")
+    parser.add_argument("--stop", action="store_true", help="stop at the first violation")
+    options = parser.parse_args()
+    if options.processes > 1:
+        return _share(options)
+    warnings.simplefilter("ignore", RuntimeWarning)  # a process can be killed before a coroutine of it began
+    sys.unraisablehook = lambda _: None  # coroutines of processes that were killed end when they are collected
+    gc.collect()
+    gc.freeze()  # what is there now need not be looked at after each life
+    return _catch(options.catch) if options.catch else _lives(options)
 
 
 if __name__ == "__main__":

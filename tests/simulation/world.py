@@ -55,6 +55,7 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.seed = seed
+        self._place = str(directory)
         self.chance = random.Random(seed)
         self.loop = VirtualLoop(self.chance)
         self.network = Network(self.loop, self.chance)
@@ -93,6 +94,7 @@ class World:
             return
         process = PROCESS.get()
         line = f"{self.loop.now:.6f} {process.name if process else '-'}: {' '.join(map(str, facts))}"
+        line = line.replace(self._place, "")
         self.events += 1
         self._hash.update(line.encode())
         self.trace.append(line)

@@ -1,4 +1,4 @@
-"""A podman of its own for tests, with an image made of busybox, and the search that proves that nothing of it is left."""
+"""A podman of its own for tests, with an image of busybox, and the search that proves that nothing of it is left."""
 
 import json
 import os

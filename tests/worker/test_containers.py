@@ -64,11 +64,12 @@ async def test_json_goes_in_and_json_comes_out(worker: Worker, bench: Bench, coo
 async def test_files_variables_and_outputs_are_inside_at_their_own_paths(
     worker: Worker, bench: Bench, coordinator: FakeCoordinator
 ) -> None:
-    """Inputs read-only, outputs writable for the user inside, progress and the result file; several lines in a variable."""
+    """Inputs read-only, outputs writable for the user inside, progress, the result file, lines in a variable."""
     key = bench.key("a")
     code = (
         "cat /inputs/deep/x > /outputs/x; mkdir /outputs/sub; echo sub > /outputs/sub/y; touch /inputs/z && exit 9;"
-        'env > /outputs/env; printf "%s" "$HOSTLER_PARAM_TEXT" > /outputs/text; cat "$HOSTLER_PARAMS_FILE" > /outputs/params;'
+        'env > /outputs/env; printf "%s" "$HOSTLER_PARAM_TEXT" > /outputs/text;'
+        'cat "$HOSTLER_PARAMS_FILE" > /outputs/params;'
         'echo \'{"percent": 30}\' >> "$HOSTLER_PROGRESS_FILE"; echo \'[7]\' > "$HOSTLER_RESULT_FILE"; umask 077;'
         "echo private > /outputs/private; [ -e /hostler/plan.json ] && exit 8; exit 3"
     )
@@ -233,8 +234,9 @@ async def test_a_container_that_ends_itself_when_asked_is_not_killed(
     report = await coordinator.over(key)
 
     assert (report.end.cause, report.end.exit_code) == ("stop", 42)
-    assert [(each.signal, each.processes) for each in report.end.receipt.signals][0] == ("SIGTERM", 1)
-    assert "SIGKILL" not in [each.signal for each in report.end.receipt.signals]
+    sent = {each.signal: each.processes for each in report.end.receipt.signals}
+    assert sent["SIGTERM"] == 1
+    assert "SIGKILL" not in sent
 
 
 async def test_a_stop_before_the_container_is_there_leaves_nothing(

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +32,7 @@ case "$body" in *slow*) sleep 3;; esac
 answer="{\"path\": \"$path\", \"version\": \"$VERSION\", \"got\": ${body:-null}}"
 printf 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' ${#answer} "$answer"
 END
-exec nc -lk -p 3000 -e sh /tmp/answer
+exec nc -ll -p 3000 -e sh /tmp/answer
 """
 
 
@@ -151,7 +150,7 @@ async def test_a_service_that_nobody_calls_is_stopped(
     assert (await coordinator.over(key)).end.exit_code == 0
 
     await eventually(lambda: not running(podman), "the service to be stopped")
-    assert not list(Path(worker.directory / "services").iterdir())
+    assert os.listdir(worker.directory / "services") == []
 
 
 async def test_a_service_and_its_call_outlive_the_agent(

@@ -1,0 +1,210 @@
+"""Workers on other hosts that are cut off, crash, or present the wrong key: one story each."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from hostler.errors import Unavailable
+from hostler.jobs import JobSpec
+from hostler.lifecycle import Outcome, State
+from hostler.workers import WorkerState
+from tests.cluster.real_cluster import processes_of, until
+from tests.faults.invariants import Inspection, Truth
+from tests.faults.programs import Plan
+from tests.faults.site import HEARTBEAT_S, Site
+from tests.faults.stream import Accepted
+from tests.support.netlab import Lab
+
+LOST_AFTER_S = 1.5
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """A coordinator on h1 and workers on h2 and h3, connected; afterwards nothing of them is left."""
+    with Lab(f"hp{uuid4().hex[:10]}", 3) as lab:
+        made = Site(lab, lost_after_s=LOST_AFTER_S)
+        try:
+            for name in made.parts:
+                made.start(name)
+            await connected(made, 2)
+            yield made
+        finally:
+            await made.down()
+
+        async def nothing_left() -> bool:
+            return not made.left() and not made.cgroups_left()
+
+        try:
+            await until(nothing_left, "the end of every process")
+        finally:
+            made.clear()
+        made.remove()
+
+
+async def connected(site: Site, count: int) -> None:
+    """Wait until exactly so many workers are connected."""
+
+    async def so_many() -> bool:
+        try:
+            workers = await site.client.workers()
+        except Unavailable:
+            return False
+        return sum(worker.state is WorkerState.CONNECTED for worker in workers) == count
+
+    await until(so_many, f"{count} connected workers")
+
+
+async def begin(site: Site, plans: Sequence[Plan], worker: str = "") -> list[Accepted]:
+    """Submit jobs, to a worker if one is named, and wait until all their programs run."""
+    pins = {each.name: each.id for each in await site.client.workers()}
+    specs = [_pinned(plan.spec(site.truth), pins.get(worker, "")) for plan in plans]
+    jobs = []
+    for plan, answer in zip(plans, await site.client.submit(specs), strict=True):
+        assert isinstance(answer, str), answer
+        jobs.append(Accepted(plan, answer))
+
+    async def all_run() -> bool:
+        return len(Truth.read(site.truth).starts) == len(jobs)
+
+    await until(all_run, "the start of every program")
+    return jobs
+
+
+def _pinned(spec: JobSpec, worker: str) -> JobSpec:
+    return JobSpec(work=spec.work, key=spec.key, retries=spec.retries, slots=spec.slots, worker=worker)
+
+
+async def outcomes(site: Site, jobs: Sequence[Accepted]) -> list[Outcome]:
+    """How the jobs ended, once all are over."""
+    async for _ in site.client.wait([job.id for job in jobs], timeout_s=60):
+        pass
+    return [(await site.client.get(job.id)).outcome for job in jobs]
+
+
+def plans(count: int, lines: int, pause_s: float) -> list[Plan]:
+    """Like jobs, some with children."""
+    return [
+        Plan(
+            number=number, key=f"k{number}", lines=lines, pause_s=pause_s, exit_code=number % 3, family=number % 2 == 0
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+async def test_jobs_end_while_their_worker_is_cut_off_and_it_is_known_afterwards(site: Site) -> None:
+    """Their exit codes and the whole of their logs arrive when the link is back; nothing runs twice."""
+    assert site.lab is not None
+    jobs = await begin(site, plans(6, 10, 0.05))
+    for host in ("h2", "h3"):
+        site.lab.cut(host)
+
+    async def all_ended() -> bool:
+        return len(Truth.read(site.truth).codes) == len(jobs)
+
+    await until(all_ended, "the end of every program")
+    states = {(await site.client.get(job.id)).state for job in jobs}
+    site.lab.heal()
+
+    assert states == {State.RUNNING}, "nobody can know of the ends yet"
+    assert await outcomes(site, jobs) == [Outcome.SUCCEEDED if n % 3 == 0 else Outcome.FAILED for n in range(1, 7)]
+    inspection = Inspection(site, jobs)
+    await inspection.run()
+    assert inspection.violations == []
+
+
+async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) -> None:
+    """The job is lost, once and for all; its program runs on until its host is reached, and not longer."""
+    assert site.lab is not None
+    jobs = await begin(site, plans(2, 3000, 0.1), "w1")
+    site.lab.cut("h2")
+
+    assert await outcomes(site, jobs) == [Outcome.LOST] * 2
+    found = [(await site.client.get(job.id)).end for job in jobs]
+    assert {end.cause for end in found if end is not None} == {"worker_lost"}
+    assert all("may still run" in end.evidence and not end.nothing_left for end in found if end is not None)
+    assert processes_of({job.id for job in jobs}), "they run on"
+
+    site.lab.heal()
+
+    async def gone() -> bool:
+        return not processes_of({job.id for job in jobs})
+
+    await until(gone, "the end of what was given up")
+    await connected(site, 2)
+    assert await outcomes(site, jobs) == [Outcome.LOST] * 2
+    assert Truth.read(site.truth).codes == {} and set(Truth.read(site.truth).starts.values()) == {1}
+
+
+async def test_a_host_dies_with_everything_on_it(site: Site) -> None:
+    """Its jobs are lost when its agent is back, for their shims are dead; the other host's go on."""
+    here, there = plans(6, 30, 0.1)[:3], plans(6, 30, 0.1)[3:]
+    dying = await begin(site, here, "w1")
+    site.truth.rename(site.directory / "truth.w1")
+    site.truth.touch()
+    living = await begin(site, there, "w2")
+
+    site.crash("h2")
+    site.start("w1")
+
+    assert await outcomes(site, dying) == [Outcome.LOST] * 3
+    assert {(await site.client.get(job.id)).end.cause for job in dying} == {"supervisor_died"}  # type: ignore[union-attr]
+    assert processes_of({job.id for job in dying}) == []
+    await outcomes(site, living)
+    inspection = Inspection(site, living)
+    await inspection.run()
+    assert inspection.violations == []
+
+
+async def test_one_way_is_no_way(site: Site) -> None:
+    """A worker that is heard and does not hear, or the other way round, goes on when both ways are open again."""
+    assert site.lab is not None
+    jobs = await begin(site, plans(6, 30, 0.1))
+    site.lab.drop("h1", "h2")
+    site.lab.drop("h3", "h1")
+    await connected(site, 0)
+    site.lab.heal()
+
+    await connected(site, 2)
+    await outcomes(site, jobs)
+    inspection = Inspection(site, jobs)
+    await inspection.run()
+    assert inspection.violations == []
+
+
+async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site: Site) -> None:
+    """Its jobs run on meanwhile, and it needs no more than the right file and a start."""
+    jobs = await begin(site, plans(2, 3000, 0.1), "w1")
+    key = site.directory / "tls" / "cluster.key"
+    right = key.read_text()
+    site.kill("w1")
+    key.write_text("0" * 64 + "\n")
+    site.start("w1")
+
+    async def refused() -> bool:
+        return "serves only callers with the cluster's key" in (site.directory / "w1.log").read_text()
+
+    await until(refused, "the refusal in its log")
+    await asyncio.sleep(HEARTBEAT_S)  # and it does not come in later
+    await connected(site, 1)
+    assert processes_of({job.id for job in jobs})
+    site.kill("w1")
+    key.write_text(right)
+    site.start("w1")
+
+    await connected(site, 2)
+    states = [(await site.client.get(job.id)).state for job in jobs]
+    assert states == [State.RUNNING] * 2 or states == [State.FINISHED] * 2, "given up only when it stayed away too long"
+    for job in jobs:
+        await site.client.stop(job.id, grace_s=0)
+
+
+def test_the_page_shows_the_files_that_each_host_needs() -> None:
+    """Every file of the table is made by the commands above it."""
+    from tests.faults.certificates import PAGE, documented_commands
+
+    table = [line for line in PAGE.read_text().splitlines() if line.startswith("| `c")]
+    names = [line.split("`")[1] for line in table if "." in line.split("`")[1]]
+    assert len(names) == 5 and all(Path(name).name in documented_commands() for name in names)

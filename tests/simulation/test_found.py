@@ -1,0 +1,179 @@
+"""What the simulation found, each as a small test of the part that was wrong."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from coordinator.log_store import LogStore
+from coordinator.rpc.context import LOCAL, Caller
+from coordinator.rpc.log_service import LogService
+from coordinator.rpc.workers_service import Receipts, _kept
+from coordinator.storage.protocol import LogExtents, Store
+from coordinator.watchers import Watchers
+from hostler.clock import SystemClock
+from hostler.ids import AttemptKey
+from hostler.jobs import Job, JobSpec, LogStatus, Work
+from hostler.lifecycle import Outcome, State
+from hostler.v1 import jobs_pb2
+from tests.support.builders import an_id, some_frames
+from worker_agent import link
+from worker_agent.agent import Agent
+from worker_agent.attempts import Exited
+from worker_agent.journal import Journal
+from worker_agent.link import Identity, Link
+from worker_agent.reports import Assignments
+
+KEY = f"{an_id(1)}.0.1"
+
+
+def an_exit(ledger_bytes: int) -> Exited:
+    """The end of a program with a short log."""
+    return Exited(KEY, 1, 2, 0, 0.0, 0.0, 0, 1, ledger_bytes, 0, 0, "shim-1.1.segment", 100, ledger_bytes)
+
+
+def test_the_log_of_an_attempt_that_a_later_agent_found_is_pushed() -> None:
+    """The job may be over by the earlier agent's report: then only its log is waited for, and no report is read."""
+    held, adopted = Assignments(2), Assignments(2)
+    held.adopt(KEY, running=True, ended=None)
+    held.held[KEY].adopted = False
+    held.end(an_exit(50))
+    adopted.adopt(KEY, running=False, ended=an_exit(50).ended())
+
+    assert held.held[KEY].inline
+    assert not adopted.held[KEY].inline
+    assert not adopted.acknowledge(KEY)
+    assert adopted.log_stored(KEY, 50)
+
+
+class OneLog:
+    """A live set that knows one log, or none."""
+
+    def __init__(self, position: int | None) -> None:
+        self._position = position
+
+    def log_of(self, key: AttemptKey) -> Any:
+        """The log."""
+        return None if self._position is None else type("Log", (), {"log_position": self._position})
+
+
+@pytest.mark.parametrize(("position", "told"), [(200, 200), (None, 150)])
+def test_a_worker_that_pushes_again_hears_how_much_is_stored(position: int | None, told: int) -> None:
+    """It was cut off before it heard so; without it the attempt would be held for ever. Of what is over: all of it."""
+    key, receipts = AttemptKey.parse(KEY), Receipts()
+
+    decision = _kept(cast(Any, OneLog(position)), key, receipts, 150)
+
+    (effect,) = cast(Any, decision.effects)
+    assert (effect.key, effect.stored, effect.rewind) == (key, told, False)
+
+
+class FailedBetweenAttempts:
+    """A store with a job that was stopped while it waited for its second attempt."""
+
+    def __init__(self) -> None:
+        spec = JobSpec(work=Work(argv=("true",)))
+        self.job = Job(
+            id=an_id(1),
+            spec=spec,
+            state=State.FINISHED,
+            outcome=Outcome.STOPPED,
+            attempt=1,
+            log_status=LogStatus.COMPLETE,
+        )
+        self.frames = some_frames(b"hello")
+
+    async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents:
+        """The log of the first attempt, which is over and stands as a past one while the job is read."""
+        seen = replace(self.job, state=State.QUEUED)
+        return LogExtents(seen, 0, 1, True, self.frames, ())
+
+    async def get_job(self, job_id: str) -> Job:
+        """The job, which is over by now."""
+        return self.job
+
+
+async def test_a_follower_sees_the_log_of_the_last_attempt_once() -> None:
+    """Also when the job is stopped while it waits for another attempt, which then never begins."""
+    service = LogService(cast(Store, FailedBetweenAttempts()), cast(LogStore, None), Watchers())
+    request = jobs_pb2.ReadLogRequest(id=an_id(1), follow=True)
+    chunks = []
+
+    async with asyncio.timeout(5):
+        async for chunk in service.read_log(request.SerializeToString(), Caller(LOCAL, may_assert=True)):
+            chunks.append(chunk)
+
+    assert [len(chunk.frames) > 0 for chunk in chunks] == [True, False]
+    assert chunks[-1].end
+
+
+class EndedCall:
+    """A stream that gRPC has ended, which its writer notices before its reader."""
+
+    async def write(self, message: Any) -> None:
+        """As grpc.aio does it."""
+        raise asyncio.InvalidStateError("RPC already finished.")
+
+    def cancel(self) -> bool:
+        """It is over."""
+        return False
+
+
+class EndedChannel:
+    """A channel of such streams."""
+
+    opened = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        EndedChannel.opened += 1
+
+    def stream_stream(self, *arguments: Any, **options: Any) -> Any:
+        """The callable of a method."""
+        return lambda **options: EndedCall()
+
+    stream_unary = unary_unary = unary_stream = stream_stream
+
+    async def __aenter__(self) -> "EndedChannel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def test_an_agent_outlives_a_stream_that_ends_while_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It connects again, whatever gRPC calls the end."""
+    EndedChannel.opened = 0
+    monkeypatch.setattr(link, "open_channel", EndedChannel)
+    monkeypatch.setattr(link, "RECONNECT_FIRST_S", 0.001)
+    journal = Journal.open(tmp_path, "boot")
+    agent = Agent(journal, 1)
+    agent.workspaces = cast(Any, type("Workspaces", (), {"connected": type("Time", (), {"down": lambda: None})}))
+    made = make_link(agent)
+    running = asyncio.create_task(made.run())
+    try:
+        async with asyncio.timeout(10):
+            while EndedChannel.opened < 3:
+                await asyncio.sleep(0.005)
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        journal.close()
+
+
+def make_link(agent: Agent) -> Link:
+    """A link of an agent."""
+    options: dict[str, Any] = {
+        "agent": agent,
+        "identity": Identity(name="w", host="h", slots=1),
+        "worker": "",
+        "remember": lambda worker: None,
+        "clock": SystemClock(),
+    }
+    names = Link.__init__.__annotations__
+    options |= {name: "unix:/nowhere" for name in ("address", "target") if name in names}
+    return Link(**options)

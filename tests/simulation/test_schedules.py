@@ -1,0 +1,38 @@
+"""The cluster under simulated faults: every invariant holds in every life. `docs/simulation.md` says what is real."""
+
+import pytest
+
+from tests.simulation.lives import live, told
+
+QUICK = 100
+CI = 500
+
+
+@pytest.mark.timeout(600)
+def test_every_invariant_holds_in_a_hundred_lives() -> None:
+    """Processes die and hang, hosts lose power, links break, disks fill; nothing promised is broken."""
+    lives = live(0, QUICK)
+
+    assert len(lives) == QUICK
+    assert told(lives) == ""
+    assert sum(life["starts"] for life in lives) > 5 * QUICK
+    assert sum(life["checks"] for life in lives) > 20 * QUICK
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(1200)
+def test_every_invariant_holds_in_five_hundred_lives() -> None:
+    """The same with other seeds."""
+    lives = live(10_000, CI)
+
+    assert len(lives) == CI
+    assert told(lives) == ""
+
+
+@pytest.mark.timeout(300)
+def test_the_same_seed_gives_the_same_life() -> None:
+    """To the last event, also in another process: what a test finds can be looked at again."""
+    first, second = live(20_000, 4), live(20_000, 4)
+
+    assert [life["digest"] for life in first] == [life["digest"] for life in second]
+    assert len({life["digest"] for life in first}) == 4
