@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,19 @@ from hostler.ids import new_uuid
 
 PIECE_BYTES_MAX = 1024 * 1024
 READ_BYTES = 256 * 1024  # of one piece that is read: larger ones cost memory, and are no faster
-RECEIVES_MAX = 4
+PLACE_S = 30.0  # how long an upload waits for a place
+SMALL_BYTES = 1024 * 1024
+
+
+class Lane(StrEnum):
+    """Who shares places: slow uploads may not keep small files, or what attempts left, from being stored."""
+
+    UPLOAD = "upload"
+    OUTPUT = "output"  # a worker's
+    SMALL = "small"  # announced to be at most SMALL_BYTES
+
+
+PLACES = {Lane.UPLOAD: 4, Lane.OUTPUT: 4, Lane.SMALL: 8}
 UNUSED_S = 3600.0  # so long an unreferenced blob is kept after its last use: its job may be about to be submitted
 WRITE_BACK_BYTES = 8 * 1024 * 1024  # what gathers in memory before the disk begins to take it
 SWEEP_STEP = 500  # digests a question to the store
@@ -65,7 +78,7 @@ class BlobStore:
         self._staging = directory / "staging"
         self._blobs = directory / "blobs"
         self._reserve_bytes = reserve_bytes
-        self._receiving = asyncio.Semaphore(RECEIVES_MAX)
+        self._places = {lane: asyncio.Semaphore(places) for lane, places in PLACES.items()}
         self._incoming: set[Incoming] = set()
         self._read_now: Counter[str] = Counter()
         # A sweep looks at the last use and unlinks, others find a blob and touch it: each is one step under this.
@@ -94,16 +107,17 @@ class BlobStore:
         return self._total_bytes
 
     @asynccontextmanager
-    async def receive(self, size_bytes: int = 0) -> "AsyncIterator[Incoming]":
-        """Take bytes in: write them, then commit. What is not committed leaves nothing. Waits while four are served.
+    async def receive(self, size_bytes: int = 0, lane: Lane = Lane.UPLOAD) -> "AsyncIterator[Incoming]":
+        """Take bytes in: write them, then commit. What is not committed leaves nothing.
 
         Args:
             size_bytes: how many will come, 0 when that is not known.
+            lane: with whom it shares places.
 
         Raises:
-            Unavailable: the disk has no room for so many, before the first is written.
+            Unavailable: no place became free in time, or the disk has no room for so many; nothing was written.
         """
-        async with self._receiving:
+        async with self._place(lane):
             self.check_room(await asyncio.to_thread(self._free_bytes), size_bytes)
             name = new_uuid(os.urandom(16))
             incoming = Incoming(self, self._staging / name, size_bytes)
@@ -114,6 +128,22 @@ class BlobStore:
                 self._incoming.discard(incoming)
                 # The thread does it even when the call that was served is cancelled once more.
                 await asyncio.shield(asyncio.to_thread(incoming.discard))
+
+    @asynccontextmanager
+    async def _place(self, lane: Lane) -> AsyncIterator[None]:
+        places = self._places[lane]
+        try:
+            async with asyncio.timeout(PLACE_S):
+                await places.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                f"{PLACES[lane]} files are being received already, and none was done within {PLACE_S:g} s; try again",
+                retry_after_s=RETRY_AFTER_S,
+            ) from None
+        try:
+            yield
+        finally:
+            places.release()
 
     def check_room(self, free_bytes: int, more_bytes: int) -> None:
         """Raise Unavailable when so many more bytes would take the reserve, or what was promised to others."""

@@ -4,13 +4,15 @@ A definition that somebody applied or removed stays as they left it (`coordinato
 """
 
 import asyncio
+import hashlib
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from coordinator.blobs import BlobStore
+from coordinator.blobs import BlobStore, Lane
 from coordinator.rpc.workloads_service import WorkloadsService
 from hostler import logs
+from hostler.errors import Unavailable
 from hostler.workload_files import Definition, read_directory, with_script
 from hostler.workloads import Origin, Workload
 
@@ -25,7 +27,11 @@ async def register_found(service: WorkloadsService, blobs: BlobStore, *, shipped
     if shipped:
         with resources.as_file(resources.files("hostler").joinpath("shipped")) as path:
             definitions = await asyncio.to_thread(read_directory, path)
-            found += [await _stored(d, blobs, Origin.SHIPPED) for d in definitions]
+            try:
+                found += [await _stored(d, blobs, Origin.SHIPPED) for d in definitions]
+            except Unavailable as error:
+                # The samples can wait; what runs and what is stored cannot.
+                logs.get().warning("workload.not_applied", reason=error.message)
     if directory is not None:
         names = {workload.name: place for place, workload in enumerate(found)}
         for definition in await asyncio.to_thread(read_directory, directory):
@@ -42,7 +48,12 @@ async def register_found(service: WorkloadsService, blobs: BlobStore, *, shipped
 async def _stored(definition: Definition, blobs: BlobStore, origin: Origin) -> Workload:
     workload = definition.workload
     if definition.script_source is not None:
-        async with blobs.receive(len(definition.script_source)) as incoming:
-            await incoming.write(definition.script_source)
-            workload = with_script(definition, (await incoming.commit()).digest)
+        source = definition.script_source
+        digest = hashlib.sha256(source).hexdigest()
+        # Nearly always it is there already, and then a full disk does not matter.
+        if await blobs.touch((digest,)):
+            async with blobs.receive(len(source), Lane.SMALL) as incoming:
+                await incoming.write(source)
+                await incoming.commit()
+        workload = with_script(definition, digest)
     return replace(workload, origin=origin)

@@ -85,7 +85,7 @@ def complete(spec: JobSpec, job_id: str) -> JobSpec | HostlerError:
             text = spec.params or "{}"
             params = read_params(text)
             files = (File(path=PARAMS_PATH, content=text.encode()), *files)
-            env = _param_variables(params) | env
+            env |= _param_variables(params)
         _check_paths(files, given=work.files)
         made = replace(spec, work=replace(work, files=files, env=env, workspace=True))
         return check_spec(made) or made

@@ -53,12 +53,16 @@ class FilesClient:
         self._as = principal
 
     async def put(
-        self, pieces: AsyncIterator[bytes], *, size_bytes: int = 0, principal: str | None = None
+        self, pieces: AsyncIterator[bytes], *, size_bytes: int = 0, output: bool = False, principal: str | None = None
     ) -> StoredFile:
         """Store the bytes of *pieces* and return their name once they are durable.
 
         An exception out of *pieces* aborts the call and nothing is left. *size_bytes* (0: not known) lets the
-        coordinator refuse what does not fit before the first byte is sent.
+        coordinator refuse what does not fit before the first byte is sent. *output*: a worker stores what an attempt
+        left, which does not wait for uploads.
+
+        Raises:
+            Unavailable: no place became free in time, or the disk has no room: try again later.
         """
         asserted = self._as(principal)
 
@@ -72,7 +76,7 @@ class FilesClient:
         failed: Exception | None = None
         try:
             try:
-                await call.write(files_pb2.PutRequest(size_bytes=size_bytes, principal=asserted))
+                await call.write(files_pb2.PutRequest(size_bytes=size_bytes, principal=asserted, output=output))
                 # The coordinator says so when it has room: a refusal then comes before any byte is sent.
                 if GO_ON not in tuple(await call.initial_metadata()):
                     await call

@@ -24,6 +24,7 @@ if _rich is None:
 EVENTS: Mapping[str, str] = MappingProxyType(
     {
         "coordinator.started": "The coordinator serves; fields: where it listens, what it loaded.",
+        "workload.not_applied": "The workloads that ship with hostler could not be stored; the next start tries again.",
         "workload.applied": "A workload found at the start became a new version.",
         "coordinator.stopped": "The coordinator has ended in order.",
         "store.commit_failed": "A commit was rolled back; its batch was refused and the live set was loaded again.",
@@ -48,7 +49,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "workspace.failed": "A workspace could not be made or collected by a fault of hostler's own.",
         "workspace.kept": "A workspace of an attempt that is over cannot be removed; the next agent tries again.",
         "podman.found": "Podman can be used; its version, and the options it needs on this host.",
-        "podman.unusable": "The worker offers no containers, and why.",
+        "podman.unusable": "Podman is there and cannot be used, so the worker offers no containers; why.",
         "container.kept": "What is left of a container cannot be removed.",
         "service.started": "A service that attempts call answers.",
         "service.died": "A service ended by itself; it is started again.",

@@ -5,6 +5,7 @@ refuses sub-applications at the root, where the documents want their paths, so `
 mounts the routes of all families in one application and wraps each handler in `guard`.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -94,7 +95,11 @@ PLAIN = Api(name="plain", prefixes=(), owns=())
 
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer *value* as JSON, with a final newline."""
-    body = msgspec.json.encode(value) + b"\n"
+    try:
+        body = msgspec.json.encode(value) + b"\n"
+    except UnicodeEncodeError:
+        # A program's result may hold half a surrogate pair, which JSON can write and UTF-8 cannot.
+        body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     return web.Response(body=body, status=status, headers={**_JSON_HEADERS, **headers} if headers else _JSON_HEADERS)
 
 

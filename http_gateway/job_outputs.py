@@ -9,15 +9,17 @@ import codecs
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 from hostler.client import Client, LogChunk
-from hostler.errors import FileNotFound
+from hostler.errors import FileNotFound, TooLarge
 from hostler.frames import ERR, OUT, iter_frames
 from hostler.jobs import Job, LogStatus, OutputFile
 from hostler.lifecycle import Outcome
 
 TEXT_BYTES_MAX = 1024 * 1024
+RESULT_BYTES_MAX = 16 * 1024 * 1024
 LEDGER_BYTES_MAX = 32 * 1024 * 1024  # looked through for a text: the other stream is in between
 LOG_S = 2.0  # for the rest of a log that still arrives
 TAIL_BYTES = 128 * 1024  # of a ledger, in which its last line is looked for
@@ -37,6 +39,7 @@ class TextOutput(NamedTuple):
     """A job's standard output as text."""
 
     text: str
+    whole: bool  # nothing was cut off at the bound
     status: LogStatus  # whether this is all of it, or some may come or is lost
 
 
@@ -45,7 +48,32 @@ async def read_text(client: Client, job: Job) -> TextOutput:
     output, status = await _read_stream(client, job, OUT, bytes_max=TEXT_BYTES_MAX)
     # A character that the bound cuts in two is left out, not replaced.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    return TextOutput(decoder.decode(output, final=len(output) < TEXT_BYTES_MAX), status)
+    whole = len(output) < TEXT_BYTES_MAX
+    return TextOutput(decoder.decode(output, final=whole), whole, status)
+
+
+async def with_result(client: Client, job: Job) -> Job:
+    """Return the job with its result in it, also when that was large and was stored: at most 16 MiB are fetched.
+
+    Raises:
+        TooLarge: it is larger; the text says where it can be had.
+    """
+    end = job.end
+    if end is None or end.result or not end.result_digest:
+        return job
+    if end.result_bytes > RESULT_BYTES_MAX:
+        raise TooLarge(
+            f"the result has {end.result_bytes} bytes, too many for an answer; it is at /v1/jobs/{job.id}/result"
+        )
+    async with client.files.read(end.result_digest) as reading:
+        content = b"".join([piece async for piece in reading.pieces])
+    return replace(job, end=replace(end, result=content))
+
+
+def why_no_result(job: Job) -> str:
+    """Why a finished job's result could not be kept; empty when nothing is wrong with it."""
+    missing = job.end.outputs_missing if job.end is not None else ()
+    return next((why for why in missing if why.startswith("result.json:")), "")
 
 
 async def why_failed(client: Client, job: Job) -> str:

@@ -33,11 +33,7 @@ async def run(settings: Settings, ending: Ending) -> int:
     Raises:
         InvalidRequest: the worker cannot run as configured.
     """
-    name = settings.name or host_name()
-    if NAME.fullmatch(name) is None:
-        raise InvalidRequest(
-            f"a worker cannot be called {name!r}: letters, digits, dot, hyphen and underscore; give one with --name"
-        )
+    name = _name_of(settings)
     make_private_dir(settings.data_dir)
     directory = make_private_dir(settings.data_dir / "workers" / name)
     slots = settings.slots or default_slots()
@@ -87,6 +83,15 @@ async def run(settings: Settings, ending: Ending) -> int:
             return await _work(settings, agent, runner, link, ending)
     finally:
         journal.close()
+
+
+def _name_of(settings: Settings) -> str:
+    name = settings.name or host_name()
+    if NAME.fullmatch(name) is None:
+        raise InvalidRequest(
+            f"a worker cannot be called {name!r}: letters, digits, dot, hyphen and underscore; give one with --name"
+        )
+    return name
 
 
 async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: Ending) -> int:

@@ -45,7 +45,7 @@ class Order(NamedTuple):
     stdin: bool = False  # True: stdin is a pipe fed by `feed`; False: /dev/null
     stdin_path: str = ""  # absolute: stdin is this file
     proxy: bool = False  # True: the main process runs the program elsewhere in its tree, in a PID namespace of its own,
-    # passes SIGTERM on to it, and cleans up after it (podman run)
+    # carries its output, and cleans up after it (podman run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from hostler.files_client import FilesClient, StoredFile
 from hostler.jobs import INLINE_BYTES_MAX, Advance, Failure, OutputFile
 from worker_agent import results
 from worker_agent.attempts import Cause, Ended
-from worker_agent.output_files import MISSING_MAX, Found, Survey, reason_of, shown
+from worker_agent.output_files import MISSING_MAX, Found, Survey, modified_us, reason_of, shown
 from worker_agent.progress_file import ProgressFile
 from worker_agent.reports import Collected
 from worker_agent.transfers import PIECE_BYTES, ConnectedTime, Patience, in_thread
@@ -121,7 +121,7 @@ class Collection:
             content = result.content
             while len(content) > INLINE_BYTES_MAX and left.stored_result is None:
                 try:
-                    left.stored_result = await self._files().put(_slices(content), size_bytes=len(content))
+                    left.stored_result = await self._files().put(_slices(content), size_bytes=len(content), output=True)
                 except HostlerError as error:
                     if not await patience.pause(error):
                         result = results.Result(missing=f"result: {error.message}")
@@ -168,7 +168,7 @@ class Collection:
                 return reason_of(error) if isinstance(error, OSError) else str(error)
             try:
                 size = status.st_size
-                answer = await self._files().put(_pieces(fd, size), size_bytes=size)
+                answer = await self._files().put(_pieces(fd, size), size_bytes=size, output=True)
             except OSError as error:
                 return reason_of(error)
             except HostlerError as error:
@@ -181,7 +181,7 @@ class Collection:
                 path=path,
                 digest=answer.digest,
                 size_bytes=answer.size_bytes,
-                modified_at_us=status.st_mtime_ns // 1000,
+                modified_at_us=modified_us(status.st_mtime_ns),
             )
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from hostler.jobs import OUTPUTS_MAX, PATH_CHARACTERS_MAX, OutputFile
 
 ENTRIES_MAX: Final = 100_000
+MODIFIED_US_MAX: Final = (1 << 62) - 1  # what the coordinator's store can hold
 MISSING_MAX: Final = 1_000  # named in an end
 LIVE_FILES_MAX: Final = 1_000
 LIVE_ENTRIES_MAX: Final = 4_000
@@ -23,6 +24,11 @@ _LISTING: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a pipe that took a file's place would hold us for ever.
 _READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS: Final = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def modified_us(modified_ns: int) -> int:
+    """A file's time as it is told; what a program dated before 1970 counts as 1970."""
+    return min(max(0, modified_ns // 1000), MODIFIED_US_MAX)
 
 
 class NotRegular(OSError):
@@ -156,7 +162,7 @@ def survey(root: int, files_max: int = OUTPUTS_MAX) -> Survey:
         problem = _problem(path, status)
         if isinstance(status, os.stat_result) and not problem:
             if len(files) < files_max:
-                files.append(Found(path, status.st_size, status.st_mtime_ns // 1000))
+                files.append(Found(path, status.st_size, modified_us(status.st_mtime_ns)))
                 continue
             problem = f"more than {files_max} files"
         if len(missing) < MISSING_MAX - 1:
@@ -173,7 +179,7 @@ def list_now(root: int) -> tuple[OutputFile, ...]:
     found: list[OutputFile] = []
     for path, status in walk(root, LIVE_ENTRIES_MAX):
         if isinstance(status, os.stat_result) and not _problem(path, status):
-            at_us = status.st_mtime_ns // 1000
+            at_us = modified_us(status.st_mtime_ns)
             found.append(OutputFile(path=path.decode(), size_bytes=status.st_size, modified_at_us=at_us))
             if len(found) == LIVE_FILES_MAX:
                 break

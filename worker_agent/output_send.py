@@ -15,7 +15,7 @@ from hostler.client import open_channel
 from hostler.files_client import CALL_ENDED
 from hostler.tls import Target
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
-from worker_agent.output_files import reason_of
+from worker_agent.output_files import modified_us, reason_of
 from worker_agent.transfers import in_thread
 from worker_agent.workspaces import Workspaces
 
@@ -78,7 +78,7 @@ class OutputSender:
         try:
             # A file that grows is sent as long as it was when it was opened, so that its length can be said first.
             size = status.st_size
-            at_us = status.st_mtime_ns // 1000
+            at_us = modified_us(status.st_mtime_ns)
             await call.write(workers_pb2.OutputPiece(ticket=wish.ticket, size_bytes=size, modified_at_us=at_us))
             at = min(wish.offset, size)
             end = min(at + wish.length, size) if wish.length else size

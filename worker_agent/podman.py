@@ -196,9 +196,12 @@ class Podman:
             await _run((self.found.runtime, "delete", "--force", number), CALL_S)
 
     async def _look(self) -> str:
-        problem = await self._try()
-        if problem and self._program:
-            logs.get().info("podman.unusable", reason=problem)
+        try:
+            problem = await self._try()
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        if problem and shutil.which(self._program or "") is not None:
+            logs.get().warning("podman.unusable", reason=problem)
         elif self.found is not None:
             logs.get().info("podman.found", version=self.found.version, options=[*self._always, *self.run_options])
         return problem

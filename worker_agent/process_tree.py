@@ -255,6 +255,15 @@ def _pid_namespace(pid: int) -> str:
         return ""
 
 
+def _is_first(pid: int) -> bool:
+    """Say whether a process is the first of its PID namespace."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return any(line.startswith(b"NSpid:") and line.split()[-1] == b"1" for line in file)
+    except OSError:
+        return False
+
+
 class Tree:
     """The tree below this process, which is a subreaper, and the cgroup that holds both, when there is one."""
 
@@ -319,16 +328,19 @@ class Tree:
         self.signal_members(found, signal.SIGKILL)
         return found
 
-    def kill_inside(self) -> list[int]:
-        """SIGKILL the members in other PID namespaces than ours: the program of a container, not who runs it.
+    def signal_inside(self, number: int) -> list[int]:
+        """Signal the members in other PID namespaces than ours: the program of a container, not who runs it.
 
-        Returns the living processes that were found there; the same holds for it as for `kill`.
+        All of them for SIGKILL, else only the first of each namespace, which is the program.
+        Returns the living processes that were found; with SIGKILL the same holds for it as for `kill`.
         """
         outside = ("", _pid_namespace(self._own))
         found = {pid: space for pid in self.members() if (space := _pid_namespace(pid)) not in outside}
+        if number != signal.SIGKILL:
+            found = {pid: space for pid, space in found.items() if _is_first(pid)}
         for pid in found:
             # No process can leave its PID namespace, and no other job's is in this one.
-            send(pid, signal.SIGKILL, lambda each: _pid_namespace(each) == found[each])
+            send(pid, number, lambda each: _pid_namespace(each) == found[each])
         return list(found)
 
     def is_empty(self) -> bool:

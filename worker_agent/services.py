@@ -82,7 +82,6 @@ class Services:
         self._directory = directory.absolute() / "services"
         self._kept: dict[str, _Kept] = {}  # by the name of the container
         self._called: dict[str, str] = {}  # attempt: container
-        self._closing = False
 
     # -- calls
 
@@ -197,6 +196,7 @@ class Services:
             if await self._watch(kept):
                 break
             kept.up.clear()
+            kept.pid = 0  # also of one that lives and does not answer
             logs.get().warning("service.died", service=kept.service, version=kept.version, log=await self._log(kept))
             if kept.wanted is None:
                 break  # found, and nobody has said how it is run

@@ -105,6 +105,7 @@ class Supervision:
         self._told_position = 0
         self._due_started = self._due_output = self._due_timeout = math.inf
         self._due_kill = self._due_pass = self._due_unkillable = self._due_leftovers = math.inf
+        self._asked_proxy = False  # True: SIGTERM was sent to a proxy that had not started the program
         self._spared_until = 0.0  # so long a kill spares a proxy and its helpers, which clean up
 
     # -- the start
@@ -199,6 +200,10 @@ class Supervision:
                 self._terminate(LEFTOVERS_GRACE_S)
             elif self._due_leftovers == math.inf:
                 self._due_leftovers = time.monotonic() + PROXY_S
+        elif self._status is not None and self.phase is Phase.TERMINATING and self._asked_proxy:
+            # It has ended, and perhaps what it was making has begun all the same.
+            self._asked_proxy = False
+            self._terminate_inside()
 
     def _note(self, reaped: Reaped) -> None:
         usage = reaped.usage
@@ -233,12 +238,22 @@ class Supervision:
         self.phase = Phase.TERMINATING
         members = self._tree.members()
         self._tree.named(members, self._names)
-        # A proxy passes it on, and the program shall not get it twice.
-        addressed = [self.pid] if self.order.proxy and self._status is None else members
+        if not self.order.proxy or self._status is not None:
+            self._send(signal.SIGTERM, members)
+        elif not self._terminate_inside():
+            self._asked_proxy = True
+            self._send(signal.SIGTERM, [self.pid])
         # A stopped process acts on SIGTERM only after SIGCONT.
-        self._send(signal.SIGTERM, addressed)
         self._send(signal.SIGCONT, members)
         self._due_kill = time.monotonic() + grace_s
+
+    def _terminate_inside(self) -> bool:
+        """Send SIGTERM to the program of a proxy, which itself has to stay: the output goes through it."""
+        at_us = now_us()
+        found = self._tree.signal_inside(signal.SIGTERM)
+        if found:
+            self._sent.append(SentSignal(signal="SIGTERM", at_us=at_us, processes=len(found)))
+        return bool(found)
 
     def _send(self, number: signal.Signals, pids: list[int]) -> None:
         at_us = now_us()
@@ -255,7 +270,7 @@ class Supervision:
             self._due_unkillable = now + UNKILLABLE_S
             self._tree.named(self._tree.members(), self._names, again=True)
             self._spared_until = now + PROXY_S if self.order.proxy else 0.0
-        found = self._tree.kill_inside() if now < self._spared_until else self._tree.kill()
+        found = self._tree.signal_inside(signal.SIGKILL) if now < self._spared_until else self._tree.kill()
         if self.order.proxy and not found and not self._sent:
             self._send(signal.SIGTERM, [self.pid])  # a proxy that has not started the program yet
         self._killed.update(found)

@@ -208,6 +208,9 @@ class Workspace:
         Raises:
             OSError: something stays: it is immutable, or mounted. The rest is removed.
         """
+        if self.path.is_symlink():
+            self.path.unlink()  # the program put a link in its place: what it leads to is not ours
+            return
         if _has_mounts(self.path):
             raise OSError(f"something is mounted in {self.path}")
         top = os.open(self.path, _DIRECTORY)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from hostler import frames, logs
 from hostler.client import Client
+from hostler.errors import HostlerError
 from hostler.files_client import FilesClient
 from hostler.jobs import Work
 from hostler.settings import make_private_dir
@@ -127,8 +128,11 @@ class Workspaces:
         """
         if not await self._podman.problem():
             usable()
-            await self.services.recover()
-            await self._containers.sweep(self._known.__contains__)
+            try:
+                await self.services.recover()
+                await self._containers.sweep(self._known.__contains__)
+            except (OSError, HostlerError) as error:
+                logs.get().warning("container.kept", reason=str(error))
         await asyncio.Event().wait()
 
     def prepare(self, order: Order, work: Work) -> None:

@@ -6,16 +6,17 @@ when the one before has been taken: gRPC's flow control holds the other side bac
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import grpc.aio
 
-from coordinator.blobs import PIECE_BYTES_MAX, BlobStore
+from coordinator.blobs import PIECE_BYTES_MAX, SMALL_BYTES, BlobStore, Lane
 from coordinator.rpc.context import Caller, Context, parse
 from hostler.errors import DeadlineExceeded, FileNotFound, InvalidRequest, TooLarge
 from hostler.v1 import files_pb2, jobs_pb2
 
 GO_ON = (("hostler-go-on", "1"),)  # initial metadata of an upload that there is room for
+SMALL_S = 60.0
 MESSAGE_BYTES_MAX = PIECE_BYTES_MAX + 64 * 1024
 STALL_S = 120.0  # an upload that sends nothing for so long is given up: it keeps others waiting
 
@@ -30,7 +31,8 @@ class FilesService:
     async def put(self, context: Context, caller: Caller) -> None:
         """Put: answers once the bytes are durable; without `complete` nothing is kept."""
         message = await self._next(context)
-        async with self._blobs.receive(message.size_bytes) as incoming:
+        lane = Lane.OUTPUT if message.output else Lane.SMALL if 0 < message.size_bytes <= SMALL_BYTES else Lane.UPLOAD
+        async with self._blobs.receive(message.size_bytes, lane) as incoming, _limit(lane):
             # The word to go on: a client that waits for it gets a refusal as it is. To one that is sending, gRPC may
             # show the broken stream instead.
             await context.send_initial_metadata(GO_ON)
@@ -66,6 +68,16 @@ class FilesService:
             async with aclosing(self._blobs.read(request.digest, request.offset, request.length)) as pieces:
                 async for piece in pieces:
                     yield jobs_pb2.FileChunk(bytes=piece)
+
+
+@asynccontextmanager
+async def _limit(lane: Lane) -> AsyncIterator[None]:
+    """A small file has its place for a minute; the others as long as bytes come."""
+    try:
+        async with asyncio.timeout(SMALL_S if lane is Lane.SMALL else None):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"a small file did not arrive within {SMALL_S:g} s; nothing was kept") from error
 
 
 def check_piece(content: bytes) -> None:

@@ -63,11 +63,13 @@ class WorkloadsService:
         """Get: one definition."""
         request = parse(workloads_pb2.GetWorkloadRequest, data)
         newest = self._engine.live.workloads.get(request.name)
+        known = self._engine.live.workload_versions.get(request.name, 0)
         found = newest
-        if newest is not None and request.version not in (0, newest.version):
-            found = await self._store.get_workload(request.name, request.version)
+        if request.version and (newest is None or request.version != newest.version):
+            # Also of a workload that was removed: jobs that ran name its versions.
+            found = await self._store.get_workload(request.name, request.version) if known else None
         if found is None:
-            which = f" version {request.version} of" if newest is not None else ""
+            which = f" version {request.version} of" if known and request.version else ""
             raise WorkloadNotFound(f"there is no{which} workload {request.name[:100]!r}", field="name")
         return workload_to_proto(found)
 

@@ -185,7 +185,7 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "directory", spec.work.cwd
     yield "state", state_text(job)
     if end is not None and (end.cause or end.evidence or end.error):
-        yield "cause", ": ".join(part for part in (end.cause, end.evidence or end.error) if part)
+        yield "cause", ": ".join(part for part in (end.cause, end.error or end.evidence) if part)
     for reason in job.pending_reasons:
         yield "waits", reason
     if job.attempt:
@@ -221,7 +221,7 @@ def _retry_lines(job: Job) -> Iterable[tuple[str, str]]:
     for past in job.past:
         if past.outcome is Outcome.SUCCEEDED:
             continue  # it is a stage, and shown as one
-        cause = ": ".join(part for part in (past.end.cause, past.end.evidence or past.end.error) if part)
+        cause = ": ".join(part for part in (past.end.cause, past.end.error or past.end.evidence) if part)
         stage = f"stage {past.stage} " if job.spec.stages else ""
         yield "before", f"{stage}attempt {past.attempt} {past.outcome.word.replace('_', ' ')}: {cause}"
 

@@ -28,6 +28,7 @@ class PutRequest(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """in the first message: how many bytes follow; 0: not known"""
     bytes: _builtins.bytes
@@ -36,6 +37,8 @@ class PutRequest(_message.Message):
     """in the last message; a stream that ends without it was aborted"""
     principal: _builtins.str
     """in the first message, as in JobSpec"""
+    output: _builtins.bool
+    """in the first message: a worker stores what an attempt left"""
     def __init__(
         self,
         *,
@@ -43,10 +46,11 @@ class PutRequest(_message.Message):
         bytes: _builtins.bytes = ...,
         complete: _builtins.bool = ...,
         principal: _builtins.str = ...,
+        output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "complete", b"complete", "principal", b"principal", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "complete", b"complete", "output", b"output", "principal", b"principal", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,8 +51,9 @@ class FilesServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Put(self, request_iterator, context):
-        """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. At most
-        four calls are served at once; further ones wait.
+        """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. Four
+        uploads, four outputs of attempts and eight small files (at most 1 MiB, announced) are served at
+        once; what finds no place within 30 s is answered UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,9 @@ class FilesStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FilesAsyncStub: ...
     Put: _grpc.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.PutResponse]
-    """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. At most
-    four calls are served at once; further ones wait.
+    """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. Four
+    uploads, four outputs of attempts and eight small files (at most 1 MiB, announced) are served at
+    once; what finds no place within 30 s is answered UNAVAILABLE.
     """
     Read: _grpc.UnaryStreamMultiCallable[_files_pb2.ReadFileRequest, _jobs_pb2.FileChunk]
     """Streams stored bytes, or a part of them; as in Jobs.ReadOutput the first chunk says what follows.
@@ -49,8 +50,9 @@ class FilesStub:
 class FilesAsyncStub(FilesStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Put: _aio.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.PutResponse]  # type: ignore[assignment]
-    """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. At most
-    four calls are served at once; further ones wait.
+    """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. Four
+    uploads, four outputs of attempts and eight small files (at most 1 MiB, announced) are served at
+    once; what finds no place within 30 s is answered UNAVAILABLE.
     """
     Read: _aio.UnaryStreamMultiCallable[_files_pb2.ReadFileRequest, _jobs_pb2.FileChunk]  # type: ignore[assignment]
     """Streams stored bytes, or a part of them; as in Jobs.ReadOutput the first chunk says what follows.
@@ -64,8 +66,9 @@ class FilesServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_files_pb2.PutRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.PutResponse, _abc.Awaitable[_files_pb2.PutResponse]]:
-        """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. At most
-        four calls are served at once; further ones wait.
+        """Stores bytes and answers their name once they are durable. An aborted call leaves nothing. Four
+        uploads, four outputs of attempts and eight small files (at most 1 MiB, announced) are served at
+        once; what finds no place within 30 s is answered UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

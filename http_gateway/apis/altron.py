@@ -156,13 +156,14 @@ class Altron:
         images: list[object] = []
         headers: dict[str, str] = {}
         if job.state is State.FINISHED:
+            job = await job_outputs.with_result(self._client, job)
             result = _result(job)
             said, shown = result.get("text"), result.get("images")
             if isinstance(said, str):
                 text = said
             else:
                 output = await job_outputs.read_text(self._client, job)
-                text, headers = output.text, {"Hostler-Log-Status": output.status.word}
+                text, headers = output.text, {"Hostler-Log-Status": output.status.word if output.whole else "cut"}
             images = shown if isinstance(shown, list) else [*await job_outputs.read_images(self._client, job)]
         return json_response({"id": job.id, "status": _status(job), "text": text, "images": images}, headers=headers)
 
@@ -182,6 +183,9 @@ class Altron:
         if job.outcome is not Outcome.SUCCEEDED:
             why = await job_outputs.why_failed(self._client, job)
             raise InternalError(f"the reply workload {self._reply_workload!r} failed: {why}")
+        job = await job_outputs.with_result(self._client, job)
+        if why := job_outputs.why_no_result(job):
+            raise InternalError(f"the reply workload {self._reply_workload!r} left no usable result: {why}")
         result = _result(job)
         text, sender, image = (result.get(name) for name in ("text", "sender", "image"))
         if not isinstance(text, str):

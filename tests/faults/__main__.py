@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 
+from tests.faults.invariants import Allowed
 from tests.faults.run import FaultRun, Violated
 from tests.faults.schedule import Counts
 from tests.support.netlab import Lab
@@ -14,14 +15,15 @@ def main() -> int:
     """Read the arguments, run, and return 1 when an invariant does not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    for kind in ("kills", "pauses", "cuts", "clocks"):
+    for kind in ("kills", "pauses", "cuts", "clocks", "fills"):
         parser.add_argument(f"--{kind}", type=int, default=0)
     parser.add_argument("--lab", action="store_true", help="several hosts; implied by --cuts")
     given = parser.parse_args()
-    counts = Counts(kills=given.kills, pauses=given.pauses, cuts=given.cuts, clocks=given.clocks)
+    counts = Counts(kills=given.kills, pauses=given.pauses, cuts=given.cuts, clocks=given.clocks, fills=given.fills)
+    allowed = Allowed(gaps=True) if given.fills else None
 
     async def run(lab: Lab | None) -> str:
-        return str(await FaultRun(given.seed, counts, lab=lab).run())
+        return str(await FaultRun(given.seed, counts, lab=lab, allowed=allowed).run())
 
     try:
         if given.lab or given.cuts:

@@ -38,6 +38,7 @@ class Report:
     jobs: int = 0
     done: Counter[str] = field(default_factory=Counter)  # faults by kind
     causes: Counter[str] = field(default_factory=Counter)  # of ends
+    errors: Counter[str] = field(default_factory=Counter)  # that the parts have logged
     seconds: float = 0.0
 
     def total(self, kind: str) -> int:
@@ -48,18 +49,20 @@ class Report:
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.done.items()))
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(self.causes.items()))
-        return f"{self.jobs} jobs in {self.seconds:.1f} s; faults: {faults}; ends: {causes}"
+        logged = "".join(f"\n  logged {count} times: {text}" for text, count in sorted(self.errors.items()))
+        return f"{self.jobs} jobs in {self.seconds:.1f} s; faults: {faults}; ends: {causes}{logged}"
 
 
 class FaultRun:
     """Applies faults to a site; `run` is everything."""
 
-    def __init__(self, seed: int, counts: Counts, *, lab: Lab | None = None) -> None:
+    def __init__(self, seed: int, counts: Counts, *, lab: Lab | None = None, allowed: Allowed | None = None) -> None:
         self.seed = seed
-        self.site = Site(lab)
+        self.site = Site(lab, small_disks=counts.fills > 0, disk_reserve_bytes=1 << 20)
         self.faults = script(random.Random(seed), counts, several_hosts=lab is not None)
         self.stream = Stream(self.site, seed)
         self.report = Report()
+        self._allowed = allowed
         self.violations: list[str] = []
         self._began = time.monotonic()
         self._applied: list[str] = []
@@ -94,6 +97,7 @@ class FaultRun:
             self.site.clear()
         if self.violations:
             raise Violated(self._text())
+        self.report.errors = Counter(self.site.errors())
         self.report.seconds = time.monotonic() - self._began
         self.site.remove()
         return self.report
@@ -138,6 +142,7 @@ class FaultRun:
             "pause": self._pause,
             "clock": self._clock,
             "crash": self._crash,
+            "full": self._full,
         }
         done = verbs.get(fault.kind, self._cut)(fault, group)
         if asyncio.iscoroutine(done):
@@ -224,7 +229,9 @@ class FaultRun:
         until = time.monotonic() + FOUND_S
         while time.monotonic() < until:
             if found := self.site.below_agents(kind):
-                chosen = found.pop(fault.choice % len(found))
+                busy = [each for each in found if each.has_children()]
+                chosen = (busy or found)[fault.choice % len(busy or found)]
+                found.remove(chosen)
                 for other in found:
                     other.close()
                 return chosen
@@ -239,6 +246,16 @@ class FaultRun:
             self.site.set_clock(fault.target, 0.0)
 
         group.create_task(right())
+
+    def _full(self, fault: Fault, group: asyncio.TaskGroup) -> None:
+        disk = self.site.disks[fault.target]
+        disk.fill()
+
+        async def empty() -> None:
+            await asyncio.sleep(fault.for_s)
+            disk.empty()
+
+        group.create_task(empty())
 
     def _crash(self, fault: Fault, group: asyncio.TaskGroup) -> str:
         self._again(self.site.crash(fault.target), fault.for_s, group)
@@ -303,8 +320,8 @@ class FaultRun:
         self.violations += await finish(self.site.client, self.stream.jobs, HEAL_S)
         await self.stream.observe()
 
-    async def _inspect(self, allowed: Allowed | None = None) -> Inspection:
-        inspection = Inspection(self.site, self.stream.jobs, allowed)
+    async def _inspect(self) -> Inspection:
+        inspection = Inspection(self.site, self.stream.jobs, self._allowed)
         await inspection.run()
         self.report.jobs, self.report.causes = len(self.stream.jobs), inspection.causes
         for part in self.site.parts.values():

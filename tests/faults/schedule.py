@@ -18,7 +18,7 @@ _CUTS = ("cut", "cut", "deaf", "mute", "flap", "apart")
 class Fault:
     """One thing that goes wrong."""
 
-    kind: str  # kill, point, pause, clock, crash, or one of the cuts: cut, deaf, mute, flap, apart
+    kind: str  # kill, point, pause, clock, crash, full, or one of the cuts: cut, deaf, mute, flap, apart
     target: str  # parts, "launcher", "shim", a point, or a host of the lab
     after_s: float  # since the fault before it
     for_s: float  # until it is undone
@@ -41,6 +41,7 @@ class Counts:
     pauses: int = 0
     cuts: int = 0
     clocks: int = 0
+    fills: int = 0  # of the disks of coordinator and workers, which then are small
     pause_s_max: float = 5.0
     cut_s_max: float = 8.0
 
@@ -50,6 +51,7 @@ def script(chance: random.Random, counts: Counts, *, several_hosts: bool) -> lis
     found = [_kill(chance, several_hosts) for _ in range(counts.kills)]
     found += [_pause(chance, counts.pause_s_max, several_hosts) for _ in range(counts.pauses)]
     found += [_clock(chance, several_hosts) for _ in range(counts.clocks)]
+    found += [_fill(chance) for _ in range(counts.fills)]
     if several_hosts:
         found += [_cut(chance, counts.cut_s_max) for _ in range(counts.cuts)]
     chance.shuffle(found)
@@ -94,6 +96,16 @@ def _clock(chance: random.Random, several_hosts: bool) -> Fault:
         after_s=chance.uniform(0.1, 0.5),
         for_s=chance.uniform(1.0, 3.0),
         shift_s=chance.choice((-3600.0, 3600.0)) * chance.random(),
+    )
+
+
+def _fill(chance: random.Random) -> Fault:
+    return Fault(
+        kind="full",
+        target=chance.choice(("coordinator", "coordinator", "w1", "w2")),
+        after_s=chance.uniform(0.3, 1.5),
+        for_s=chance.uniform(0.5, 3.0),
+        settled=chance.random() < 0.7,
     )
 
 

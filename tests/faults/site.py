@@ -6,6 +6,7 @@ Whoever calls from outside uses the coordinator's unix socket, which a network n
 """
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -23,6 +24,7 @@ from hostler.client import Client
 from hostler.endpoint import coordinator_address, read_gateway
 from hostler.settings import load
 from tests.faults.certificates import make_files
+from tests.faults.small_disk import SmallDisk
 from tests.support.netlab import Lab
 from worker_agent.ledger import scan_segment
 
@@ -49,6 +51,13 @@ class Process(NamedTuple):
         except ProcessLookupError:
             return False
         return True
+
+    def has_children(self) -> bool:
+        """Whether it runs something now."""
+        try:
+            return bool(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text())
+        except OSError:
+            return False
 
     def wait(self) -> None:
         """Wait for its end."""
@@ -79,8 +88,15 @@ class Part:
 class Site:
     """The parts, by name: "coordinator", "gateway" (not in a lab), "w1", "w2"."""
 
-    def __init__(self, lab: Lab | None = None, *, workers: tuple[str, ...] = ("w1", "w2"), **flags: Any) -> None:
-        """*flags* are settings of every part."""
+    def __init__(
+        self,
+        lab: Lab | None = None,
+        *,
+        workers: tuple[str, ...] = ("w1", "w2"),
+        small_disks: bool = False,
+        **flags: Any,
+    ) -> None:
+        """*flags* are settings of every part; with *small_disks* coordinator and workers have a disk each."""
         self.directory = Path(tempfile.mkdtemp(prefix="hf-"))
         self.lab = lab
         self.truth = self.directory / "truth"
@@ -88,10 +104,16 @@ class Site:
         self.points = self.directory / "points"
         self.points.mkdir()
         self.shim_kills: set[str] = set()  # attempts whose shim was killed while they were not over
+        self.stillborn: set[str] = set()  # shims that were killed before they had written who they are
         self._cgroup = _make_cgroup(self.directory.name)
         self.parts = {part.name: part for part in self._make_parts(workers, flags)}
         for name in self.parts:
             self.set_clock(name, 0.0)
+        self.disks: dict[str, SmallDisk] = {}
+        if small_disks:
+            places = {"coordinator": self.coordinator_dir / "coordinator"}
+            places |= {name: self.worker_dir(name) for name in self.workers}
+            self.disks = {name: SmallDisk(place) for name, place in places.items()}
         self.client = Client(coordinator_address(load(data_dir=self.coordinator_dir)))
 
     def _make_parts(self, workers: tuple[str, ...], flags: dict[str, Any]) -> list[Part]:
@@ -174,7 +196,7 @@ class Site:
             self.parts[name].due = False
         for worker in names:
             if self.parts[worker].is_worker:
-                self._note_shim_kills(worker)
+                self._condemn_all(worker)
         self.lab.crash(host)
         self.kill(*names)
         return names
@@ -185,7 +207,8 @@ class Site:
         for name, part in self.parts.items():
             if part.due and part.process is not None and (code := part.process.poll()) is not None:
                 found.append(f"{name} ended with {code}")
-                if code != -signal.SIGKILL:
+                full = name in self.disks and self.disks[name].full  # no part can begin there
+                if code != -signal.SIGKILL and not full:
                     part.codes.append(code)
                 self.start(name)
         return found
@@ -225,24 +248,38 @@ class Site:
 
     def kill_shim(self, shim: Process) -> None:
         """Kill a shim, and note which attempts it had begun and not ended."""
-        shim.send(signal.SIGSTOP)
-        self._wait_stopped(shim.pid)
-        self.shim_kills |= self._unfinished(shim)
+        self._condemn(shim)
         shim.send(signal.SIGKILL)
         shim.wait()
 
-    def _note_shim_kills(self, worker: str) -> None:
-        for shim in self._of_worker(worker, "shim"):
-            shim.send(signal.SIGSTOP)
-            self._wait_stopped(shim.pid)
-            self.shim_kills |= self._unfinished(shim)
+    def _condemn_all(self, worker: str) -> None:
+        # The launcher first, so that no shim is forked unseen.
+        for process in (*self._of_worker(worker, "launch"), *self._of_worker(worker, "shim-")):
+            process.send(signal.SIGSTOP)
+            self._wait_stopped(process.pid)
+            process.close()
+        for shim in self._of_worker(worker, "shim-"):
+            self._condemn(shim)
             shim.close()
 
-    def _unfinished(self, shim: Process) -> set[str]:
-        found = set()
+    def _condemn(self, shim: Process) -> None:
+        """Stop a shim and look at what it has written."""
+        shim.send(signal.SIGSTOP)
+        self._wait_stopped(shim.pid)
+        unfinished = self._unfinished(shim)
+        if unfinished is None:
+            self.stillborn.add(shim.name)
+        else:
+            self.shim_kills |= unfinished
+
+    def _unfinished(self, shim: Process) -> set[str] | None:
+        """The attempts it has begun and not ended; None when it has no segment with its identity yet."""
+        found = None
         for path in (self.worker_dir(shim.worker) / "segments").glob(f"{shim.name}.*.segment"):
             with contextlib.suppress(FileNotFoundError):
-                found |= {each.key for each in scan_segment(path, ()).attempts if not each.exited}
+                segment = scan_segment(path, ())
+                if segment.identity is not None:
+                    found = (found or set()) | {each.key for each in segment.attempts if not each.exited}
         return found
 
     def _wait_stopped(self, pid: int) -> None:
@@ -263,6 +300,18 @@ class Site:
 
     # -- the end
 
+    def errors(self) -> list[str]:
+        """What the parts have logged as errors: the part, the event, and the last line of its traceback."""
+        found = []
+        for name in self.parts:
+            for line in (self.directory / f"{name}.log").read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    if entry["level"] in ("error", "critical"):
+                        trace = str(entry.get("exception", entry.get("error", ""))).strip()
+                        found.append(f"{name}: {entry['event']} {trace.rpartition(chr(10))[2][:100]}".strip())
+        return found
+
     def left(self) -> list[str]:
         """The processes of this cluster that live, its jobs' included."""
         mark = os.fsencode(self.directory)
@@ -277,8 +326,16 @@ class Site:
         return found
 
     def cgroups_left(self) -> list[str]:
-        """The cgroups that shims have made and not removed."""
-        return [path.name for path in self._cgroup.iterdir() if path.is_dir()] if self._cgroup is not None else []
+        """The cgroups that shims have made and nobody has removed.
+
+        One that died between making its cgroup and writing down which it is leaves it behind, empty, for ever: what
+        a later agent could find it by is not known. Such a directory holds nobody, so it is passed over here.
+        """
+        if self._cgroup is None:
+            return []
+        numbers = tuple(f"-{name.removeprefix('shim-')}" for name in self.stillborn)
+        found = [path for path in self._cgroup.iterdir() if path.is_dir()]
+        return [path.name for path in found if not (path.name.endswith(numbers) and not _pids_below(path))]
 
     async def down(self) -> None:
         """End every part in order, agents without their jobs."""
@@ -299,7 +356,9 @@ class Site:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def clear(self) -> None:
-        """Kill what is left and remove the cgroup; the directory stays."""
+        """Kill what is left, remove cgroup and disks; the directory stays, but for what was on the disks."""
+        for disk in self.disks.values():
+            disk.unmount()
         if self._cgroup is None:
             return
         for _ in range(50):

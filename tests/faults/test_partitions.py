@@ -22,10 +22,13 @@ LOST_AFTER_S = 1.5
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    """A coordinator on h1 and workers on h2 and h3, connected; afterwards nothing of them is left."""
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    """A coordinator on h1 and workers on h2 and h3, connected; afterwards nothing of them is left.
+
+    Its parameter, where there is one, is `lost_after_s`.
+    """
     with Lab(f"hp{uuid4().hex[:10]}", 3) as lab:
-        made = Site(lab, lost_after_s=LOST_AFTER_S)
+        made = Site(lab, lost_after_s=getattr(request, "param", 600.0))
         try:
             for name in made.parts:
                 made.start(name)
@@ -108,13 +111,14 @@ async def test_jobs_end_while_their_worker_is_cut_off_and_it_is_known_afterwards
     states = {(await site.client.get(job.id)).state for job in jobs}
     site.lab.heal()
 
-    assert states == {State.RUNNING}, "nobody can know of the ends yet"
+    assert State.FINISHED not in states, "nobody can know of the ends yet"
     assert await outcomes(site, jobs) == [Outcome.SUCCEEDED if n % 3 == 0 else Outcome.FAILED for n in range(1, 7)]
     inspection = Inspection(site, jobs)
     await inspection.run()
     assert inspection.violations == []
 
 
+@pytest.mark.parametrize("site", [LOST_AFTER_S], indirect=True)
 async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) -> None:
     """The job is lost, once and for all; its program runs on until its host is reached, and not longer."""
     assert site.lab is not None
@@ -196,7 +200,7 @@ async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site:
 
     await connected(site, 2)
     states = [(await site.client.get(job.id)).state for job in jobs]
-    assert states == [State.RUNNING] * 2 or states == [State.FINISHED] * 2, "given up only when it stayed away too long"
+    assert states == [State.RUNNING] * 2
     for job in jobs:
         await site.client.stop(job.id, grace_s=0)
 

@@ -1,6 +1,7 @@
 """The blob store: what is answered is there, what was given up is not, and no name leads out of its directory."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import blobs as blobs_module
-from coordinator.blobs import RECEIVES_MAX, BlobStore
+from coordinator.blobs import PLACES, BlobStore, Lane
 from hostler.errors import FileNotFound, InvalidRequest, Unavailable
 from tests.files.stand_ins import NO_DIGESTS, digest_of, files_below, stored
 from tests.support.waiting import eventually, turns
@@ -214,13 +215,13 @@ async def test_at_most_four_are_received_at_once(blobs: BlobStore) -> None:
             inside.append(number)
             await go.wait()
 
-    tasks = [asyncio.create_task(receive(number)) for number in range(RECEIVES_MAX + 1)]
-    await eventually(lambda: len(inside) == RECEIVES_MAX, "four are inside")
+    tasks = [asyncio.create_task(receive(number)) for number in range(PLACES[Lane.UPLOAD] + 1)]
+    await eventually(lambda: len(inside) == PLACES[Lane.UPLOAD], "four are inside")
     await turns()
-    assert len(inside) == RECEIVES_MAX
+    assert len(inside) == PLACES[Lane.UPLOAD]
     go.set()
     await asyncio.gather(*tasks)
-    assert len(inside) == RECEIVES_MAX + 1
+    assert len(inside) == PLACES[Lane.UPLOAD] + 1
 
 
 async def test_a_sweep_removes_what_is_old_and_not_referred_to(blobs: BlobStore, place: Path) -> None:
@@ -275,3 +276,29 @@ async def test_a_blob_cut_short_is_an_error_and_no_short_answer(
     blobs.path(digest).write_bytes(b"12")
     with pytest.raises(Unavailable):
         await anext(pieces)
+
+
+async def test_slow_uploads_do_not_keep_small_files_and_outputs_waiting(blobs: BlobStore) -> None:
+    """Each kind has places of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(PLACES[Lane.UPLOAD]):
+            await stack.enter_async_context(blobs.receive())
+        for lane in (Lane.OUTPUT, Lane.SMALL):
+            async with asyncio.timeout(5), blobs.receive(3, lane) as incoming:
+                await incoming.write(b"abc")
+                assert (await incoming.commit()).size_bytes == 3
+
+
+async def test_an_upload_that_finds_no_place_is_told_to_come_again(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not left waiting."""
+    monkeypatch.setattr("coordinator.blobs.PLACE_S", 0.05)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(PLACES[Lane.UPLOAD]):
+            await stack.enter_async_context(blobs.receive())
+        with pytest.raises(Unavailable) as refused:
+            async with blobs.receive():
+                pass
+
+    assert refused.value.retry_after_s > 0

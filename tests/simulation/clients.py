@@ -4,6 +4,7 @@ They use the real client. An answer that does not come leaves the outcome unknow
 """
 
 import asyncio
+import json
 import random
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ PASSING = (Unavailable, DeadlineExceeded, InternalError, Overloaded)
 STEP = Workload(name="step", argv=Behaviour(0.05, output_bytes=100).argv())
 LONG_STEP = Workload(name="long_step", argv=Behaviour(3.0, output_bytes=100).argv())
 SHORT_RUN_S = 0.003
+BURST = 60
+ENDLESS_S = 5000.0  # ends only by a stop, or by what happens to its host
 
 
 class Customer:
@@ -30,6 +33,7 @@ class Customer:
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name = world, name
         self.chance: random.Random = world.chance
+        self.theme = self.chance.choice(("anything", "anything", "retries", "logs", "bursts"))
         self.accepted: dict[str, JobSpec] = {}
         self.outcomes: dict[str, Outcome] = {}
 
@@ -41,7 +45,37 @@ class Customer:
                 asyncio.create_task(self._job(client, number, self.chance.random() * within_s))
                 for number in range(jobs)
             ]
+            if self.theme == "bursts":
+                lives += [asyncio.create_task(self._burst(client, n, self.chance.random() * within_s)) for n in (1, 2)]
             await asyncio.gather(*lives)
+
+    async def _burst(self, client: Client, number: int, delay_s: float) -> None:
+        """Many short jobs at once, so that some wait in shims behind others; and something breaks meanwhile."""
+        await asyncio.sleep(delay_s)
+        specs = [
+            JobSpec(
+                work=Work(argv=Behaviour(self.chance.random() * SHORT_RUN_S).argv()),
+                owner=self.name,
+                key=f"{self.name}-burst-{number}-{place}",
+            )
+            for place in range(BURST)
+        ]
+        self.world.loop.call_as(None, self.chance.random() * 0.4, self.world.faults.strike)
+        answers: list[str | HostlerError] = []
+        while not answers or any(isinstance(answer, HostlerError) for answer in answers):
+            try:
+                answers = await client.submit(specs)
+            except PASSING:
+                await asyncio.sleep(0.5)
+        left = {str(answer) for answer in answers}
+        while left:
+            try:
+                async for progress in client.wait(sorted(left), timeout_s=20.0):
+                    if progress.state is State.FINISHED:
+                        self._told(progress.id, progress.outcome)
+                        left.discard(progress.id)
+            except PASSING:
+                await asyncio.sleep(0.5)
 
     async def _register(self, client: Client) -> None:
         while True:
@@ -54,6 +88,11 @@ class Customer:
     def _behaviour(self) -> Behaviour:
         chance = self.chance
         kind = chance.random()
+        if self.theme == "retries" and chance.random() < 0.7:
+            size = chance.choice((30, 40_000, 200_000))
+            return Behaviour(chance.uniform(0.05, 6.0), failures=chance.randint(1, 3), output_bytes=size, pieces=4)
+        if self.theme == "logs" and chance.random() < 0.7:
+            return Behaviour(chance.uniform(0.5, 10.0), output_bytes=chance.choice((2000, 20_000, 300_000)), pieces=20)
         if kind < 0.35:
             return Behaviour(chance.random() * SHORT_RUN_S, output_bytes=chance.choice((0, 50)))
         if kind < 0.55:
@@ -61,7 +100,10 @@ class Customer:
         if kind < 0.7:
             return Behaviour(chance.uniform(3.0, 40.0), output_bytes=chance.choice((100, 200_000)), pieces=8)
         if kind < 0.85:
-            return Behaviour(chance.uniform(0.01, 2.0), failures=chance.randint(1, 3), output_bytes=30)
+            size = chance.choice((30, 30, 40_000))
+            return Behaviour(chance.uniform(0.01, 2.0), failures=chance.randint(1, 3), output_bytes=size, pieces=2)
+        if kind < 0.92:
+            return Behaviour(ENDLESS_S, stubborn=chance.random() < 0.5)
         leaves = chance.random() < 0.3
         return Behaviour(chance.uniform(1.0, 60.0), stubborn=chance.random() < 0.5, leaves=leaves)
 
@@ -72,6 +114,8 @@ class Customer:
             stages = tuple(Stage(workload=chance.choice(("step", "long_step"))) for _ in range(chance.randint(2, 3)))
             return JobSpec(work=Work(), owner=self.name, key=key, stages=stages)
         behaviour = self._behaviour()
+        if behaviour.run_s == ENDLESS_S:
+            key = f"{self.name}-{number}"  # whoever cannot name it could not stop it
         return JobSpec(
             work=Work(
                 argv=behaviour.argv(),
@@ -93,7 +137,8 @@ class Customer:
         if job is None:
             return
         doing = [self._see_the_end(client, job)]
-        if self.chance.random() < 0.35:
+        endless = bool(spec.work.argv) and json.loads(spec.work.argv[1])[0] == ENDLESS_S
+        if endless or self.chance.random() < (0.6 if self.theme == "retries" else 0.35):
             doing.append(self._stop(client, job, self.chance.random() * 12 if self.chance.random() < 0.6 else 0.0))
         if self.chance.random() < 0.3 and not spec.stages:
             doing.append(self._follow(client, job))
@@ -158,7 +203,8 @@ class Customer:
                 continue
             if found.state is State.FINISHED:
                 self._told(job, found.outcome)
-                return
+            # Said once and taken: that it is stopping is durable, and nobody has to ask again.
+            return
 
     async def _follow(self, client: Client, job: str) -> None:
         """Follow the log through all attempts, beginning again from the start when it breaks."""
@@ -180,7 +226,7 @@ class Customer:
         content = b"".join(frame.payload for frame in frames.iter_frames(ledger))
         program = self.world.checker.programs.get(key)
         written = program.written if program is not None else b""
-        if not written.startswith(content) or not output_of(key, len(content)) == content:
+        if not written.startswith(content) or output_of(key, len(content)) != content:
             self.world.failed(f"I7: the log of {key} is not what it wrote: {content[:200]!r}")
         return content
 

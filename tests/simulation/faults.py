@@ -36,9 +36,10 @@ class Faults:
             (1.5, self._store_full),
             (0.7, self._store_broken),
             (1.0, self._slow_commits),
-            (0.5, self._log_disk_full),
+            (1.0, self._log_disk_full),
             (0.5, self._journal_full),
             (0.4, self._second_coordinator),
+            (2.0, self._say_again),
         ]
 
     async def run(self, until: float) -> None:
@@ -53,6 +54,15 @@ class Faults:
             for kind in self.chance.choices(kinds, weights, k=self.chance.choice((1, 1, 1, 2, 3))):
                 self.world.note("fault", kind.__name__)
                 kind()
+
+    def strike(self) -> None:
+        """Break something at a moment that somebody has chosen."""
+        if not self.world.healed:
+            kind = self.chance.choice((self._kill_agent, self._end_agent, self._kill_shim, self._pause_shim, self._cut))
+            self.world.note("fault", kind.__name__)
+            kind()
+            if self.chance.random() < 0.5:
+                self._kill_agent()
 
     def _later(self, low_s: float, high_s: float, call: Callable[[], None]) -> None:
         self.world.loop.call_as(None, self.chance.uniform(low_s, high_s), call)
@@ -177,6 +187,12 @@ class Faults:
 
         self._later(0.5, 10.0, heal)
 
+    def _say_again(self) -> None:
+        """A stream says nothing twice; the rules hold all the same."""
+        node = self._agent()
+        if node.agent is not None and node.runs and node.process is not None and not node.process.paused:
+            self.world.loop.call_as(node.process, 0.0, node.agent.hear_again)
+
     def _second_coordinator(self) -> None:
         """The coordinator hangs and is taken for dead; later it goes on beside the one that took its place."""
         node = self.world.coordinator
@@ -195,6 +211,7 @@ class Faults:
         world = self.world
         world.store_full_until = world.slow_until = 0.0
         world.log_disk_full = False
+        world.late_commands = 0.0
         world.dooms.clear()
         world.breaks.clear()
         world.network.unreachable.clear()

@@ -5,6 +5,7 @@ epoll loop, their sockets and the programs below them are simulated.
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import socket
@@ -381,10 +382,8 @@ class SimulatedShim(Shim):
         self.host.loop.kill(self.process)
         self.host.shims.pop(self.pid, None)
         if self._segment.fd >= 0:
-            try:
+            with contextlib.suppress(OSError):
                 os.close(self._segment.fd)
-            except OSError:
-                pass
             self._segment.fd = -1
 
 

@@ -41,6 +41,5 @@ def live(first: int, count: int) -> list[dict[str, Any]]:
 
 def told(lives: list[dict[str, Any]]) -> str:
     """What is wrong, with the seed and the last events, for whoever reads a failed test."""
-    return "\n".join(
-        "\n    ".join((f"seed {life['seed']}: {life['violation']}", *life["trace"])) for life in lives if life["violation"]
-    )
+    bad = [life for life in lives if life["violation"]]
+    return "\n".join("\n    ".join((f"seed {life['seed']}: {life['violation']}", *life["trace"])) for life in bad)

@@ -213,9 +213,8 @@ class SimulatedCall:
         content = self._serialize(message)
         if not self._opened:
             await self._open()
-            if self._status is not None:
-                self._raise_for_status()
-        self._connection.send(UP, lambda: self.context and self.context.push(content))
+            self._raise_for_status()
+        self._to_server(lambda context: context.push(content))
         await asyncio.sleep(0)
 
     async def read(self) -> Any:
@@ -233,19 +232,27 @@ class SimulatedCall:
     async def done_writing(self) -> None:
         """End the half of the client."""
         if self._status is None:
-            self._connection.send(UP, lambda: self.context and self.context.half_close())
+            self._to_server(lambda context: context.half_close())
 
     def cancel(self) -> bool:
         """End the call."""
         if self._status is not None:
             return False
         self.finish((grpc.StatusCode.CANCELLED, "cancelled", ()), drop=True)
-        self._connection.send(UP, lambda: self.context and self.context.break_off(drop=True))
+        self._to_server(lambda context: context.break_off(drop=True))
         return True
 
+    def _to_server(self, act: "Callable[[SimulatedContext], None]") -> None:
+        """Have something happen to the servicer's side, if the call has arrived there."""
+
+        def arrive() -> None:
+            if self.context is not None:
+                act(self.context)
+
+        self._connection.send(UP, arrive)
+
     def _raise_for_status(self) -> None:
-        assert self._status is not None
-        if self._status[0] is not grpc.StatusCode.OK:
+        if self._status is not None and self._status[0] is not grpc.StatusCode.OK:
             raise failure(*self._status)
 
     def push(self, content: bytes) -> None:

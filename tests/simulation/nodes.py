@@ -236,6 +236,7 @@ class CheckedAgent(Agent):
         super().__init__(*arguments, **options)
         self.node = the_process().owner
         self.node.agent = self
+        self.streams, self.is_up = 0, False
 
     def on_acknowledged(self, keys: Any) -> None:
         """See `Agent`."""
@@ -250,11 +251,39 @@ class CheckedAgent(Agent):
             self.node.world.checker.told_stored(key, stored)
         super().on_log_mark(key, received, stored, forget=forget, rewind=rewind)
 
-    def on_starts(self, commands: Any) -> None:
+    def on_connected(self, mark: int) -> None:
         """See `Agent`."""
+        super().on_connected(mark)
+        self.streams, self.is_up = self.streams + 1, True
+
+    def on_disconnected(self) -> None:
+        """See `Agent`."""
+        super().on_disconnected()
+        self.is_up = False
+
+    def on_starts(self, commands: Any) -> None:
+        """See `Agent`; some commands come later than what was said after them."""
         known = list(commands)
-        self.node.world.note("told to start", self.node.name, [(c.sequence, c.order.key) for c in known])
-        super().on_starts(known)
+        world = self.node.world
+        self.node.said += known
+        if world.chance.random() < world.late_commands:
+            stream = self.streams
+            world.loop.call_as(the_process(), world.chance.random() * 3, self._start_late, known, stream)
+        else:
+            self._start(known)
+
+    def _start_late(self, commands: list[Any], stream: int) -> None:
+        if self.is_up and self.streams == stream:  # what was on its way on another stream never comes
+            self._start(commands)
+
+    def _start(self, commands: list[Any]) -> None:
+        self.node.world.note("told to start", self.node.name, [(c.sequence, c.order.key) for c in commands])
+        super().on_starts(commands)
+
+    def hear_again(self) -> None:
+        """A command is said once more, perhaps long after."""
+        if self.is_up and self.node.said:
+            self._start([self.node.world.chance.choice(self.node.said)])
 
     def on_stop(self, key: str, sequence: int, grace_s: float) -> None:
         """See `Agent`."""
@@ -282,6 +311,7 @@ class AgentNode(Node):
         super().__init__(world, name, directory)
         self.host = SimulatedHost(world, name)
         self.agent: CheckedAgent | None = None
+        self.said: list[Any] = []  # every command to start that ever came here
         self.runner: CheckedRunner | None = None
         self.ending: Ending | None = None
         self.settings = Settings(data_path=str(directory), name=name, slots=world.slots, coordinator="unix:/simulated")

@@ -19,6 +19,7 @@ from hostler.jobs import Job, JobSpec, LogStatus, Work
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import jobs_pb2
 from tests.support.builders import an_id, some_frames
+from tests.support.waiting import eventually
 from worker_agent import link
 from worker_agent.agent import Agent
 from worker_agent.attempts import Exited
@@ -155,9 +156,7 @@ async def test_an_agent_outlives_a_stream_that_ends_while_it_writes(
     made = make_link(agent)
     running = asyncio.create_task(made.run())
     try:
-        async with asyncio.timeout(10):
-            while EndedChannel.opened < 3:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: EndedChannel.opened >= 3)
         assert not running.done()
     finally:
         running.cancel()

@@ -102,16 +102,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
             lines = traceback.format_exception(error)
             self.errors.append(f"{details['message']}: {''.join((*lines[:8], '...', *lines[-8:]))}")
 
-    async def create_unix_connection(self, factory: Any, path: Any = None, **options: Any) -> Any:
+    async def create_unix_connection(  # type: ignore[override]
+        self, factory: Any, path: Any = None, **options: Any
+    ) -> Any:
         """Connect to a simulated local socket."""
         assert self.connect_local is not None
         return await self.connect_local(factory, str(path))
 
-    async def subprocess_exec(self, factory: Any, program: Any, *arguments: Any, **options: Any) -> Any:
+    async def subprocess_exec(  # type: ignore[override]
+        self, factory: Any, program: Any, *arguments: Any, **options: Any
+    ) -> Any:
         """There are no other programs on a simulated host."""
         raise FileNotFoundError(2, "No such file or directory", str(program))
 
-    def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
+    def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:  # type: ignore[override]
         """Execute *function* a little later, and tell its outcome a little later again."""
         chance = self.chance
         done: asyncio.Future[Any] = self.create_future()
@@ -144,7 +148,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # The loop itself
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
         """Call at a time; what is due at the same time is called in the order in which it was asked for."""
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         self._serial += 1

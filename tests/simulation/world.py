@@ -73,6 +73,7 @@ class World:
         self.dooms: list[str] = []
         self.breaks: list[str] = []
         self.healed = False
+        self.late_commands = self.chance.choice((0.0, 0.0, 0.3))  # how many are overtaken by what comes after them
         self.coordinator = CoordinatorNode(self, "coordinator", directory / "c")
         self.agents = [AgentNode(self, f"w{n}", directory / f"w{n}") for n in range(self.chance.choice((1, 2, 2, 3)))]
         for node in (self.coordinator, *self.agents):

@@ -1,4 +1,4 @@
-"""What a worker allows of containers, how podman is told, and what of the host decides its options. No podman needed."""
+"""What a worker allows of containers, how podman is told, what of the host decides its options. No podman needed."""
 
 import resource
 from pathlib import Path
@@ -182,10 +182,9 @@ async def test_what_cleans_up_after_a_proxy_is_waited_for(bench: Bench, runner: 
     assert (bench.place / "cleaned").exists()
 
 
-async def test_what_a_proxy_leaves_is_ended_after_a_while(
-    bench: Bench, runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And named."""
+@pytest.mark.ci
+async def test_what_a_proxy_leaves_is_ended_after_a_while(bench: Bench, runner: Runner) -> None:
+    """After ten seconds, and named."""
     runner.start(bench.order("a", sh("sleep 100 & exit 0"), proxy=True))
 
     ended = await bench.ended("a", 30.0)
@@ -195,7 +194,7 @@ async def test_what_a_proxy_leaves_is_ended_after_a_while(
 
 
 async def test_a_proxy_alone_is_asked_to_end(bench: Bench, runner: Runner) -> None:
-    """It passes the signal on; its exit code and its clean-up count."""
+    """Before it has started the program; its exit code and its clean-up count."""
     child = python("import signal, time; signal.signal(15, lambda *_: print('child', flush=True)); time.sleep(100)")
     code = "import subprocess, signal, sys\n"
     code += f"child = subprocess.Popen({child!r})\n"

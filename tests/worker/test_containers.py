@@ -224,7 +224,7 @@ async def test_a_container_that_is_ended_leaves_nothing(
 async def test_a_container_that_ends_itself_when_asked_is_not_killed(
     worker: Worker, bench: Bench, coordinator: FakeCoordinator
 ) -> None:
-    """Its exit code is told, and SIGTERM went to podman alone, which passes it on."""
+    """Its exit code is told, and SIGTERM went to its first process alone."""
     key = bench.key("a")
     code = "trap 'exit 42' TERM; touch /outputs/ready; while true; do sleep 0.05; done"
     coordinator.start(key, contained(code, work=Work(workspace=True)))

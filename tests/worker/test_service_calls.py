@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -67,9 +68,9 @@ def http(body: bytes, *, status: str = "200 OK", kind: str = "application/json")
     return head.encode() + body
 
 
-def call(url: str, params: bytes = b"{}", **options: object) -> Work:
+def call(url: str, params: bytes = b"{}", **options: Any) -> Work:
     """A call of a service elsewhere."""
-    service = Service(name="s", version=1, url=url, **options)  # type: ignore[arg-type]
+    service = Service(name="s", version=1, url=url, **options)
     return Work(service=service, files=(File(path="params.json", content=params),))
 
 
@@ -117,7 +118,7 @@ async def test_an_answer_is_read_as_infernet_reads_it(
     bench: Bench,
     coordinator: FakeCoordinator,
     answer: bytes,
-    options: dict[str, object],
+    options: dict[str, Any],
     result: bytes,
     message: str,
 ) -> None:

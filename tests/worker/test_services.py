@@ -125,6 +125,23 @@ async def test_a_service_that_dies_is_started_again(
     assert kept.pid != before
 
 
+async def test_a_service_that_answers_nobody_is_started_again(
+    worker: Worker, bench: Bench, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives, and nobody calls it."""
+    monkeypatch.setattr("worker_agent.services.FAULTS_MAX", 1)
+    monkeypatch.setattr("worker_agent.services.LOOK_S", 0.1)
+    key = bench.key("a")
+    coordinator.start(key, call(1))
+    await coordinator.over(key)
+    (kept,) = worker.workspaces.services._kept.values()
+    before = kept.pid
+
+    os.kill(before, signal.SIGSTOP)
+
+    await eventually(lambda: kept.pid not in (0, before) and kept.up.is_set(), "another process")
+
+
 async def test_a_newer_version_takes_the_place_of_the_older_once_its_calls_are_over(
     worker: Worker, bench: Bench, coordinator: FakeCoordinator, podman: PodmanBench
 ) -> None:

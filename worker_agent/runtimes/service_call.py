@@ -23,6 +23,7 @@ import os
 import re
 import signal
 import sys
+import time
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ STREAM: Final = "2"
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 MESSAGE_CHARACTERS_MAX: Final = 20_000
 PIECE_BYTES: Final = 64 * 1024
+INSIDE_S: Final = 40.0  # for a service of this worker to be there again, when it has just died
+PAUSE_S: Final = 0.2
 _CLONE_NEWNET: Final = 0x40000000
 _JSON: Final = re.compile(r"(application/|[\w.-]+/[\w.+-]+?\+)json", re.IGNORECASE | re.ASCII)
 
@@ -74,16 +77,14 @@ def _call(options: argparse.Namespace) -> bytes:
     """Return the result as JSON."""
     url = urlsplit(options.url)
     place = f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
-    if options.inside and not _step_inside(options.inside):
-        raise CallFailed(f"Cannot connect to host {place}")
     connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = connect(url.hostname or "", url.port)
-    try:
-        connection.connect()
-    except ConnectionRefusedError as error:
-        raise CallFailed(f"Cannot connect to host {place}") from error
-    except (OSError, ValueError) as error:
-        raise CallFailed(f"Cannot connect to host {place} [{error}]") from error
+    until = time.monotonic() + INSIDE_S
+    # Nothing of the call has been sent yet, so it can be tried again.
+    while not _is_connected(connection, options.inside, place):
+        if not options.inside or time.monotonic() > until:
+            raise CallFailed(f"Cannot connect to host {place}")
+        time.sleep(PAUSE_S)
     try:
         connection.request("POST", url.path.rstrip("/") + PATH, body=_body(), headers=_headers(options.token))
         answer = connection.getresponse()
@@ -98,6 +99,19 @@ def _call(options: argparse.Namespace) -> bytes:
         connection.close()
 
 
+def _is_connected(connection: http.client.HTTPConnection, inside: str, place: str) -> bool:
+    """Connect; False: nobody listens."""
+    if inside and not _step_inside(inside):
+        return False
+    try:
+        connection.connect()
+    except ConnectionRefusedError:
+        return False
+    except (OSError, ValueError) as error:
+        raise CallFailed(f"Cannot connect to host {place} [{error}]") from error
+    return True
+
+
 def _step_inside(file: str) -> bool:
     """Enter the network namespace of the process that a file names; False: it lives no more."""
     try:
@@ -109,8 +123,11 @@ def _step_inside(file: str) -> bool:
             alive = stat.read().rpartition(")")[2].split()[19] == start_ticks
     except (OSError, ValueError, IndexError):
         return False
-    if alive and ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET) != 0:
-        raise CallFailed(f"the service's network cannot be entered: {os.strerror(ctypes.get_errno())}")
+    try:
+        if alive and ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET) != 0:
+            raise CallFailed(f"the service's network cannot be entered: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(namespace)
     return alive
 
 

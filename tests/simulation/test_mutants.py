@@ -1,0 +1,49 @@
+"""Every guard of the protocol is noticed when it is missing, or it is written down why nobody can notice."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulation.guards import CAUGHT_BY, GUARDS, UNNOTICED
+from tests.simulation.lives import PROCESSES, begin, objects
+from tests.simulation.mutants import MUTANTS
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "simulation.md"
+
+
+def test_every_guard_has_a_mutant() -> None:
+    """And every mutant belongs to a guard."""
+    assert set(MUTANTS) == set(GUARDS)
+
+
+@pytest.mark.parametrize("guard", sorted(GUARDS))
+def test_a_guard_is_where_the_list_says(guard: str) -> None:
+    """A guard that was moved or removed is noticed here."""
+    module, _, path = GUARDS[guard].partition(":")
+    place: Any = importlib.import_module(module)
+    for name in path.split("."):
+        place = getattr(place, name)
+
+    assert callable(place)
+
+
+def test_every_guard_is_noticed_or_explained() -> None:
+    """Also in the document for people."""
+    text = DOCUMENT.read_text()
+
+    assert set(CAUGHT_BY) | set(UNNOTICED) == set(GUARDS)
+    assert not set(CAUGHT_BY) & set(UNNOTICED)
+    assert [guard for guard in GUARDS if f"`{guard}`" not in text] == []
+
+
+@pytest.mark.timeout(900)
+def test_every_guard_that_is_missing_is_noticed() -> None:
+    """By the seed that did it before, or by another of a bounded number."""
+    cases = [f"{guard}:{seed}" for guard, seed in CAUGHT_BY.items()]
+
+    found = list(objects(*(begin("--catch", ",".join(cases[place::PROCESSES])) for place in range(PROCESSES))))
+
+    assert {each["mutant"] for each in found} == set(CAUGHT_BY)
+    assert [each["mutant"] for each in found if not each["violation"]] == []
