@@ -269,7 +269,7 @@ async def test_a_blob_cut_short_is_an_error_and_no_short_answer(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader is never told that a part is the whole."""
-    monkeypatch.setattr(blobs_module, "PIECE_BYTES_MAX", 2)
+    monkeypatch.setattr(blobs_module, "READ_BYTES", 2)
     digest = await stored(blobs, b"123456")
     pieces = blobs.read(digest)
     assert await anext(pieces) == b"12"
