@@ -57,6 +57,7 @@ class LogChunk:
     status: LogStatus
     lost_bytes: int
     attempt: int
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +345,7 @@ class Client:
                     status=LogStatus(message.status or LogStatus.ARRIVING),
                     lost_bytes=message.lost_bytes,
                     attempt=message.attempt,
+                    stage=message.stage,
                 )
         except grpc.aio.AioRpcError as error:
             raise wire_errors.error_from_call(error) from error

@@ -29,7 +29,7 @@ else:
 
 __all__ = ["Context", "LocalContext", "run"]
 
-RESULT_BYTES_MAX = 256 * 1024
+RESULT_BYTES_MAX = 64 * 1024 * 1024
 STEP_CHARACTERS_MAX = 1000
 MESSAGE_CHARACTERS_MAX = 10_000
 TRACEBACK_CHARACTERS_MAX = 30_000  # and all that as JSON escapes stays below what a worker reads of a failure

@@ -121,6 +121,7 @@ def _chunk(found: LogExtents, position: int, piece: bytes, *, end: bool = False)
         status=types_pb2.LogStatus.ValueType(job.log_status),
         lost_bytes=job.log_lost_bytes,
         attempt=found.attempt,
+        stage=found.stage,
     )
 
 

@@ -664,6 +664,7 @@ class LogChunk(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     LOST_BYTES_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """of the first byte of `frames`"""
     frames: _builtins.bytes
@@ -673,6 +674,7 @@ class LogChunk(_message.Message):
     status: _types_pb2.LogStatus.ValueType
     lost_bytes: _builtins.int
     attempt: _builtins.int
+    stage: _builtins.int
     def __init__(
         self,
         *,
@@ -682,10 +684,11 @@ class LogChunk(_message.Message):
         status: _types_pb2.LogStatus.ValueType = ...,
         lost_bytes: _builtins.int = ...,
         attempt: _builtins.int = ...,
+        stage: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end", b"end", "frames", b"frames", "lost_bytes", b"lost_bytes", "position", b"position", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end", b"end", "frames", b"frames", "lost_bytes", b"lost_bytes", "position", b"position", "stage", b"stage", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

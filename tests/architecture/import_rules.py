@@ -43,6 +43,8 @@ PURE = (
     "hostler.errors",
     "hostler.frames",
     "hostler.shape",
+    "hostler.stages",
+    "hostler.container_checks",
     "hostler.workloads",
     "hostler.expansion",
     "hostler.script_source",

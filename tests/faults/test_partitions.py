@@ -12,6 +12,7 @@ from hostler.jobs import JobSpec
 from hostler.lifecycle import Outcome, State
 from hostler.workers import WorkerState
 from tests.cluster.real_cluster import processes_of, until
+from tests.faults.certificates import PAGE, documented_commands
 from tests.faults.invariants import Inspection, Truth
 from tests.faults.programs import Plan
 from tests.faults.site import HEARTBEAT_S, Site
@@ -19,6 +20,8 @@ from tests.faults.stream import Accepted
 from tests.support.netlab import Lab
 
 LOST_AFTER_S = 1.5
+
+pytestmark = pytest.mark.timeout(240)  # eight programs start for each, on a machine that may be busy
 
 
 @pytest.fixture
@@ -97,6 +100,7 @@ def plans(count: int, lines: int, pause_s: float) -> list[Plan]:
     ]
 
 
+@pytest.mark.ci
 async def test_jobs_end_while_their_worker_is_cut_off_and_it_is_known_afterwards(site: Site) -> None:
     """Their exit codes and the whole of their logs arrive when the link is back; nothing runs twice."""
     assert site.lab is not None
@@ -142,6 +146,7 @@ async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) ->
     assert Truth.read(site.truth).codes == {} and set(Truth.read(site.truth).starts.values()) == {1}
 
 
+@pytest.mark.ci
 async def test_a_host_dies_with_everything_on_it(site: Site) -> None:
     """Its jobs are lost when its agent is back, for their shims are dead; the other host's go on."""
     here, there = plans(6, 30, 0.1)[:3], plans(6, 30, 0.1)[3:]
@@ -162,6 +167,7 @@ async def test_a_host_dies_with_everything_on_it(site: Site) -> None:
     assert inspection.violations == []
 
 
+@pytest.mark.ci
 async def test_one_way_is_no_way(site: Site) -> None:
     """A worker that is heard and does not hear, or the other way round, goes on when both ways are open again."""
     assert site.lab is not None
@@ -178,6 +184,7 @@ async def test_one_way_is_no_way(site: Site) -> None:
     assert inspection.violations == []
 
 
+@pytest.mark.ci
 async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site: Site) -> None:
     """Its jobs run on meanwhile, and it needs no more than the right file and a start."""
     jobs = await begin(site, plans(2, 3000, 0.1), "w1")
@@ -207,8 +214,6 @@ async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site:
 
 def test_the_page_shows_the_files_that_each_host_needs() -> None:
     """Every file of the table is made by the commands above it."""
-    from tests.faults.certificates import PAGE, documented_commands
-
     table = [line for line in PAGE.read_text().splitlines() if line.startswith("| `c")]
     names = [line.split("`")[1] for line in table if "." in line.split("`")[1]]
     assert len(names) == 5 and all(Path(name).name in documented_commands() for name in names)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.faults.invariants import Allowed
 from tests.faults.run import FaultRun
 from tests.faults.schedule import Counts
 from tests.support.netlab import Lab
@@ -20,11 +21,11 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-async def storm(seed: int, counts: Counts, lab: Lab | None = None) -> None:
+async def storm(seed: int, counts: Counts, lab: Lab | None = None, allowed: Allowed | None = None) -> None:
     """One run; its figures are printed, and pytest shows them with -s and with a failure."""
-    report = await FaultRun(seed, counts, lab=lab).run()
+    report = await FaultRun(seed, counts, lab=lab, allowed=allowed).run()
     print(f"\nseed {seed}: {report}")
-    for kind, count in (("kill", counts.kills), ("pause", counts.pauses), ("cut", counts.cuts)):
+    for kind, count in (("kill", counts.kills), ("pause", counts.pauses), ("cut", counts.cuts), ("full", counts.fills)):
         assert report.total(kind) >= count - (kind == "pause"), report  # who is to be paused may be dead
 
 
@@ -53,6 +54,13 @@ async def test_fifty_kills_pauses_and_jumping_clocks(seed: int) -> None:
 async def test_twenty_cuts_with_kills_and_crashing_hosts(lab: Lab) -> None:
     """Cuts of 1 to 8 s, and hosts on which everything dies at once."""
     await storm(201, Counts(cuts=20, kills=10), lab)
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(600)
+async def test_disks_that_are_full_for_a_while() -> None:
+    """Those of coordinator and workers, to the last byte, for 0.5 to 3 s; a log may then have gaps that it tells of."""
+    await storm(301, Counts(fills=7, kills=6), allowed=Allowed(gaps=True))
 
 
 @pytest.mark.long

@@ -32,6 +32,7 @@ class Faults:
             (3.0, self._silence),
             (1.0, self._slow_link),
             (1.0, self._kill_shim),
+            (0.7, self._drop_local),
             (0.7, self._doom),
             (1.5, self._store_full),
             (0.7, self._store_broken),
@@ -55,14 +56,41 @@ class Faults:
                 self.world.note("fault", kind.__name__)
                 kind()
 
-    def strike(self) -> None:
-        """Break something at a moment that somebody has chosen."""
-        if not self.world.healed:
-            kind = self.chance.choice((self._kill_agent, self._end_agent, self._kill_shim, self._pause_shim, self._cut))
-            self.world.note("fault", kind.__name__)
-            kind()
-            if self.chance.random() < 0.5:
-                self._kill_agent()
+    def strike(self, tries: int = 400) -> None:
+        """Break something as soon as attempts wait in a shim behind others."""
+        if self.world.healed or not tries:
+            return
+        busy = [a for a in self.world.agents if a.runs and a.runner is not None and a.runner.queues.queued > 1]
+        if not busy:
+            self.world.loop.call_as(None, 0.005, self.strike, tries - 1)
+            return
+        agent = self.chance.choice(busy)
+        shim = self.chance.choice(list(agent.host.shims.values()) or [None])
+        kind = self.chance.choice(("kill", "pause and kill", "pause and kill", "drop", "end", "shim"))
+        self.world.note("fault", "strike", kind)
+        if kind == "end":
+            agent.ask_to_end()
+        elif kind == "drop":
+            self._drop_local(agent)
+        elif kind == "shim" and shim is not None:
+            shim.die()
+        else:
+            if kind == "pause and kill" and shim is not None:
+                self.world.loop.pause(shim.process)
+                self._later(0.5, 12.0, lambda: self.world.loop.resume(shim.process))
+            self.world.loop.call_as(None, self.chance.random() * 0.05, self._kill, agent)
+
+    def _kill(self, agent: "AgentNode") -> None:
+        agent.kill()
+        self.world.agent_is_down(agent)
+
+    def _drop_local(self, agent: "AgentNode | None" = None) -> None:
+        """The connection between an agent and a shim breaks, and both live."""
+        found = [t for a in ([agent] if agent else self.world.agents) for t in a.host.transports if not t.closed]
+        if found:
+            transport = self.chance.choice(found)
+            transport.far.arrive_later(b"")
+            transport.lose()
 
     def _later(self, low_s: float, high_s: float, call: Callable[[], None]) -> None:
         self.world.loop.call_as(None, self.chance.uniform(low_s, high_s), call)
@@ -71,9 +99,7 @@ class Faults:
         return self.chance.choice(self.world.agents)
 
     def _kill_agent(self) -> None:
-        agent = self._agent()
-        agent.kill()
-        self.world.agent_is_down(agent)
+        self._kill(self._agent())
 
     def _end_agent(self) -> None:
         self._agent().ask_to_end()

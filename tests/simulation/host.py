@@ -104,7 +104,7 @@ class SimulatedHost:
         self.transports.append(transport)
         protocol.connection_made(transport)
         shim.backlog.append(transport.far)
-        shim.wake(shim._accept)
+        shim.wake(shim.accept_all)
         return transport, protocol
 
     def local_delay(self) -> float:
@@ -186,13 +186,14 @@ class ShimSocket:
     def _arrive(self, content: bytes) -> None:
         self._unread += content
         self._ended = self._ended or not content
-        self._shim.wake(self._readable)
+        self._shim.wake(self.readable)
 
-    def _readable(self) -> None:
-        if not self.closed and self._fd in self._shim.known_fds():
+    def readable(self) -> None:
+        """Have the shim read, if there is something."""
+        if not self.closed and self._fd in self._shim.known_fds() and (self._unread or self._ended):
             self._shim._on_event(self._fd)
             if self._unread and not self.closed:
-                self._shim.wake(self._readable)
+                self._shim.wake(self.readable)
 
     def fileno(self) -> int:
         """A number of its own."""
@@ -269,6 +270,7 @@ class SimulatedShim(Shim):
         self.pid = identity.pid
         self.path = path
         self.process = SimulatedProcess(f"{host.name}.shim-{identity.shim}", self)
+        self.process.unordered = True  # epoll says which sockets can be read, not which could be first
         self.programs: list[SimulatedProgram] = []
         self.backlog: deque[ShimSocket] = deque()
         self._fds = 0
@@ -327,6 +329,13 @@ class SimulatedShim(Shim):
         due = self._next_due()
         if due < math.inf:
             self._timer = self.host.loop.call_as(self.process, max(0.0, due - now), self._round, None)
+
+    def accept_all(self) -> None:
+        """Take connections; what has come on them already can be read."""
+        while self.backlog:
+            waiting = self.backlog[0]
+            self._accept()
+            self.wake(waiting.readable)
 
     def on_child(self) -> None:
         """SIGCHLD."""

@@ -32,6 +32,7 @@ class SimulatedProcess:
         self.owner = owner  # the node it is a process of
         self.wall_offset_us = wall_offset_us
         self.alive = True
+        self.unordered = False  # what waited for the end of a pause is seen in any order
         self.paused = False
         self.parked: list[asyncio.Handle] = []  # callbacks that were due while it was paused
         self.kept: list[Any] = []  # its tasks: a dead one's must not be collected while the simulation goes on
@@ -202,6 +203,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """As SIGCONT does: what became due meanwhile runs now, in its order."""
         process.paused = False
         parked, process.parked = process.parked, []
+        if process.unordered:
+            self.chance.shuffle(parked)
         if process.alive:
             self._ready.extend(parked)  # type: ignore[attr-defined]
 
