@@ -19,6 +19,8 @@ def _own_surroundings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("HOSTLER_")]:
             patch.delenv(name)
+        # A worker looks whether podman can be used, in the host's own storage; tests that want it say so.
+        patch.setenv("HOSTLER_PODMAN", "")
         for kind in ("CONFIG", "DATA", "STATE", "CACHE", "RUNTIME"):
             folder = place / kind.lower()
             folder.mkdir(mode=0o700)

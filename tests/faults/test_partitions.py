@@ -37,17 +37,17 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
                 made.start(name)
             await connected(made, 2)
             yield made
+            await made.down()
+            await until(lambda: nothing_left(made), "the end of every process")
+            made.remove()
         finally:
             await made.down()
-
-        async def nothing_left() -> bool:
-            return not made.left() and not made.cgroups_left()
-
-        try:
-            await until(nothing_left, "the end of every process")
-        finally:
             made.clear()
-        made.remove()
+
+
+async def nothing_left(site: Site) -> bool:
+    """Whether no process and no cgroup of it is there."""
+    return not site.left() and not site.cgroups_left()
 
 
 async def connected(site: Site, count: int) -> None:

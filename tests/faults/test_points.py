@@ -77,23 +77,20 @@ async def check(points: tuple[str, ...]) -> None:
     try:
         for name in ("coordinator", "w1"):
             site.start(name)
-        jobs = []
-        for number, point in enumerate(points, 1):
-            jobs.append(await a_death_at(site, point, number))
+        jobs = [await a_death_at(site, point, number) for number, point in enumerate(points, 1)]
         inspection = Inspection(site, jobs)
         await inspection.run()
         outcomes = {point: (await site.client.get(job.id)).outcome for point, job in zip(points, jobs, strict=True)}
+        await site.down()
+        await inspection.after_the_end()
     finally:
         await site.down()
-    try:
-        await inspection.after_the_end()
-        assert [name for name, *_ in site.fired()] == list(points)
-        lost = {point for point, outcome in outcomes.items() if outcome is Outcome.LOST}
-        assert inspection.violations == [], site.directory
-        assert lost == set(LOSING) & set(points), "only what nobody can know is lost"
-        assert {outcomes[point] for point in points if point not in lost} == {Outcome.SUCCEEDED}
-    finally:
         site.clear()
+    lost = {point for point, outcome in outcomes.items() if outcome is Outcome.LOST}
+    assert inspection.violations == [], site.directory
+    assert [name for name, *_ in site.fired()] == list(points)
+    assert lost == set(LOSING) & set(points), "only what nobody can know is lost"
+    assert {outcomes[point] for point in points if point not in lost} == {Outcome.SUCCEEDED}
     site.remove()
 
 

@@ -193,7 +193,7 @@ def test_an_exception_is_a_failure_and_its_traceback_begins_in_the_script(place:
 @pytest.mark.parametrize(
     ("source", "kind", "message"),
     [
-        ("def main(ctx, params):\n  return 'x' * (1 << 26)", "ValueError", "the result is 67108866 bytes; at most 67108864"),
+        ("def main(c, p):\n  return 'x' * (1 << 26)", "ValueError", "the result is 67108866 bytes; at most 67108864"),
         ("class E(Exception):\n  pass\ndef main(c, p):\n  raise E('own')", "E", "own"),
         ("class E(Exception):\n  def __str__(s): 1 / 0\ndef main(c, p):\n  raise E", "E", "without a text"),
         ("def main(ctx):\n  pass", "TypeError", "positional argument"),

@@ -142,10 +142,10 @@ class Checker:
         self.settled.add(key)
         program = self.programs.get(key)
         outcome = change.outcome if isinstance(change, Ended | Retried) else Outcome.NONE
-        if outcome is Outcome.LOST and getattr(change, "cause", "") == "supervisor_died":
+        said_dead = isinstance(change, Ended) and change.cause == "supervisor_died"
+        if said_dead and program is not None and not program.orphan:
             # A worker that says this of an attempt whose shim lives would have forgotten it.
-            if program is not None and not program.orphan:
-                self.fail("I6", f"the shim of {key} is said to have died, and lives")
+            self.fail("I6", f"the shim of {key} is said to have died, and lives")
         if isinstance(change, Returned):
             self._claim_never_ran(key, f"returned ({change.reason})")
         elif outcome is not Outcome.LOST:

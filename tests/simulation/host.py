@@ -355,7 +355,7 @@ class SimulatedShim(Shim):
         if doom == "before":
             raise ShimKilled
         program = SimulatedProgram(self.host, self, order, env)
-        self.programs.append(program)
+        self.programs[:] = [program]  # the one before is over, and its pipe was emptied
         self.host.programs.append(program)
         world.note("starts", order.key, self.host.name)
         world.checker.program_started(

@@ -192,7 +192,6 @@ class SimulatedTree:
                 return Reaped(pid, status, _USAGE)
         if any(program.living for program in self._programs()):
             return None
-        self._programs().clear()
         raise ChildProcessError
 
 

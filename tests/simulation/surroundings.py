@@ -13,6 +13,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import grpc.aio
+
 import coordinator.__main__ as coordinator_program
 import coordinator.app
 import coordinator.log_store
@@ -75,7 +77,8 @@ class NotedLogs:
         if event in ("request.failed", "workspace.failed", "engine.failed", "retention.failed"):
             error = fields.get("exc_info")
             text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(fields)
-            if "StoreBroken" not in text:  # the process ends, as it must
+            # A broken store ends the process, as it must; and gRPC's word to who writes to a client that is gone.
+            if "StoreBroken" not in text and not isinstance(error, grpc.aio.BaseError):
                 self._world.failed(f"I16: {event}: {text}")
 
 
