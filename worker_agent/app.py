@@ -44,6 +44,8 @@ async def run(settings: Settings, ending: Ending) -> int:
         raise InvalidRequest(
             f"another worker runs on {directory}; stop it, or choose another --name or --data-dir"
         ) from error
+    except OSError as error:
+        raise InvalidRequest(f"the journal in {directory} cannot be written: {error.strerror or error}") from error
     agent = Agent(journal, slots)
     try:
         runner = Runner(

@@ -126,8 +126,12 @@ class Journal:
             OSError: the disk is full or broken; the old mark stays on it.
         """
         if mark > self.mark:
-            self.mark = mark
-            self._rewrite()
+            before, self.mark = self.mark, mark
+            try:
+                self._rewrite()
+            except OSError:
+                self.mark = before  # it counts once it is written
+                raise
 
     def acknowledge(self, keys: Collection[str]) -> None:
         """The coordinator has the end of these attempts, or the refusal: forget them. The mark stays.

@@ -23,6 +23,7 @@ from hostler.wire.ends import advance_to_proto, end_to_proto, output_to_proto, u
 from hostler.wire.work import work_from_proto
 from worker_agent.agent import Agent
 from worker_agent.attempts import Cause, Exited, Order
+from worker_agent.journal import JournalFull
 from worker_agent.log_push import LogPush
 from worker_agent.notes import Note
 from worker_agent.output_send import OutputSender
@@ -116,6 +117,9 @@ class Link:
                     reason = "the stream ended"  # gRPC's word to who writes before the reader has seen the end
                 except TimeoutError:
                     reason = "no welcome came in time"
+                except (JournalFull, OSError) as error:
+                    # Nothing was promised; what the coordinator wants is wanted again on the next stream.
+                    reason = f"the journal cannot be written: {error}"
                 finally:
                     was_connected, self.connected = self.connected, False
                     self._agent.on_disconnected()

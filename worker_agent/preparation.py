@@ -59,7 +59,8 @@ class Preparation:
         stored = [file for file in work.files if file.digest]
         try:
             await in_thread(workspace.make, {file.path: file.content for file in work.files if not file.digest})
-            if sum(file.size_bytes for file in stored) > await in_thread(workspace.free_bytes):
+            # Without files to fetch there is nothing to make room for.
+            if stored and sum(file.size_bytes for file in stored) > await in_thread(workspace.free_bytes):
                 raise NotPrepared(disk_full=True)
         except OSError as error:
             raise _unwritable("its files", error) from error

@@ -56,9 +56,10 @@ async def _follow_through(
     interrupts.listen()
     from hostler.cli.session import Session, describes
     from hostler.client import Client
+    from hostler.tls import target_of
 
     if cluster is None:
-        async with Client(address) as client:
+        async with Client(target_of(settings, address)) as client:
             if settings.coordinator or await describes(client, ANSWER_S):
                 return await Session(client, interrupts, as_json=as_json).run(spec)
         say(f"the cluster at {address} does not answer; using a private one")

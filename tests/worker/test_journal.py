@@ -133,3 +133,22 @@ def test_on_a_full_disk_nothing_is_promised(tmp_path: Path) -> None:
     journal._fd = real
     journal.accept([Accepted("a.0.1", 1, "")])
     journal.close()
+
+
+def test_a_mark_that_cannot_be_written_is_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would count until the next start only, and then an older command could pass."""
+    journal = Journal.open(tmp_path, "boot")
+    before = journal.mark
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal, "_rewrite", full)
+    with pytest.raises(OSError, match="No space"):
+        journal.raise_mark(before + 5)
+
+    assert journal.mark == before
+    monkeypatch.undo()
+    journal.raise_mark(before + 5)
+    assert journal.mark == before + 5
+    journal.close()
