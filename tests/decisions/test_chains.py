@@ -29,7 +29,8 @@ def a_workload(name: str, **changes: Any) -> Workload:
 def a_chain(*workloads: Workload, **common: Any) -> Chain:
     """What a job goes through."""
     stages = tuple(Stage(workload=w.name, workload_version=w.version) for w in workloads)
-    return Chain(workloads, JobSpec(**({"work": Work(), "stages": stages} | common)))
+    given: dict[str, Any] = {"work": Work(), "stages": stages} | common
+    return Chain(workloads, JobSpec(**given))
 
 
 def running(scene: Scene, chain: Chain, **changes: Any) -> AttemptKey:

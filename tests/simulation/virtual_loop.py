@@ -43,14 +43,14 @@ class SimulatedProcess:
 PROCESS: "contextvars.ContextVar[SimulatedProcess | None]" = contextvars.ContextVar("simulated_process", default=None)
 
 
-class NumberedTask(asyncio.Task[Any]):
+class NumberedRun(asyncio.Task[Any]):
     """A task whose place in a set does not depend on its address."""
 
     made = 0
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], **options: Any) -> None:
-        NumberedTask.made += 1
-        self._number = NumberedTask.made
+        NumberedRun.made += 1
+        self._number = NumberedRun.made
         super().__init__(coroutine, **options)
 
     def __hash__(self) -> int:
@@ -90,7 +90,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return
 
     def _make(self, loop: Any, coroutine: Any, *, context: contextvars.Context | None = None) -> Any:
-        task = NumberedTask(coroutine, loop=loop, context=context)
+        task = NumberedRun(coroutine, loop=loop, context=context)
         process = (context or contextvars.copy_context()).get(PROCESS)
         if process is not None:
             process.kept.append(task)

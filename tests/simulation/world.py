@@ -24,7 +24,7 @@ from tests.simulation.host import SimulatedShim
 from tests.simulation.network import Network
 from tests.simulation.nodes import AgentNode, CoordinatorNode, Node
 from tests.simulation.surroundings import surroundings
-from tests.simulation.virtual_loop import EPOCH_US, PROCESS, Deadlock, NumberedTask, SimulatedProcess, VirtualLoop
+from tests.simulation.virtual_loop import EPOCH_US, PROCESS, Deadlock, NumberedRun, SimulatedProcess, VirtualLoop
 
 HEALED_AFTER_S = 40.0  # of life with faults
 QUIET_WITHIN_S = 500.0  # after healing: the longest job, retries with their pauses, and lost workers
@@ -281,7 +281,7 @@ def _quiet_collection() -> Iterator[None]:
 def run(seed: int, mutant: Callable[[], AbstractContextManager[Any]] = nullcontext, on_note: Any = None) -> Life:
     """Live the life of a seed; *mutant* makes a context in which a guard of the product is switched off."""
     directory = Path(tempfile.mkdtemp(prefix="hs-", dir=PLACE if Path(PLACE).is_dir() else None))
-    NumberedTask.made = 0
+    NumberedRun.made = 0
     try:
         with _quiet_collection(), mutant():
             world = World(seed, directory)
