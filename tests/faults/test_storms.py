@@ -35,6 +35,7 @@ async def test_twenty_kills() -> None:
     await storm(20, Counts(kills=20))
 
 
+@pytest.mark.ci
 @pytest.mark.timeout(240)
 async def test_five_cuts_between_hosts(lab: Lab) -> None:
     """Both ways, one way, flapping, for 1 to 4 s; the coordinator serves with TLS and the cluster key."""
@@ -43,13 +44,13 @@ async def test_five_cuts_between_hosts(lab: Lab) -> None:
 
 @pytest.mark.ci
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [101, 102])
+@pytest.mark.parametrize("seed", [101, pytest.param(102, marks=pytest.mark.long)])
 async def test_fifty_kills_pauses_and_jumping_clocks(seed: int) -> None:
     """Pauses of 1 to 5 s lie over the kills, and wall clocks jump by up to an hour."""
     await storm(seed, Counts(kills=50, pauses=5, clocks=5))
 
 
-@pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_twenty_cuts_with_kills_and_crashing_hosts(lab: Lab) -> None:
     """Cuts of 1 to 8 s, and hosts on which everything dies at once."""
