@@ -99,6 +99,7 @@ class LogKept(NamedTuple):
     key: AttemptKey
     stored: int
     rewind: bool
+    forget: bool = False  # it is complete, or not wanted any more
 
 
 Effect = (

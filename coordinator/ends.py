@@ -53,7 +53,9 @@ def attempt_over(job: Job, report: Report, now: Instant) -> list[Ended | Retried
     succeeded = outcome_of(end.cause, end.exit_code, raised=end.raised) is Outcome.SUCCEEDED
     if job.chain is None or job.stage + 1 >= len(job.chain.workloads) or not succeeded or job.stop_grace_s is not None:
         return [_final(job, report, now)]
-    planned = report.following if report.following is not None else next_stage(job.chain, job, report.end_bytes)
+    planned = report.following
+    if planned is None:
+        planned = next_stage(job.chain, job.id, job.stage, report.end_bytes)
     if not isinstance(planned, HostlerError):
         return [_stage_ended(job, report, planned, now)]
     # The result of this stage is nothing that the next one takes: that one fails, and never starts.
@@ -69,15 +71,15 @@ def attempt_over(job: Job, report: Report, now: Instant) -> list[Ended | Retried
     ]
 
 
-def next_stage(chain: Chain, job: Job, end_bytes: bytes) -> StagePlan | HostlerError:
-    """What the stage after the current one asks of a worker, whose parameters are the result of this one."""
+def next_stage(chain: Chain, job_id: str, stage: int, end_bytes: bytes) -> StagePlan | HostlerError:
+    """What the stage after *stage* asks of a worker, whose parameters are the result of that one."""
     end = end_from_bytes(end_bytes)
-    workload = chain.workloads[job.stage + 1]
+    workload = chain.workloads[stage + 1]
     stored = None
     if end.result_digest:
         stored = File(path="params.json", digest=end.result_digest, size_bytes=end.result_bytes)
     spec = replace(chain.spec, stages=(), workload=workload.name, params=end.result.decode() or "null")
-    completed = expand(workload, spec, job.id, stored=stored)
+    completed = expand(workload, spec, job_id, stored=stored)
     return completed if isinstance(completed, HostlerError) else plan_of(workload, completed)
 
 

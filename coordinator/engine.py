@@ -318,7 +318,7 @@ class Engine:
             Acknowledge: self._acknowledge,
             AttachSession: self._attach,
             DropSession: lambda e: self._sessions.drop(e.worker, superseded=e.superseded),
-            LogKept: lambda e: e.receipts.stored(e.key, e.stored, rewind=e.rewind),
+            LogKept: _tell_kept,
         }
 
     def _attach(self, effect: AttachSession) -> None:
@@ -391,6 +391,13 @@ def _progress(change: Ended) -> Progress:
         change.cause,
         change.error,
     )
+
+
+def _tell_kept(effect: LogKept) -> None:
+    if effect.forget:
+        effect.receipts.note(effect.key, forget=True)
+    else:
+        effect.receipts.stored(effect.key, effect.stored, rewind=effect.rewind)
 
 
 def _missing_works(batch: Batch) -> list[int]:

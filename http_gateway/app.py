@@ -29,7 +29,7 @@ CONNECTIONS_MAX = 1000
 END_S = 3.0  # for requests to end in order once the gateway is told to end
 
 # Families whose callers are told apart, and so may be other users than ours where the settings admit their network.
-OPEN_TO_NETWORKS = frozenset({FAMILY})
+OPEN_TO_NETWORKS = frozenset({FAMILY, "health"})
 
 APIS: web.AppKey[tuple[Api, ...]] = web.AppKey("apis", tuple)
 

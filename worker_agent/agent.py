@@ -42,6 +42,7 @@ class Agent:
         self._journal_full = False
         self._memory_max: dict[str, int] = {}
         self._emptied = asyncio.Event()
+        self._early_stops: dict[str, float] = {}  # of attempts whose shim has not answered yet: the grace
         self._early: list[Event] | None = None  # during recovery: what is told of attempts that are not held yet
         self._runner: Runner
         self.workspaces: Workspaces
@@ -102,7 +103,8 @@ class Agent:
         """End an attempt, or make sure that it never begins."""
         state = self.assignments.stop(key)
         if state is HeldState.RUNNING:
-            self._runner.stop(key, grace_s=grace_s, cause=Cause.STOP)
+            if not self._runner.stop(key, grace_s=grace_s, cause=Cause.STOP):
+                self._early_stops[key] = grace_s  # its shim was silent when this agent began
         elif state is HeldState.WAITING:
             self.workspaces.cancel(key)
         elif state is None:
@@ -165,10 +167,10 @@ class Agent:
         self.log_news.set()
 
     def read_log(self, key: str, position: int, max_bytes: int) -> bytes:
-        """Whole frames of a log; empty when there are none, or the attempt has gone."""
+        """Whole frames of a log; empty when there are none, or the attempt or its segment has gone."""
         try:
             return self._runner.read(key, position, max_bytes)
-        except KeyError:
+        except (KeyError, FileNotFoundError):
             return b""
 
     # Events of the runner
@@ -184,6 +186,8 @@ class Agent:
             self._on_returned(event)
         elif isinstance(event, Started):
             self.assignments.started(event.key, event.pid, event.at_us)
+            if event.key in self._early_stops:
+                self._runner.stop(event.key, grace_s=self._early_stops.pop(event.key), cause=Cause.STOP)
             self.workspaces.watch(event.key)
         elif isinstance(event, Output):
             self.assignments.grew(event.key, event.position)
@@ -195,12 +199,14 @@ class Agent:
             logs.get().error("attempt.unkillable", attempt=event.key, pids=[p.pid for p in event.survivors])
             self.assignments.unkillable(event.key, event.survivors)
         elif isinstance(event, NeverRan):
+            self._early_stops.pop(event.key, None)
             self.assignments.prove_never_ran(event.key)
         self.news.set()
 
     def _on_ended(self, ended: Ended | Exited) -> None:
         if isinstance(ended, Ended) and ended.cause is Cause.SUPERVISOR_DIED:
             logs.get().warning("shim.died", attempt=ended.key)
+        self._early_stops.pop(ended.key, None)
         seen = self._memory_max.pop(ended.key, 0)
         if seen:
             ended = ended.ended() if isinstance(ended, Exited) else ended

@@ -59,11 +59,14 @@ class Recovery:
         self._open = set(open_keys)
         self._silent: set[int] = set()  # shims that may live and have not answered
         self._dead: set[int] = set()
+        self._settled: set[int] = set()  # dead and cleaned away, or the runner's: from then on it knows what they write
         self._fates: dict[str, Recovered] = {}
 
     async def run(self) -> dict[str, Recovered]:
         """Return the fate of every open attempt; unknown ones are followed up in the runner's background."""
         segments = await self._scan()
+        # First, because a shim that is taken in and dies at once would take a segment along that nobody needs yet.
+        self._place(segments, self._open)
         shims = {shim for shim, _ in self._names()} | self._sockets()
         identities = _identities(segments)
         await asyncio.gather(*(self._ask(shim, identities.get(shim)) for shim in shims))
@@ -73,7 +76,7 @@ class Recovery:
         for key in self._open - self._fates.keys():
             fate = Fate.UNKNOWN if self._silent else Fate.NEVER_RAN
             self._fates[key] = Recovered(key=key, fate=fate)
-        await self._clean(segments)
+        await self._clean(segments, self._open)
         if self._silent:
             self._runner.own(self._follow_up())
         return self._fates
@@ -145,10 +148,12 @@ class Recovery:
     def _take_in(self, link: ShimLink, state: Message) -> None:
         for ended in map(Ended.from_json, state["ended"]):
             if ended.key in self._open:
+                self._runner.ledgers.place(ended.key, ended.segment, ended.ledger_offset)
                 self._fates[ended.key] = Recovered(key=ended.key, fate=Fate.ENDED, ended=ended)
         key = state["key"]
         if key in self._open:
             self._fates[key] = Recovered(key=key, fate=Fate.RUNNING)
+        self._settled.add(link.shim)
         self._runner.admit(link, state)
         if key is not None and key not in self._open:
             self._runner.discard(key)
@@ -182,18 +187,28 @@ class Recovery:
 
     # -- cleaning
 
-    async def _clean(self, segments: list[Segment]) -> None:
+    def _place(self, segments: list[Segment], keys: Collection[str]) -> None:
+        """Note where the ledgers of *keys* are."""
         ledgers = self._runner.ledgers
         for segment in segments:
+            parsed = parse_segment_name(segment.path.name)
             for record in segment.attempts:
-                if record.key in self._open:
+                if record.key in keys:
                     ledgers.place(record.key, segment.path.name, record.ledger_offset)
-            ledgers.writes_to(segment.path.name)
+            # Noted again as written to, the segment of one that has died since would stay for ever.
+            if parsed is not None and parsed[0] not in self._settled:
+                ledgers.writes_to(segment.path.name)
+
+    async def _clean(self, segments: list[Segment], keys: Collection[str]) -> None:
+        """Note where the ledgers of *keys* are, and remove what dead shims left."""
+        self._place(segments, keys)
+        ledgers = self._runner.ledgers
         for shim in sorted(self._dead):
             await end_of_dead(self._runner.segments_dir, shim, (), self._runner.unkillable)
             ledgers.shim_gone(shim)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._runner.sockets_dir / f"shim-{shim}.sock")
+        self._settled |= self._dead
         self._dead.clear()
 
     # -- the silent
@@ -212,7 +227,7 @@ class Recovery:
                 self._fates[key] = Recovered(key=key, fate=Fate.RUNNING)
         segments = await self._scan()
         await self._judge(segments)
-        await self._clean(segments)
+        await self._clean(segments, unknown)
         for key in unknown:
             found = self._fates.get(key)
             if found is None:

@@ -132,7 +132,9 @@ class WorkersService:
         job = self._engine.live.current(report.key)
         if job is None or job.chain is None or job.stage + 1 >= len(job.chain.workloads):
             return report
-        return report._replace(following=await asyncio.to_thread(next_stage, job.chain, job, report.end_bytes))
+        # Its parts, not the job: that may move on before the thread looks at it.
+        following = await asyncio.to_thread(next_stage, job.chain, job.id, job.stage, report.end_bytes)
+        return report._replace(following=following)
 
     async def _note_draining(self, session: Session, draining: bool) -> None:
         worker = self._engine.live.workers.get(session.worker)
@@ -239,7 +241,8 @@ class WorkersService:
         key = key_from_proto(part.key)
         log = self._engine.live.log_of(key)
         if log is None:
-            receipts.note(key, forget=True)
+            # Its last piece, or the end of its job, may not be committed yet: the worker drops it when that is durable.
+            self._engine.post_stored(lambda live, now: _kept(live, key, receipts, rewind=True))
             return
         if self._receipts.get(key) is not receipts:
             # A new stream begins where the durable log ends; what an older one had under way comes again.
@@ -250,7 +253,7 @@ class WorkersService:
             logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
             receipts.note(key, rewind=True)
             # Whoever was cut off before it heard what is stored pushes that again, and must hear of it now.
-            self._engine.post_stored(lambda live, now: _kept(live, key, receipts, expected))
+            self._engine.post_stored(lambda live, now: _kept(live, key, receipts, rewind=False))
             return
         receipts.received[key] = expected + len(part.frames)
         receipts.note(key)
@@ -340,10 +343,12 @@ def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[Attempt
     return decision
 
 
-def _kept(live: Live, key: AttemptKey, receipts: Receipts, received: int) -> Decision:
-    """Say how much of a log is stored; of one that is not wanted any more, everything that came."""
+def _kept(live: Live, key: AttemptKey, receipts: Receipts, *, rewind: bool) -> Decision:
+    """Say how much of a log is stored, or that nothing more of it is wanted."""
     log = live.log_of(key)
-    return Decision([], [LogKept(receipts, key, received if log is None else log.log_position, rewind=False)])
+    if log is None:
+        return Decision([], [LogKept(receipts, key, 0, rewind=False, forget=True)])
+    return Decision([], [LogKept(receipts, key, log.log_position, rewind=rewind)])
 
 
 def _reports_item(session: Session, reports: list[Report]) -> Item:

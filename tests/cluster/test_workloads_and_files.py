@@ -172,7 +172,7 @@ async def test_ends_are_seen_as_ruled(cluster: RealCluster) -> None:
     meta = (await cluster.get(f"/backend/get_task_meta/{raised}"))[1]
 
     assert [found[job]["status"] for job in found] == ["FAILURE", "FAILURE", "FAILURE", "SUCCESS", "REVOKED"]
-    assert [found[job]["retry"] for job in found] == [0, 1, 1, 1, 0]
+    assert [found[job]["retry"] for job in found] == [0, 1, 1, 1, 0], found
     assert (short[raised], short[died], short[late]) == (
         "Internal error",
         "Task process exited with error",

@@ -283,7 +283,7 @@ async def test_a_hello_that_was_not_committed_is_not_welcomed(bench: Bench) -> N
     await eventually(lambda: session.closed, "the session is closed")
 
     assert session.attached.cancelled()
-    assert bench.engine.live.workers == {}
+    await eventually(lambda: bench.engine.live.workers == {}, "the live set as it is stored")
 
 
 async def test_a_worker_whose_stream_broke_during_its_hello_is_not_taken_for_connected(bench: Bench) -> None:

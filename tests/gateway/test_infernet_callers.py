@@ -14,8 +14,8 @@ from tests.gateway.infernet_calls import CONTAINERS, a_job, a_request, open_gate
 KEY = "K"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 OTHER = 12345  # a user who is neither we nor root
-FAMILY_PATHS = ("/info", "/api/jobs", "/infernet/api/jobs", "/resources", "/infernet/health")
-OTHER_PATHS = ("/v1/jobs", "/v1/workers", "/jobs", "/processes", "/", "/health", "/metrics", "/discord/ping", "/api/x")
+FAMILY_PATHS = ("/health", "/info", "/api/jobs", "/infernet/api/jobs", "/resources", "/infernet/health")
+OTHER_PATHS = ("/v1/jobs", "/v1/workers", "/jobs", "/processes", "/", "/metrics", "/discord/ping", "/api/x")
 
 
 @pytest.fixture(autouse=True)

@@ -238,7 +238,7 @@ def position_stored() -> list[Replacement]:
 
 @off("a worker that pushes again hears how much is stored")
 def stored_is_told_again() -> list[Replacement]:
-    return [(workers_service, "_kept", lambda live, key, receipts, received: decisions.Decision([], []))]
+    return [(workers_service, "_kept", lambda live, key, receipts, *, rewind: decisions.Decision([], []))]
 
 
 @off("an attempt that is over stays with its worker until its log has arrived")

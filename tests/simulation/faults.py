@@ -40,7 +40,7 @@ class Faults:
             (1.0, self._log_disk_full),
             (0.5, self._journal_full),
             (0.4, self._second_coordinator),
-            (2.0, self._say_again),
+            (3.0, self._say_again),
         ]
 
     async def run(self, until: float) -> None:
@@ -113,6 +113,8 @@ class Faults:
         agent.kill(silent=True)
         agent.host.crash(agent.worker_dir)
         self.world.agent_is_down(agent)
+        for _ in range(3):
+            self._later(1.0, 15.0, lambda: self._say_again(agent))
 
     def _pause(self, node: "Node") -> None:
         process = node.process
@@ -165,7 +167,7 @@ class Faults:
                 for each in connections:
                     each.heal()
 
-            self._later(0.5, 40.0, heal)
+            self._later(0.5, self.chance.choice((20.0, 60.0)), heal)
 
     def _slow_link(self) -> None:
         connection = self._connection()
@@ -213,9 +215,9 @@ class Faults:
 
         self._later(0.5, 10.0, heal)
 
-    def _say_again(self) -> None:
+    def _say_again(self, node: "AgentNode | None" = None) -> None:
         """A stream says nothing twice; the rules hold all the same."""
-        node = self._agent()
+        node = node or self._agent()
         if node.agent is not None and node.runs and node.process is not None and not node.process.paused:
             self.world.loop.call_as(node.process, 0.0, node.agent.hear_again)
 

@@ -56,13 +56,13 @@ def _lives(options: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _catch(cases: str) -> int:
+def _catch(cases: str, within: int) -> int:
     """Print for each mutant which seed notices it: the one that is named, or the first of a bounded number."""
     missed = 0
     for case in cases.split(","):
         name, _, first = case.partition(":")
         tried, violation, seed = 0, "", 0
-        for seed in (*([int(first)] if first else []), *range(CATCH_WITHIN)):
+        for seed in (*([int(first)] if first else []), *range(within)):
             tried += 1
             violation = run(seed, MUTANTS[name].switch_off).violation
             if violation:
@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0:100", help="FIRST:BEHIND_THE_LAST[:STEP]")
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS])
     parser.add_argument("--catch", default="", help="NAME[:SEED],... of mutants")
+    parser.add_argument("--within", type=int, default=CATCH_WITHIN, help="schedules to try for each mutant")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="print every event")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each life")
@@ -108,7 +109,7 @@ def main() -> int:
     sys.unraisablehook = lambda _: None  # coroutines of processes that were killed end when they are collected
     gc.collect()
     gc.freeze()  # what is there now need not be looked at after each life
-    return _catch(options.catch) if options.catch else _lives(options)
+    return _catch(options.catch, options.within) if options.catch else _lives(options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the simulation found, each as a small test of the part that was wrong."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from coordinator.rpc.log_service import LogService
 from coordinator.rpc.workers_service import Receipts, _kept
 from coordinator.storage.protocol import LogExtents, Store
 from coordinator.watchers import Watchers
+from hostler import frames
 from hostler.clock import SystemClock
 from hostler.ids import AttemptKey
 from hostler.jobs import Job, JobSpec, LogStatus, Work
@@ -22,9 +24,13 @@ from tests.support.builders import an_id, some_frames
 from tests.support.waiting import eventually
 from worker_agent import link
 from worker_agent.agent import Agent
+from worker_agent.attempt_events import Started
 from worker_agent.attempts import Exited
 from worker_agent.journal import Journal
+from worker_agent.ledger import SegmentIdentity, SegmentWriter, scan_segment
+from worker_agent.ledger_files import LedgerFiles
 from worker_agent.link import Identity, Link
+from worker_agent.recovery import Recovery
 from worker_agent.reports import Assignments
 
 KEY = f"{an_id(1)}.0.1"
@@ -60,15 +66,50 @@ class OneLog:
         return None if self._position is None else type("Log", (), {"log_position": self._position})
 
 
-@pytest.mark.parametrize(("position", "told"), [(200, 200), (None, 150)])
-def test_a_worker_that_pushes_again_hears_how_much_is_stored(position: int | None, told: int) -> None:
-    """It was cut off before it heard so; without it the attempt would be held for ever. Of what is over: all of it."""
+@pytest.mark.parametrize(("position", "told"), [(200, (200, False)), (None, (0, True))])
+def test_a_worker_that_pushes_again_hears_how_much_is_stored(position: int | None, told: tuple[int, bool]) -> None:
+    """It was cut off before it heard so, and would hold the attempt for ever. What nobody wants it may drop.
+
+    Either is said by the engine, in its turn: the last piece, or the end of the job, may not be committed yet.
+    """
     key, receipts = AttemptKey.parse(KEY), Receipts()
 
-    decision = _kept(cast(Any, OneLog(position)), key, receipts, 150)
+    decision = _kept(cast(Any, OneLog(position)), key, receipts, rewind=False)
 
     (effect,) = cast(Any, decision.effects)
-    assert (effect.key, effect.stored, effect.rewind) == (key, told, False)
+    assert (effect.key, (effect.stored, effect.forget)) == (key, told)
+
+
+class SilentShims:
+    """A runner that has not found the shim of an attempt yet."""
+
+    def __init__(self) -> None:
+        self.stops: list[tuple[str, float]] = []
+        self.has_found = False
+
+    def stop(self, key: str, *, grace_s: float, cause: Any) -> bool:
+        """End an attempt, if its shim is known."""
+        if self.has_found:
+            self.stops.append((key, grace_s))
+        return self.has_found
+
+
+def test_a_stop_is_not_lost_on_an_attempt_whose_shim_is_silent(tmp_path: Path) -> None:
+    """The shim hangs when the agent begins; when it answers, the attempt is ended, without another word from above."""
+    journal = Journal.open(tmp_path, "boot")
+    agent = Agent(journal, 1)
+    shims = SilentShims()
+    agent._runner = cast(Any, shims)
+    agent.workspaces = cast(Any, type("Workspaces", (), {"watch": lambda key: None}))
+    agent.assignments.adopt(KEY, running=True, ended=None)
+    agent._fill = lambda: None  # type: ignore[method-assign]
+
+    agent.on_stop(KEY, 1, 2.5)
+    shims.has_found = True
+    agent.on_event(Started(KEY, 17, 1))
+
+    assert shims.stops == [(KEY, 2.5)]
+    journal.close()
 
 
 class FailedBetweenAttempts:
@@ -176,3 +217,46 @@ def make_link(agent: Agent) -> Link:
     names = Link.__init__.__annotations__
     options |= {name: "unix:/nowhere" for name in ("address", "target") if name in names}
     return Link(**options)
+
+
+def a_recovery(tmp_path: Path) -> tuple[Recovery, LedgerFiles, Path]:
+    """A recovery of one open attempt, which has ended in the one segment there is."""
+    segments = tmp_path / "segments"
+    segments.mkdir()
+    writer = SegmentWriter(segments, SegmentIdentity(1, "boot", 1, 1, "nonce"))
+    writer.write(frames.encode(frames.STARTED, json.dumps({"key": KEY}).encode(), 1))
+    writer.write(frames.encode(frames.EXIT, json.dumps(an_exit(0)).encode(), 2))
+    writer.close()
+    ledgers = LedgerFiles(segments)
+    runner = cast(Any, type("Runner", (), {"ledgers": ledgers, "segments_dir": segments, "sockets_dir": tmp_path}))
+    runner.unkillable = None
+    found = Recovery(runner, {KEY})
+    return found, ledgers, segments / writer.name
+
+
+async def test_the_segment_of_a_dead_shim_goes_although_another_shim_was_silent_then(tmp_path: Path) -> None:
+    """Recovery looks at all segments once more when the silent shim has answered; what is gone stays gone."""
+    found, ledgers, segment = a_recovery(tmp_path)
+    found._dead.add(1)
+    scanned = [scan_segment(segment)]
+
+    await found._clean(scanned, {KEY})
+    await found._clean(scanned, ())
+    ledgers.forget({KEY})
+
+    assert not segment.exists()
+
+
+def test_a_shim_that_dies_while_it_is_taken_in_leaves_its_segment(tmp_path: Path) -> None:
+    """The log of an attempt that is over is still to be sent; without it no stream of the worker would last."""
+    found, ledgers, segment = a_recovery(tmp_path)
+    scanned = [scan_segment(segment)]
+
+    found._place(scanned, {KEY})
+    found._settled.add(1)
+    ledgers.shim_gone(1)
+    found._place(scanned, {KEY})
+
+    assert segment.exists()
+    ledgers.forget({KEY})
+    assert not segment.exists()

@@ -28,6 +28,7 @@ from tests.simulation.virtual_loop import EPOCH_US, PROCESS, Deadlock, NumberedR
 
 HEALED_AFTER_S = 40.0  # of life with faults
 QUIET_WITHIN_S = 500.0  # after healing: the longest job, retries with their pauses, and lost workers
+UNWANTED_S = 60.0  # after healing: every worker is back and has ended what nobody waits for
 TRACED = 50
 PLACE = "/dev/shm"  # files that nobody wants to keep
 
@@ -51,7 +52,7 @@ class World:
     """Everything there is."""
 
     slots = 2
-    lost_after_s = 30.0
+    lost_after_s = 20.0
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.seed = seed
@@ -73,7 +74,7 @@ class World:
         self.dooms: list[str] = []
         self.breaks: list[str] = []
         self.healed = False
-        self.late_commands = self.chance.choice((0.0, 0.0, 0.3))  # how many are overtaken by what comes after them
+        self.late_commands = self.chance.choice((0.0, 0.5))  # how many are overtaken by what comes after them
         self.coordinator = CoordinatorNode(self, "coordinator", directory / "c")
         self.agents = [AgentNode(self, f"w{n}", directory / f"w{n}") for n in range(self.chance.choice((1, 2, 2, 3)))]
         for node in (self.coordinator, *self.agents):
@@ -200,7 +201,17 @@ class World:
             reason = self._unrest(lives)
             if not reason:
                 return
+            if self.loop.now > until - QUIET_WITHIN_S + UNWANTED_S:
+                self._check_unwanted()
         self.failed(f"I1: {QUIET_WITHIN_S} s after healing {reason}")
+
+    def _check_unwanted(self) -> None:
+        """I12: what is said to be lost is ended when its worker is back."""
+        for agent in self.agents:
+            for program in agent.host.programs:
+                job = self.checker.jobs[self.checker.numbers[program.job]]
+                if program.alive and job.final is not None:
+                    self.failed(f"I12: {program.key} still lives, its job {job.final.outcome.word}")
 
     def _unrest(self, lives: list["asyncio.Task[None]"]) -> str:
         """What is not over."""
