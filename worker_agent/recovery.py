@@ -98,10 +98,11 @@ class Recovery:
     async def _scan(self) -> list[Segment]:
         directory = self._runner.segments_dir
         found = []
-        # In the order of writing; a shim removes no segment, only we do, so none vanishes here.
+        # In the order of writing. A shim removes no segment; the runner does, when one that it has taken in dies.
         for shim, number in sorted(self._names()):
             path = directory / segment_name(shim, number)
-            found.append(await asyncio.to_thread(scan_segment, path, self._open))
+            with contextlib.suppress(FileNotFoundError):
+                found.append(await asyncio.to_thread(scan_segment, path, self._open))
         return found
 
     def _is_dead(self, identity: SegmentIdentity) -> bool:

@@ -410,10 +410,10 @@ class Runner:
         unstarted = [key for key in keys if key in self._attempts and key not in ends and key != running]
         for ended in ends.values():
             self.end(ended)
-        if unstarted:
+        if unstarted and running is None:
             # The one that was next keeps its place among those that run; if shims die of it, this ends.
-            self._requeue(unstarted[0])
-        self._return(unstarted[1:])
+            self._requeue(unstarted.pop(0))
+        self._return(unstarted)
 
     def unkillable(self, key: str, survivors: tuple[EndedProcess, ...]) -> None:
         """Tell that somebody survives SIGKILL. Also used by recovery."""

@@ -249,6 +249,8 @@ class WorkersService:
             self._receipts[key] = receipts
             receipts.received[key] = log.log_position
         expected = receipts.received[key]
+        if part.position == log.log_position:
+            expected = part.position  # what came behind it was lost on a full disk, or comes twice and then counts once
         if part.position != expected or frames.whole_frames(part.frames) != len(part.frames):
             logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
             receipts.note(key, rewind=True)

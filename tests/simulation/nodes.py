@@ -279,6 +279,8 @@ class CheckedAgent(Agent):
     def _start(self, commands: list[Any]) -> None:
         self.node.world.note("told to start", self.node.name, [(c.sequence, c.order.key) for c in commands])
         super().on_starts(commands)
+        # What did not fit into the journal was refused without a trace: no stream says it again, and nothing stops it.
+        self.node.said = [c for c in self.node.said if c not in commands or c.sequence <= self.journal.mark]
 
     def hear_again(self) -> None:
         """A command is said once more, perhaps long after."""

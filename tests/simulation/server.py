@@ -41,8 +41,9 @@ class SimulatedServer(RpcServer):
                 self._handlers[f"/{name}/{method}"] = handler
 
     async def start(self, socket: Path, tcp: tuple[str, int] | None) -> str:
-        """Listen."""
-        self.network.server = self
+        """Listen; one whose place was taken while it began gets no address any more."""
+        if self.process.owner.process is self.process:
+            self.network.server = self
         return ""
 
     async def stop(self) -> None:
