@@ -42,9 +42,9 @@ async def test_five_cuts_between_hosts(lab: Lab) -> None:
     await storm(5, Counts(cuts=5, cut_s_max=4.0), lab)
 
 
-@pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [101, pytest.param(102, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [101, 102])
 async def test_fifty_kills_pauses_and_jumping_clocks(seed: int) -> None:
     """Pauses of 1 to 5 s lie over the kills, and wall clocks jump by up to an hour."""
     await storm(seed, Counts(kills=50, pauses=5, clocks=5))
@@ -57,7 +57,7 @@ async def test_twenty_cuts_with_kills_and_crashing_hosts(lab: Lab) -> None:
     await storm(201, Counts(cuts=20, kills=10), lab)
 
 
-@pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_disks_that_are_full_for_a_while() -> None:
     """Those of coordinator and workers, to the last byte, for 0.5 to 3 s; a log may then have gaps that it tells of."""

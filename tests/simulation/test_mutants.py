@@ -43,7 +43,7 @@ def test_every_guard_that_is_missing_is_noticed() -> None:
     assert _unnoticed(CAUGHT_BY, within=60) == []
 
 
-@pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_every_guard_that_is_missing_is_noticed_also_the_rare_ones() -> None:
     """Those that one schedule in fifty or a hundred needs; a change of the code gives the seeds other lives."""

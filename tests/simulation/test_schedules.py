@@ -19,7 +19,7 @@ def test_every_invariant_holds_in_a_hundred_lives() -> None:
     assert sum(life["checks"] for life in lives) > 20 * QUICK
 
 
-@pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_every_invariant_holds_in_five_hundred_lives() -> None:
     """The same with other seeds."""
