@@ -11,7 +11,7 @@ import pytest
 from coordinator.log_store import LogStore
 from coordinator.rpc.context import LOCAL, Caller
 from coordinator.rpc.log_service import LogService
-from coordinator.rpc.workers_service import Receipts, _kept
+from coordinator.rpc.workers_service import Receipts, WorkersService, _kept
 from coordinator.storage.protocol import LogExtents, Store
 from coordinator.watchers import Watchers
 from hostler import frames
@@ -19,7 +19,8 @@ from hostler.clock import SystemClock
 from hostler.ids import AttemptKey
 from hostler.jobs import Job, JobSpec, LogStatus, Work
 from hostler.lifecycle import Outcome, State
-from hostler.v1 import jobs_pb2
+from hostler.v1 import jobs_pb2, workers_pb2
+from hostler.wire.work import key_to_proto
 from tests.support.builders import an_id, some_frames
 from tests.support.waiting import eventually
 from worker_agent import link
@@ -78,6 +79,33 @@ def test_a_worker_that_pushes_again_hears_how_much_is_stored(position: int | Non
 
     (effect,) = cast(Any, decision.effects)
     assert (effect.key, (effect.stored, effect.forget)) == (key, told)
+
+
+class Kept:
+    """A log store that takes everything."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+
+    async def append(self, piece: Any) -> None:
+        """Take a piece."""
+        self.pieces.append(piece)
+
+
+async def test_a_piece_that_follows_on_what_is_stored_is_taken_whatever_was_received() -> None:
+    """A full disk took the mark of what was received back behind what was stored: both would wait for ever."""
+    key, receipts, kept = AttemptKey.parse(KEY), Receipts(), Kept()
+    log = type("Log", (), {"log_position": 165, "number": 1})
+    engine = type("Engine", (), {"live": type("Live", (), {"log_of": staticmethod(lambda key: log)})})
+    service = WorkersService(cast(Any, engine), cast(Any, kept), cast(Any, None), cast(Any, None), heartbeat_s=2.0)
+    service._receipts[key] = receipts
+    receipts.received[key] = 99
+    part = workers_pb2.LogPart(key=key_to_proto(key), position=165, frames=some_frames(b"more"))
+
+    await service._take_piece(part, receipts)
+
+    assert [piece.position for piece in kept.pieces] == [165]
+    assert receipts.received[key] == 165 + len(part.frames)
 
 
 class SilentShims:
