@@ -366,6 +366,7 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> 
     *lost_after* says for an API family after how many seconds without its worker a job is lost.
     """
     changes: list[Change] = []
+    lost: set[int] = set()
     for worker in live.workers.values():
         if worker.connected or worker.left_at_s is None or not worker.held:
             continue
@@ -379,10 +380,11 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> 
                 f"the program may still run on {worker.host} until that host is reached"
             )
             changes.append(concluded(job, Outcome.LOST, "worker_lost", evidence, now))
+            lost.add(number)
     for log in live.trailing.values():
         if _log_is_gone(live, log, now, lost_after("")):
             changes.append(_log_lost(log))
-    late = _late_starts(live, now)
+    late = _late_starts(live, now, lost)
     changes += late.changes
     late.effects.extend(SendRecall(worker, key) for worker, key in recalls(live, now.wall_us))
     for number in live.delayed:
@@ -392,11 +394,16 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> 
     return Decision(changes, late.effects)
 
 
-def _late_starts(live: Live, now: Instant) -> Decision:
-    """End what should have started by now and has not; what a worker was told is taken back from it."""
+def _late_starts(live: Live, now: Instant, lost: set[int]) -> Decision:
+    """End what should have started by now and has not; what a worker was told is taken back from it.
+
+    What is *lost* at this moment is over already.
+    """
     decision = Decision([], [])
     for number in live.due_to_start(now.wall_us):
         job = live.jobs[number]
+        if number in lost:
+            continue
         if job.state is State.QUEUED:
             decision.changes.append(_started_too_late(job, now))
         elif job.state is State.ASSIGNED:

@@ -71,7 +71,6 @@ class Job:
         "stop_by",
         "stop_grace_s",
         "survivors",
-        "version",
         "work",
         "worker",
     )
@@ -105,7 +104,6 @@ class Job:
         self.assigned_at_us = 0
         self.started_at_us = 0
         self.log_position = 0
-        self.version = 1
 
     @property
     def attempt_key(self) -> AttemptKey:
@@ -143,7 +141,7 @@ class Live:
         self.classes: dict[ClassKey, PlacementClass] = {}
         self.workers: dict[str, Worker] = {}
         self.delayed: dict[int, None] = {}  # queued jobs whose next attempt is not due yet
-        self.starts_due: list[tuple[int, int]] = []  # heap of (time, number); entries of jobs that started are stale
+        self.starts_due: dict[int, int] = {}  # number -> when its program must have started, until it has
         self.trailing: dict[AttemptKey, TrailingLog] = {}  # oldest end first
         self.workloads: dict[str, Workload] = {}  # the newest version of each that was not removed
         self.workload_versions: dict[str, int] = {}  # the highest there ever was
@@ -190,17 +188,8 @@ class Live:
         return job if job.attempt == key.attempt and job.stage == key.stage else None
 
     def due_to_start(self, at_us: int) -> Iterator[int]:
-        """Jobs that should have started by *at_us* and have not. Those that are over or started are dropped."""
-        heap = self.starts_due
-        while heap and (self._has_started(heap[0][1])):
-            heapq.heappop(heap)
-        for due_us, number in heap if heap and heap[0][0] <= at_us else ():
-            if due_us <= at_us and not self._has_started(number):
-                yield number
-
-    def _has_started(self, number: int) -> bool:
-        job = self.jobs.get(number)
-        return job is None or job.started_at_us > 0 or job.stage > 0 or job.retried > 0
+        """Jobs that should have started by *at_us* and have not, oldest first."""
+        return (number for number, due_us in self.starts_due.items() if due_us <= at_us)
 
     def log_of(self, key: AttemptKey) -> "Job | TrailingLog | None":
         """What holds the position of an attempt's log, while that log is wanted."""
@@ -217,7 +206,13 @@ class Live:
         heap = placement.heap
         while heap:
             job = self.jobs.get(heap[0][1])
-            if job is not None and job.state is State.QUEUED:
+            # It may wait again elsewhere: for the time of its next attempt, or in the class of its next stage.
+            if (
+                job is not None
+                and job.state is State.QUEUED
+                and job.placement is placement
+                and job.number not in self.delayed
+            ):
                 return
             heapq.heappop(heap)
 
@@ -235,8 +230,8 @@ class Live:
         self.numbers[change.id] = change.number
         if change.key:
             self.keys[change.owner, change.key] = change.number
-        if change.start_by_us:
-            heapq.heappush(self.starts_due, (change.start_by_us, change.number))
+        if change.start_by_us and not (change.stage or change.retried):
+            self.starts_due[change.number] = change.start_by_us
         self.open_by_family[change.family] += 1
         self.next_number = max(self.next_number, change.number + 1)
         self._enter_queue(job)
@@ -258,7 +253,6 @@ class Live:
     ) -> Job:
         job = self.jobs[change.number]
         job.state = advance(job.state, event)
-        job.version += 1
         return job
 
     def _leave_queue(self, job: Job) -> None:
@@ -297,6 +291,7 @@ class Live:
     def _started(self, change: Started) -> None:
         job = self._step(change, Event.STARTED)
         job.started_at_us = change.started_at_us
+        self.starts_due.pop(job.number, None)
 
     def _stop_requested(self, change: StopRequested) -> None:
         job = self._step(change, Event.STOP_REQUESTED)
@@ -306,7 +301,6 @@ class Live:
     def _unkillable(self, change: Unkillable) -> None:
         job = self.jobs[change.number]
         job.survivors = change.survivors
-        job.version += 1
 
     def _ended(self, change: Ended) -> None:
         if self.jobs[change.number].state is State.QUEUED:
@@ -314,6 +308,7 @@ class Live:
         job = self._step(change, Event.ENDED)
         self._attempt_over(job, change, past=False)
         del self.jobs[job.number], self.numbers[job.id]
+        self.starts_due.pop(job.number, None)
         self.open_by_family[job.family] -= 1
         if job.key:
             self.keys.pop((job.owner, job.key), None)
@@ -341,6 +336,7 @@ class Live:
 
     def _wait_again(self, job: Job, *, stage: int, attempt: int) -> None:
         """Forget the attempt that is over."""
+        self.starts_due.pop(job.number, None)
         job.stage, job.attempt = stage, attempt
         job.worker, job.sequence, job.assigned_at_us, job.started_at_us = "", 0, 0, 0
         job.log_position, job.survivors, job.due_at_us = 0, (), 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from coordinator import decisions
 from coordinator.changes import Ended, LogLost, LogStored
 from coordinator.effects import DropSession, SendStop
 from hostler.lifecycle import Outcome, State
@@ -214,4 +215,28 @@ def test_a_program_that_has_started_has_met_its_deadline() -> None:
 
     assert scene.tick() == []
     assert scene.job(key.job).state is State.RUNNING
-    assert scene.live.starts_due == []
+    assert scene.live.starts_due == {}
+
+
+def test_a_job_that_is_lost_when_its_start_is_overdue_ends_once() -> None:
+    """Both limits pass between two looks at the clock: the loss is its end, and no stop is asked for."""
+    scene = Scene(lost_after_s=60.0)
+    scene.assigned(start_within_s=5.0)
+    scene.leave(W1)
+    scene.wait(61)
+
+    assert scene.tick() == []
+
+    assert [change.outcome for change in scene.history if isinstance(change, Ended)] == [Outcome.LOST]
+    assert scene.live.jobs == {} and scene.live.starts_due == {}
+
+
+def test_an_attempt_that_came_back_keeps_its_deadline() -> None:
+    """A worker that gives it back does not make its time begin anew."""
+    scene = Scene()
+    key = scene.assigned(start_within_s=5.0)
+    scene.do(decisions.on_report(scene.live, W1, never_ran(key), scene.now), placing=False)
+    scene.wait(6)
+    scene.tick()
+
+    assert (scene.last(Ended).outcome, scene.last(Ended).cause) == (Outcome.TIMED_OUT, "start_deadline")

@@ -7,7 +7,7 @@ from coordinator.capacity import RUN_TIMES_KEPT, ClassKey
 from coordinator.changes import WorkerDraining
 from coordinator.placement import PROCESSES_MAX, obstacle, reasons
 from hostler.lifecycle import State
-from tests.support.builders import NOON_US, W1, W2, W3, an_id, ended
+from tests.support.builders import NOON_US, W1, W2, W3, an_id, ended, started
 from tests.support.scene import Scene, check_invariants
 
 ANY = ClassKey("", (), 1)
@@ -190,6 +190,22 @@ def test_a_class_costs_nothing_while_nobody_waits_in_it() -> None:
         scene.stop(job)
 
     assert scene.live.classes == {}
+
+
+def test_a_job_that_waits_for_its_next_attempt_is_not_placed_by_an_older_entry() -> None:
+    """A batch that was full leaves the entry of what it placed last at the head of its queue."""
+    scene = Scene()
+    first, second = scene.queue(2, retries=1)
+    scene.join(slots=1)
+    (sent,) = scene.place(limit=1)
+    assert sent.key.job == first
+    scene.say(started(sent.key))
+    scene.say(ended(sent.key, exit_code=1))
+
+    assert placed(scene) == [(second, W1)]
+
+    assert scene.job(first).state is State.QUEUED
+    check_invariants(scene.live)
 
 
 # Prefetch
