@@ -13,7 +13,17 @@ from typing import Any
 
 from coordinator import decisions, workload_decisions
 from coordinator.capacity import Worker
-from coordinator.changes import Change, Ended, FilesExpired, LogLost, LogStored, Retried, Started, WorkerLeft
+from coordinator.changes import (
+    Change,
+    Ended,
+    FilesExpired,
+    LogLost,
+    LogStored,
+    Retried,
+    StageEnded,
+    Started,
+    WorkerLeft,
+)
 from coordinator.decisions import Decision, Submission
 from coordinator.effects import (
     Acknowledge,
@@ -48,7 +58,7 @@ BATCH_MAX = 20_000  # changes or effects of one commit; beyond it deciding waits
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
 
-PUBLISHED = frozenset({Started, Ended, Retried, LogStored, LogLost})  # the changes that somebody may wait for
+PUBLISHED = frozenset({Started, Ended, Retried, StageEnded, LogStored, LogLost})  # what somebody may wait for
 
 Item = Callable[[Live, Instant], Decision | Iterator[Decision]]  # an iterator decides on what it changed itself
 
@@ -377,7 +387,7 @@ class Engine:
         elif isinstance(change, Started):
             if self._watchers.waited_for(change.number):
                 self._watchers.started(change.number, Progress(change.key.job, State.RUNNING))
-        elif isinstance(change, LogStored | LogLost | Retried):
+        elif isinstance(change, LogStored | LogLost | Retried | StageEnded):
             self._watchers.log_changed(change.key.job)
 
 

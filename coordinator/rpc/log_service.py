@@ -47,31 +47,37 @@ class LogService:
                     # From the first byte on it is this attempt's log, also when another attempt follows.
                     place = _Place(found.stage, found.attempt, start + len(piece))
                     yield _chunk(found, start, piece)
-                elif _has_more(found):
-                    if not request.follow:
+                elif request.follow and not request.attempt and not (found.attempt and _has_more(found)):
+                    # Nothing more comes of this attempt, or there is none yet: the next one's log is read from its
+                    # own beginning, whichever the job has come to meanwhile.
+                    following = await self._next_attempt(found, changed)
+                    if following is None and found.job.state is not State.FINISHED:
+                        continue  # it is over by now: what is said of its log must be of then
+                    if following is None:
                         yield _chunk(found, place.position, b"", end=True)
                         return
-                    place = place if not found.attempt else _Place(found.stage, found.attempt, place.position)
+                    # Whoever asked before there was any attempt meant this one with the position.
+                    place = following if found.attempt else following._replace(position=place.position)
+                elif request.follow and _has_more(found):
+                    place = _Place(found.stage, found.attempt, place.position)
                     await _change(changed)
-                elif request.follow and not request.attempt and _another_follows(found):
-                    # The attempt is over and another may follow: its log goes on from its own beginning.
-                    if not await self._has_next_attempt(found, changed):
-                        yield _chunk(found, place.position, b"", end=True)
-                        return
-                    place = _Place(0, 0, 0)
                 else:
                     yield _chunk(found, place.position, b"", end=True)
                     return
 
-    async def _has_next_attempt(self, found: LogExtents, changed: asyncio.Event) -> bool:
-        """Wait until the job has a later attempt; False when it is over without one."""
+    async def _next_attempt(self, found: LogExtents, changed: asyncio.Event) -> "_Place | None":
+        """Wait for the attempt that came after this one; None when the job is over without one."""
         while True:
             changed.clear()
             job = await self._store.get_job(found.job.id)
-            if job is not None and (job.stage, job.attempt) > (found.stage, found.attempt):
-                return True
-            if job is None or job.state is State.FINISHED:
-                return False
+            if job is None:
+                return None
+            attempts = [(past.stage, past.attempt) for past in job.past] + [(job.stage, job.attempt)]
+            later = [each for each in attempts if each[1] and each > (found.stage, found.attempt)]
+            if later:
+                return _Place(*min(later), 0)
+            if job.state is State.FINISHED:
+                return None
             await _change(changed)
 
     async def _piece(self, found: LogExtents, position: int) -> tuple[int, bytes]:
@@ -123,12 +129,6 @@ def _chunk(found: LogExtents, position: int, piece: bytes, *, end: bool = False)
         attempt=found.attempt,
         stage=found.stage,
     )
-
-
-def _another_follows(found: LogExtents) -> bool:
-    """Whether an attempt comes, or may come, after this one."""
-    job = found.job
-    return job.state is not State.FINISHED or (job.stage, job.attempt) > (found.stage, found.attempt)
 
 
 def _has_more(found: LogExtents) -> bool:

@@ -417,7 +417,8 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         )
         if past is not None or not is_current:
             held, status, lost = past if past is not None else (0, LogStatus.COMPLETE, 0)
-            over = past is not None or (stage, attempt) < (row["stage"], row["attempt"])
+            # An attempt that a finished job never had will have no log either.
+            over = over or past is not None or (stage, attempt) < (row["stage"], row["attempt"])
             job = replace(job, log_position=held, log_status=LogStatus(status), log_lost_bytes=lost)
         return LogExtents(job, stage, attempt, over, inline[0] if inline else b"", extents)
     finally:

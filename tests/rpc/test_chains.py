@@ -1,18 +1,20 @@
 """Chains, brief lists and records, as a program calls them."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from hostler.client import Client
+from coordinator.rpc import log_service
+from hostler.client import Client, LogChunk
 from hostler.errors import InvalidRequest, NotRunning, TooLarge, WorkloadNotFound
 from hostler.jobs import BriefJob, File, JobQuery, JobSpec, Record, Stage, Work
 from hostler.lifecycle import Outcome, State
 from hostler.wire.work import work_from_bytes
 from hostler.workloads import ResultFrom, Stdin, Workload
 from tests.rpc.test_described_jobs import whole
-from tests.support.builders import a_spec, an_id
+from tests.support.builders import a_spec, an_id, some_frames
 from tests.support.fake_worker import FakeWorker
 from tests.support.waiting import eventually
 
@@ -75,6 +77,65 @@ async def test_what_is_common_to_the_stages_goes_to_each(client: Client, worker:
 
     assert (before.env["A"], after.env["A"], before.timeout_s, after.timeout_s) == ("1", "1", 7.0, 7.0)
     assert "inputs/a" in {f.path for f in before.files} and "inputs/a" not in {f.path for f in after.files}
+
+
+async def test_a_follower_reads_the_log_of_every_stage_in_order(client: Client, worker: FakeWorker) -> None:
+    """Also when the log of the first still arrives while those after it are long over."""
+    logs = [some_frames(text * 3) for text in (b"one", b"two", b"three")]
+    job = await client.submit_one(chain("one", "two", "three"))
+    (first,) = await worker.takes()
+    await worker.open_push()
+    await worker.push(first, 0, logs[0])
+    await worker.stored(first, len(logs[0]))
+    chunks: list[LogChunk] = []
+
+    async def follow() -> None:
+        async for chunk in client.read_log(job, follow=True):
+            chunks.append(chunk)
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: len(chunks) == 1)
+    await worker.report_ended(first, result=b"1", ledger_bytes=len(logs[0] * 2))
+    for number in (1, 2):
+        key = (await worker.takes(number + 1))[-1]
+        await worker.report_ended(key, result=b"2", ledger=logs[number])
+    assert await client.wait_one(job, timeout_s=10)
+    await worker.push(first, len(logs[0]), logs[0])
+
+    await asyncio.wait_for(following, 10)
+    found = [(chunk.stage, chunk.attempt, chunk.position, chunk.frames) for chunk in chunks if chunk.frames]
+    assert found == [
+        (0, 1, 0, logs[0]),
+        (0, 1, len(logs[0]), logs[0]),
+        (1, 1, 0, logs[1]),
+        (2, 1, 0, logs[2]),
+    ]
+    assert [chunk.end for chunk in chunks] == [False] * 4 + [True]
+
+
+async def test_the_end_of_a_stage_is_told_to_whoever_follows_its_log(
+    client: Client, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and not when it would have looked by itself."""
+    monkeypatch.setattr(log_service, "LOOK_AGAIN_S", 600.0)
+    job = await client.submit_one(chain("one", "two"))
+    (first,) = await worker.takes()
+    await worker.open_push()
+    await worker.push(first, 0, some_frames(b"one"))
+    await worker.stored(first, len(some_frames(b"one")))
+    chunks: list[LogChunk] = []
+
+    async def follow() -> None:
+        async for chunk in client.read_log(job, attempt=1, follow=True):
+            chunks.append(chunk)
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: len(chunks) == 1)
+
+    await worker.report_ended(first, result=b"1", ledger_bytes=len(some_frames(b"one")))
+
+    await asyncio.wait_for(following, 10)
+    assert chunks[-1].end
 
 
 async def test_a_chain_runs_the_versions_it_was_accepted_with(client: Client, worker: FakeWorker) -> None:

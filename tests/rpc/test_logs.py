@@ -133,6 +133,35 @@ async def test_a_long_log_is_read_in_pieces(client: Client, worker: FakeWorker) 
     assert max(len(chunk.frames) for chunk in chunks) <= 1_100_000
 
 
+async def test_a_follower_of_an_attempt_that_never_was_ends_with_the_job(client: Client, worker: FakeWorker) -> None:
+    """And waits as long as there may still be one."""
+    job, key = await running(client, worker)
+    following = asyncio.create_task(read_attempt(client, job, 7))
+    await worker.report_ended(key, ledger=ONE)
+    assert await client.wait_one(job, timeout_s=10)
+
+    for chunks in (await asyncio.wait_for(following, 10), await asyncio.wait_for(read_attempt(client, job, 9), 10)):
+        assert [(chunk.frames, chunk.end) for chunk in chunks] == [(b"", True)]
+
+
+async def read_attempt(client: Client, job: str, attempt: int) -> list[LogChunk]:
+    """Everything of one attempt, to its end."""
+    return [chunk async for chunk in client.read_log(job, attempt=attempt, follow=True)]
+
+
+async def test_who_asks_before_the_first_attempt_gets_it_from_his_position(client: Client, worker: FakeWorker) -> None:
+    """A position means the same whether the job runs already or not."""
+    ids = [str(job) for job in await client.submit([a_spec()] * 5)]
+    following = asyncio.create_task(read(client, ids[4], len(ONE), follow=True))
+    keys = await worker.takes(4)
+    await worker.report_ended(keys[0])
+    last = (await worker.takes(5))[4]
+
+    await worker.report_ended(last, ledger=WHOLE)
+
+    assert (await asyncio.wait_for(following, 10))[0] == TWO + THREE
+
+
 # What a worker pushes
 
 
