@@ -359,6 +359,36 @@ class Client:
             raise wire_errors.error_from_call(error) from error
         return [wire_workers.worker_from_proto(w) for w in answer.workers]
 
+    async def drain_worker(
+        self, worker: str, *, deadline_s: float | None = None, leave: bool = False, reason: str = ""
+    ) -> Worker:
+        """Give a worker nothing more; after *deadline_s* what runs there is ended, with *leave* its agent ends at last.
+
+        *worker* is an id or a name that only one worker has.
+        """
+        request = jobs_pb2.DrainWorkerRequest(worker=worker, deadline_s=deadline_s, leave=leave, reason=reason)
+        try:
+            answer = await self._cluster.DrainWorker(request, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return wire_workers.worker_from_proto(answer)
+
+    async def resume_worker(self, worker: str) -> Worker:
+        """Take back `drain_worker`."""
+        try:
+            answer = await self._cluster.ResumeWorker(jobs_pb2.WorkerRequest(worker=worker), timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return wire_workers.worker_from_proto(answer)
+
+    async def release_worker(self, worker: str) -> Worker:
+        """End the quarantine of a worker."""
+        try:
+            answer = await self._cluster.ReleaseWorker(jobs_pb2.WorkerRequest(worker=worker), timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise wire_errors.error_from_call(error) from error
+        return wire_workers.worker_from_proto(answer)
+
     async def describe(self, *, timeout_s: float = CALL_S, wait_for_ready: bool = False) -> Cluster:
         """Return what the coordinator says of itself; with *wait_for_ready* keep trying to connect."""
         try:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from hostler.container_checks import check_container, check_networks, check_resources, check_service
 from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
 from hostler.job_checks import check_spec, is_workspace_path
-from hostler.jobs import DIGEST, INLINE_BYTES_MAX, File, JobSpec, PythonScript, Service, Work
+from hostler.jobs import DIGEST, INLINE_BYTES_MAX, NO_LIMITS, File, JobSpec, Limits, PythonScript, Service, Work
 from hostler.params import check_schema, check_value, read_params
+from hostler.workers import ABILITIES
 from hostler.workloads import NAME, ResultFrom, Runtime, Stdin, Workload
 
 PARAMS_PATH = "params.json"
@@ -65,7 +66,11 @@ def expand(workload: Workload, spec: JobSpec, job_id: str, *, stored: File | Non
             slots=spec.slots if spec.slots != 1 else workload.slots,
             retries=workload.retries if spec.retries is None else spec.retries,
             retry_on=spec.retry_on or workload.retry_on,
+            on_lost=spec.on_lost or workload.on_lost,
+            crash_limit=spec.crash_limit or workload.crash_limit,
         )
+        if made.on_lost == "retry" and made.work.loss_policy != "stop":
+            raise InvalidRequest("on_lost = retry needs loss_policy = stop", field="on_lost")
         return check_spec(made) or made
     except HostlerError as error:
         return error
@@ -100,6 +105,15 @@ def runtime_needed(work: Work) -> Runtime:
     if work.container is not None or (work.service is not None and not work.service.url):
         return Runtime.CONTAINER
     return Runtime.COMMAND
+
+
+def abilities_needed(work: Work) -> tuple[str, ...]:
+    """What a worker must be able to do for it (`hostler.workers.ABILITIES`). Podman keeps a container's own limits."""
+    if work.limits == NO_LIMITS and work.start_path != "hardened":
+        return ()
+    limits = work.limits if work.container is None else NO_LIMITS
+    wanted = zip(ABILITIES, (limits.memory_bytes, limits.cpus, limits.pids, work.start_path == "hardened"), strict=True)
+    return tuple(ability for ability, needed in wanted if needed)
 
 
 def check_workload(workload: Workload) -> HostlerError | None:
@@ -215,9 +229,21 @@ def _work(workload: Workload, spec: JobSpec, params: _Params) -> Work:
         timeout_s=own.timeout_s if own.timeout_s != DEFAULT.timeout_s else workload.timeout_s,
         grace_s=own.grace_s if own.grace_s != DEFAULT.grace_s else workload.grace_s,
         output_bytes_max=own.output_bytes_max or workload.output_bytes_max,
+        merge=own.merge or workload.merge,
+        limits=_limits(own.limits, workload.limits),
+        output_stop=own.output_stop or workload.output_stop,
+        loss_policy=own.loss_policy or workload.loss_policy,
+        start_path=own.start_path or workload.start_path,
         files=tuple(files),
         workspace=True,
         stdin_path=own.stdin_path or (params.stdin.path if params.stdin is not None else ""),
+    )
+
+
+def _limits(own: Limits, given: Limits) -> Limits:
+    """What a job says replaces what its workload says, each limit by itself."""
+    return Limits(
+        memory_bytes=own.memory_bytes or given.memory_bytes, cpus=own.cpus or given.cpus, pids=own.pids or given.pids
     )
 
 
@@ -392,8 +418,21 @@ def _check_run(workload: Workload) -> HostlerError | None:
         timeout_s=workload.timeout_s,
         grace_s=workload.grace_s,
         output_bytes_max=workload.output_bytes_max,
+        output_stop=workload.output_stop,
+        limits=workload.limits,
+        loss_policy=workload.loss_policy,
+        start_path=workload.start_path,
     )
-    return check_spec(JobSpec(work=work, labels=workload.labels, retries=workload.retries, retry_on=workload.retry_on))
+    return check_spec(
+        JobSpec(
+            work=work,
+            labels=workload.labels,
+            retries=workload.retries,
+            retry_on=workload.retry_on,
+            on_lost=workload.on_lost,
+            crash_limit=workload.crash_limit,
+        )
+    )
 
 
 def _check_secrets(workload: Workload) -> HostlerError | None:

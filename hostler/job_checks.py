@@ -6,6 +6,7 @@ Pure. The coordinator applies it to every item of a submission; clients may, to 
 from hostler.errors import HostlerError, InvalidRequest, TooLarge
 from hostler.jobs import (
     ARGV_BYTES_MAX,
+    CRASH_LIMIT,
     DIGEST,
     DURATION_S_MAX,
     FAMILY_CHARACTERS_MAX,
@@ -14,16 +15,23 @@ from hostler.jobs import (
     KEY_CHARACTERS_MAX,
     LABEL_CHARACTERS_MAX,
     LABELS_MAX,
+    LOSS_POLICIES,
     NAME_CHARACTERS_MAX,
+    ON_LOST,
     PATH_CHARACTERS_MAX,
     PATH_PART_BYTES_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
     RETRY_CAUSES,
+    START_PATHS,
     WORK_BYTES_MAX,
     JobSpec,
+    Limits,
     Work,
 )
+
+MEMORY_BYTES_MIN = 4 * 1024 * 1024  # below it hardly a program starts
+CPUS_MIN = 0.01
 
 
 def check_spec(spec: JobSpec) -> HostlerError | None:
@@ -81,6 +89,22 @@ def _check_work(work: Work) -> HostlerError | None:
         return InvalidRequest("grace is a number of seconds, 0 for SIGKILL at once", field="grace")
     if not 0 <= work.output_bytes_max < 1 << 62:
         return InvalidRequest("the output cap is a number of bytes, 0 for none", field="output_bytes_max")
+    if work.output_stop and not work.output_bytes_max:
+        return InvalidRequest("output_stop needs output_bytes_max, the bytes after which it stops", field="output_stop")
+    if work.loss_policy and work.loss_policy not in LOSS_POLICIES:
+        return InvalidRequest(f"loss_policy is one of {', '.join(LOSS_POLICIES)}", field="loss_policy")
+    if work.start_path and work.start_path not in START_PATHS:
+        return InvalidRequest(f"start_path is one of {', '.join(START_PATHS)}", field="start_path")
+    return _check_limits(work.limits)
+
+
+def _check_limits(limits: Limits) -> HostlerError | None:
+    if limits.memory_bytes and not MEMORY_BYTES_MIN <= limits.memory_bytes < 1 << 62:
+        return InvalidRequest(f"the memory limit is at least {MEMORY_BYTES_MIN} bytes, 0 for none", field="memory")
+    if limits.cpus and not CPUS_MIN <= limits.cpus <= 10_000:
+        return InvalidRequest(f"the limit of processors is a number from {CPUS_MIN} on, 0 for none", field="cpus")
+    if not 0 <= limits.pids < 1 << 31:
+        return InvalidRequest("the limit of processes is a number, 0 for none", field="pids")
     return None
 
 
@@ -129,10 +153,27 @@ def _check_retries(spec: JobSpec) -> HostlerError | None:
         return InvalidRequest(f"retries is a number from 0 to {RETRIES_MAX}", field="retries")
     if any(cause not in RETRY_CAUSES for cause in spec.retry_on):
         return InvalidRequest(f"retry_on holds some of {', '.join(RETRY_CAUSES)}", field="retry_on")
+    if wrong := _check_losses(spec):
+        return wrong
     if not 0 <= spec.start_within_s <= DURATION_S_MAX:
         return InvalidRequest("start_within is a number of seconds, 0 for no limit", field="start_within")
     if len(spec.params) > INLINE_BYTES_MAX:
         return TooLarge(f"params has {len(spec.params)} characters; at most {INLINE_BYTES_MAX}", field="params")
+    return None
+
+
+def _check_losses(spec: JobSpec) -> HostlerError | None:
+    if spec.on_lost and spec.on_lost not in ON_LOST:
+        return InvalidRequest(f"on_lost is one of {', '.join(ON_LOST)}", field="on_lost")
+    if spec.on_lost == "retry" and spec.work.loss_policy != "stop" and not (spec.workload or spec.stages):
+        text = "on_lost = retry needs loss_policy = stop: only then is it known that the lost attempt runs no more"
+        return InvalidRequest(text, field="on_lost")
+    if not 0 <= spec.crash_limit <= RETRIES_MAX:
+        return InvalidRequest(
+            f"crash_limit is a number from 1 to {RETRIES_MAX}, 0 for {CRASH_LIMIT}", field="crash_limit"
+        )
+    if spec.lost_after_s is not None and not spec.lost_after_s <= DURATION_S_MAX:
+        return InvalidRequest("lost_after is a number of seconds, negative for never", field="lost_after")
     return None
 
 

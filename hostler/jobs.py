@@ -30,7 +30,12 @@ INLINE_BYTES_MAX = 256 * 1024  # of a file in a message, of params, of a result
 STEPS_MAX = 1000
 STAGES_MAX = 100
 OUTPUTS_MAX = 10_000  # files kept of one attempt
-RETRY_CAUSES = ("exit", "signal", "timeout", "not_started")  # ends of an attempt that another one may mend
+# Ends of an attempt that another one may mend.
+RETRY_CAUSES = ("exit", "signal", "timeout", "not_started", "memory_limit", "output_limit", "out_of_memory", "drain")
+LOSS_POLICIES = ("keep", "stop")
+ON_LOST = ("fail", "retry")
+START_PATHS = ("warm", "hardened")
+CRASH_LIMIT = 3  # losses of its worker after which a job is not tried again, unless it says otherwise
 UNPROVED_CAUSES = frozenset({"worker_lost", "supervisor_died", "lease"})  # the end was concluded, not seen
 
 
@@ -87,6 +92,18 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the whole process tree of an attempt may use; 0: no limit."""
+
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    pids: int = 0  # processes and threads
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a worker executes. No shell is involved: argv goes to execve as it is."""
 
@@ -105,6 +122,11 @@ class Work:
     container: Container | None = None  # runs argv in a container
     service: Service | None = None  # calls a service, instead of argv
     result_stdout: bool = False  # its standard output is its result, and must be JSON
+    merge: bool = False  # stdout and stderr share one pipe: exact order, all of it as stdout
+    limits: Limits = NO_LIMITS
+    output_stop: bool = False  # output_bytes_max ends the attempt instead of dropping what is more
+    loss_policy: str = ""  # of LOSS_POLICIES; empty: keep
+    start_path: str = ""  # of START_PATHS; empty: the worker's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +156,11 @@ class JobSpec:
     params: str = ""  # JSON, for the program's params.json
     retries: int | None = None  # further attempts after failed ones; None: the workload's, or none
     retry_on: tuple[str, ...] = ()  # of RETRY_CAUSES; empty: all of them
+    on_lost: str = ""  # of ON_LOST; empty: fail; "retry" needs the loss policy "stop"
+    lost_after_s: float | None = (
+        None  # policy "keep": lost so long after its worker left; negative: never; None: the family's
+    )
+    crash_limit: int = 0  # losses of its worker after which `on_lost` tries no more; 0: CRASH_LIMIT
     start_within_s: float = 0.0  # a program that has not started so long after the submit never does; 0: no limit
     stages: tuple[Stage, ...] = ()  # a chain, instead of `workload`: params go to the first, each result to the next
 

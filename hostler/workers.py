@@ -6,14 +6,18 @@ Pure. A worker is one agent on one host; its id is given by the coordinator and 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+ABILITIES = ("memory_limit", "cpu_limit", "pids_limit", "hardened")  # what a worker may be able to do for an attempt
+
 
 class WorkerState(StrEnum):
     """How the coordinator sees a worker."""
 
     CONNECTED = "connected"
     DRAINING = "draining"  # connected, takes no further work
+    DRAINED = "drained"  # the same, on request, and nothing runs there any more
     UNREACHABLE = "unreachable"  # its stream ended without a goodbye
     GONE = "gone"  # it said goodbye
+    QUARANTINED = "quarantined"  # two agents spoke for it: nobody is heard as this worker until it is released
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +35,6 @@ class Worker:
     host: str = ""
     runtimes: tuple[str, ...] = ()  # ways to run a program it knows
     workloads: tuple[str, ...] = ()  # workloads it takes, with * as a wild card; empty: all
+    abilities: tuple[str, ...] = ()  # of ABILITIES
+    reason: str = ""  # why it is draining, drained or quarantined
+    drain_by_us: int = 0  # while draining on request: what runs then is ended; 0: never

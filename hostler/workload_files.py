@@ -13,7 +13,7 @@ from typing import Any
 from hostler.container_checks import read_size, streams_of
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest
 from hostler.expansion import check_workload
-from hostler.jobs import Container, File, Service
+from hostler.jobs import Container, File, Limits, Service
 from hostler.script_source import read_script
 from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
 
@@ -243,6 +243,11 @@ def _service(value: Any) -> Service:
     return Service(**_table(value, SERVICE_KINDS))
 
 
+def _limits(value: Any) -> Limits:
+    given = _table(value, LIMIT_KINDS)
+    return Limits(memory_bytes=given.get("memory", 0), cpus=given.get("cpus", 0.0), pids=given.get("pids", 0))
+
+
 def _table(value: Any, kinds: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"give a table with some of {', '.join(kinds)}")
@@ -257,6 +262,7 @@ def _table(value: Any, kinds: dict[str, Callable[[Any], Any]]) -> dict[str, Any]
     return given
 
 
+LIMIT_KINDS: dict[str, Callable[[Any], Any]] = {"memory": _size, "cpus": _number, "pids": _whole}
 CONTAINER_KINDS: dict[str, Callable[[Any], Any]] = {
     "image": _text,
     "pull": _text,
@@ -296,6 +302,13 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "timeout_s": _seconds,
     "grace_s": _seconds,
     "output_bytes_max": _whole,
+    "output_stop": _truth,
+    "merge": _truth,
+    "limits": _limits,
+    "loss_policy": _text,
+    "on_lost": _text,
+    "crash_limit": _whole,
+    "start_path": _text,
     "retries": _whole,
     "retry_on": _texts,
     "labels": _text_table,

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hostler.jobs import Container, File, Service
+from hostler.jobs import NO_LIMITS, Container, File, Limits, Service
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -78,6 +78,13 @@ class Workload:
     allowed_networks: tuple[str, ...] = ()  # callers of the Infernet API who may name it, as CIDR; empty: all
     proofs: bool = False  # it answers with a proof when one is asked for
     resources: str = ""  # JSON that GET /resources shows; empty: nothing
+    merge: bool = False  # this and the next six as in `Work` and `JobSpec`
+    limits: Limits = NO_LIMITS
+    output_stop: bool = False
+    loss_policy: str = ""
+    start_path: str = ""
+    on_lost: str = ""
+    crash_limit: int = 0
     applied_at_us: int = 0
     origin: Origin = Origin.APPLIED
 

@@ -723,6 +723,21 @@ class ClusterStub:
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_jobs__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/hostler.v1.Cluster/DrainWorker',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_types__pb2.Worker.FromString,
+                _registered_method=True)
+        self.ResumeWorker = channel.unary_unary(
+                '/hostler.v1.Cluster/ResumeWorker',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.WorkerRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_types__pb2.Worker.FromString,
+                _registered_method=True)
+        self.ReleaseWorker = channel.unary_unary(
+                '/hostler.v1.Cluster/ReleaseWorker',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.WorkerRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_types__pb2.Worker.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/hostler.v1.Cluster/Describe',
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.DescribeRequest.SerializeToString,
@@ -740,6 +755,28 @@ class ClusterServicer:
 
     def ListWorkers(self, request, context):
         """Every worker the coordinator knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Gives a worker nothing more. What runs there goes on, until `deadline_s` when that is set: then it is ended with
+        the cause drain. Durable: also after a restart of either side, until ResumeWorker. NOT_FOUND: no such worker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWorker(self, request, context):
+        """Takes back DrainWorker; a worker that left has to be started again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseWorker(self, request, context):
+        """Ends the quarantine of a worker id: two agents had spoken for it, or one with an older journal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -766,6 +803,21 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=hostler_dot_v1_dot_jobs__pb2.ListWorkersRequest.FromString,
                     response_serializer=hostler_dot_v1_dot_jobs__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_types__pb2.Worker.SerializeToString,
+            ),
+            'ResumeWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWorker,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.WorkerRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_types__pb2.Worker.SerializeToString,
+            ),
+            'ReleaseWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseWorker,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.WorkerRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_types__pb2.Worker.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -805,6 +857,87 @@ class Cluster:
             '/hostler.v1.Cluster/ListWorkers',
             hostler_dot_v1_dot_jobs__pb2.ListWorkersRequest.SerializeToString,
             hostler_dot_v1_dot_jobs__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Cluster/DrainWorker',
+            hostler_dot_v1_dot_jobs__pb2.DrainWorkerRequest.SerializeToString,
+            hostler_dot_v1_dot_types__pb2.Worker.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Cluster/ResumeWorker',
+            hostler_dot_v1_dot_jobs__pb2.WorkerRequest.SerializeToString,
+            hostler_dot_v1_dot_types__pb2.Worker.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Cluster/ReleaseWorker',
+            hostler_dot_v1_dot_jobs__pb2.WorkerRequest.SerializeToString,
+            hostler_dot_v1_dot_types__pb2.Worker.FromString,
             options,
             channel_credentials,
             insecure,

@@ -267,6 +267,14 @@ class ClusterStub:
     def __new__(cls, channel: _aio.Channel) -> ClusterAsyncStub: ...
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListWorkersRequest, _jobs_pb2.ListWorkersResponse]
     """Every worker the coordinator knows."""
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DrainWorkerRequest, _types_pb2.Worker]
+    """Gives a worker nothing more. What runs there goes on, until `deadline_s` when that is set: then it is ended with
+    the cause drain. Durable: also after a restart of either side, until ResumeWorker. NOT_FOUND: no such worker.
+    """
+    ResumeWorker: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.WorkerRequest, _types_pb2.Worker]
+    """Takes back DrainWorker; a worker that left has to be started again."""
+    ReleaseWorker: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.WorkerRequest, _types_pb2.Worker]
+    """Ends the quarantine of a worker id: two agents had spoken for it, or one with an older journal."""
     Describe: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DescribeRequest, _jobs_pb2.DescribeResponse]
     """What the coordinator is and how it fares, from memory."""
     Metrics: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.MetricsRequest, _jobs_pb2.MetricsResponse]
@@ -277,6 +285,14 @@ class ClusterAsyncStub(ClusterStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListWorkers: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListWorkersRequest, _jobs_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Every worker the coordinator knows."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DrainWorkerRequest, _types_pb2.Worker]  # type: ignore[assignment]
+    """Gives a worker nothing more. What runs there goes on, until `deadline_s` when that is set: then it is ended with
+    the cause drain. Durable: also after a restart of either side, until ResumeWorker. NOT_FOUND: no such worker.
+    """
+    ResumeWorker: _aio.UnaryUnaryMultiCallable[_jobs_pb2.WorkerRequest, _types_pb2.Worker]  # type: ignore[assignment]
+    """Takes back DrainWorker; a worker that left has to be started again."""
+    ReleaseWorker: _aio.UnaryUnaryMultiCallable[_jobs_pb2.WorkerRequest, _types_pb2.Worker]  # type: ignore[assignment]
+    """Ends the quarantine of a worker id: two agents had spoken for it, or one with an older journal."""
     Describe: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DescribeRequest, _jobs_pb2.DescribeResponse]  # type: ignore[assignment]
     """What the coordinator is and how it fares, from memory."""
     Metrics: _aio.UnaryUnaryMultiCallable[_jobs_pb2.MetricsRequest, _jobs_pb2.MetricsResponse]  # type: ignore[assignment]
@@ -290,6 +306,32 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListWorkersResponse, _abc.Awaitable[_jobs_pb2.ListWorkersResponse]]:
         """Every worker the coordinator knows."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _jobs_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Worker, _abc.Awaitable[_types_pb2.Worker]]:
+        """Gives a worker nothing more. What runs there goes on, until `deadline_s` when that is set: then it is ended with
+        the cause drain. Durable: also after a restart of either side, until ResumeWorker. NOT_FOUND: no such worker.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWorker(
+        self,
+        request: _jobs_pb2.WorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Worker, _abc.Awaitable[_types_pb2.Worker]]:
+        """Takes back DrainWorker; a worker that left has to be started again."""
+
+    @_abc_1.abstractmethod
+    def ReleaseWorker(
+        self,
+        request: _jobs_pb2.WorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Worker, _abc.Awaitable[_types_pb2.Worker]]:
+        """Ends the quarantine of a worker id: two agents had spoken for it, or one with an older journal."""
 
     @_abc_1.abstractmethod
     def Describe(

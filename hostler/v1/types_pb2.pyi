@@ -359,6 +359,36 @@ class Service(_message.Message):
 Global___Service: _TypeAlias = Service  # noqa: Y015
 
 @_typing.final
+class Limits(_message.Message):
+    """What the whole process tree of an attempt may use. 0: no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """beyond it the kernel ends processes of the tree, and the attempt ends as memory_limit"""
+    cpus: _builtins.float
+    """1.5: one and a half processors' time"""
+    pids: _builtins.int
+    """processes and threads; beyond it no further one can be made"""
+    def __init__(
+        self,
+        *,
+        memory_bytes: _builtins.int = ...,
+        cpus: _builtins.float = ...,
+        pids: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "memory_bytes", b"memory_bytes", "pids", b"pids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
 class Work(_message.Message):
     """What a worker is to execute. The coordinator keeps it as bytes and never looks inside."""
 
@@ -399,6 +429,11 @@ class Work(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     RESULT_STDOUT_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    OUTPUT_STOP_FIELD_NUMBER: _builtins.int
+    LOSS_POLICY_FIELD_NUMBER: _builtins.int
+    START_PATH_FIELD_NUMBER: _builtins.int
     cwd: _builtins.str
     """empty: the worker's working directory"""
     timeout_s: _builtins.float
@@ -417,6 +452,14 @@ class Work(_message.Message):
     """a file of the workspace that is its stdin"""
     result_stdout: _builtins.bool
     """its standard output is its result, and must be JSON"""
+    merge: _builtins.bool
+    """stdout and stderr share one pipe: their exact order is kept, all of it as stdout"""
+    output_stop: _builtins.bool
+    """output_bytes_max ends the attempt (output_limit) instead of dropping what is more"""
+    loss_policy: _builtins.str
+    """"keep" (the default) or "stop": ended by its supervisor once the worker's lease ran out"""
+    start_path: _builtins.str
+    """"warm" or "hardened": in a PID namespace, without new privileges; empty: the worker's"""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """program and arguments; no shell is involved; empty with `python`"""
@@ -441,6 +484,10 @@ class Work(_message.Message):
     def service(self) -> Global___Service:
         """calls a service, instead of argv"""
 
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """a worker that cannot enforce them is not given the job"""
+
     def __init__(
         self,
         *,
@@ -459,10 +506,15 @@ class Work(_message.Message):
         container: Global___Container | None = ...,
         service: Global___Service | None = ...,
         result_stdout: _builtins.bool = ...,
+        merge: _builtins.bool = ...,
+        limits: Global___Limits | None = ...,
+        output_stop: _builtins.bool = ...,
+        loss_policy: _builtins.str = ...,
+        start_path: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "python", b"python", "service", b"service"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "limits", b"limits", "python", b"python", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "container", b"container", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "output_bytes_max", b"output_bytes_max", "python", b"python", "result_stdout", b"result_stdout", "service", b"service", "stdin", b"stdin", "stdin_path", b"stdin_path", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "container", b"container", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "limits", b"limits", "loss_policy", b"loss_policy", "merge", b"merge", "output_bytes_max", b"output_bytes_max", "output_stop", b"output_stop", "python", b"python", "result_stdout", b"result_stdout", "service", b"service", "start_path", b"start_path", "stdin", b"stdin", "stdin_path", b"stdin_path", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,6 +562,9 @@ class JobSpec(_message.Message):
     PARAMS_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     RETRY_ON_FIELD_NUMBER: _builtins.int
+    ON_LOST_FIELD_NUMBER: _builtins.int
+    LOST_AFTER_S_FIELD_NUMBER: _builtins.int
+    CRASH_LIMIT_FIELD_NUMBER: _builtins.int
     START_WITHIN_S_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -538,6 +593,14 @@ class JobSpec(_message.Message):
     """JSON, for the program's params.json; at most 256 KiB"""
     retries: _builtins.int
     """further attempts after failed ones; absent: the workload's, or none"""
+    on_lost: _builtins.str
+    """output_limit, drain; empty: all of them
+    "fail" (the default) or "retry", which needs the loss policy "stop"
+    """
+    lost_after_s: _builtins.float
+    """policy "keep": lost so long after its worker left; negative: never; absent: the family's"""
+    crash_limit: _builtins.int
+    """losses of its worker after which `on_lost` tries no more; 0: 3"""
     start_within_s: _builtins.float
     """a program that has not started so long after the submit never does; 0: no limit"""
     @_builtins.property
@@ -548,7 +611,7 @@ class JobSpec(_message.Message):
 
     @_builtins.property
     def retry_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """causes that are tried again: exit, signal, timeout, not_started; empty: all of them"""
+        """causes that are tried again: exit, signal, timeout, not_started, memory_limit,"""
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
@@ -573,15 +636,23 @@ class JobSpec(_message.Message):
         params: _builtins.str = ...,
         retries: _builtins.int | None = ...,
         retry_on: _abc.Iterable[_builtins.str] | None = ...,
+        on_lost: _builtins.str = ...,
+        lost_after_s: _builtins.float | None = ...,
+        crash_limit: _builtins.int = ...,
         start_within_s: _builtins.float = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "retries", b"retries", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "lost_after_s", b"lost_after_s", "retries", b"retries", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "family", b"family", "key", b"key", "labels", b"labels", "name", b"name", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "crash_limit", b"crash_limit", "family", b"family", "key", b"key", "labels", b"labels", "lost_after_s", b"lost_after_s", "name", b"name", "on_lost", b"on_lost", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lost_after_s: _TypeAlias = _typing.Literal["lost_after_s"]  # noqa: Y015
+    _WhichOneofArgType__lost_after_s: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s"]  # noqa: Y015
     _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
     _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lost_after_s) -> _WhichOneofReturnType__lost_after_s | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
@@ -919,7 +990,7 @@ class End(_message.Message):
     cause: _builtins.str
     """stable word: exit, signal, stop, timeout, drain, not_started, supervisor_died, host_restarted,"""
     evidence: _builtins.str
-    """worker_lost, refused, start_deadline
+    """worker_lost, lease, refused, start_deadline, memory_limit, output_limit, out_of_memory
     one sentence for people
     """
     error: _builtins.str
@@ -1168,16 +1239,23 @@ class Worker(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     RUNTIMES_FIELD_NUMBER: _builtins.int
     WORKLOADS_FIELD_NUMBER: _builtins.int
+    ABILITIES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRAIN_BY_US_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: _builtins.str
-    """connected, draining, unreachable, gone"""
+    """connected, draining, drained, unreachable, gone, quarantined"""
     slots: _builtins.int
     version: _builtins.str
     running: _builtins.int
     """attempts assigned and not ended"""
     seen_at_us: _builtins.int
     host: _builtins.str
+    reason: _builtins.str
+    """of the states draining, drained and quarantined: why"""
+    drain_by_us: _builtins.int
+    """while draining on request: what runs then is ended; 0: never"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1187,6 +1265,10 @@ class Worker(_message.Message):
     @_builtins.property
     def workloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """workloads it takes, with * as a wild card; empty: all"""
+
+    @_builtins.property
+    def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """memory_limit, cpu_limit, pids_limit, hardened"""
 
     def __init__(
         self,
@@ -1202,10 +1284,13 @@ class Worker(_message.Message):
         host: _builtins.str = ...,
         runtimes: _abc.Iterable[_builtins.str] | None = ...,
         workloads: _abc.Iterable[_builtins.str] | None = ...,
+        abilities: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        drain_by_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "id", b"id", "labels", b"labels", "name", b"name", "running", b"running", "runtimes", b"runtimes", "seen_at_us", b"seen_at_us", "slots", b"slots", "state", b"state", "version", b"version", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "drain_by_us", b"drain_by_us", "host", b"host", "id", b"id", "labels", b"labels", "name", b"name", "reason", b"reason", "running", b"running", "runtimes", b"runtimes", "seen_at_us", b"seen_at_us", "slots", b"slots", "state", b"state", "version", b"version", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

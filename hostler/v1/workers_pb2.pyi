@@ -78,11 +78,14 @@ class WorkerMessage(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     FED_FIELD_NUMBER: _builtins.int
     SENT_AT_NS_FIELD_NUMBER: _builtins.int
+    DRAINING_REASON_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     """the worker wants no further work"""
     sent_at_ns: _builtins.int
     """the worker's CLOCK_BOOTTIME; given back in CoordinatorMessage.heard_ns"""
+    draining_reason: _builtins.str
+    """with draining: why"""
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -113,11 +116,12 @@ class WorkerMessage(_message.Message):
         draining: _builtins.bool = ...,
         fed: _abc.Iterable[Global___Fed] | None = ...,
         sent_at_ns: _builtins.int = ...,
+        draining_reason: _builtins.str = ...,
         notes: _abc.Iterable[Global___Note] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "draining_reason", b"draining_reason", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,6 +164,9 @@ class Hello(_message.Message):
     INVENTORY_FIELD_NUMBER: _builtins.int
     RUNTIMES_FIELD_NUMBER: _builtins.int
     WORKLOADS_FIELD_NUMBER: _builtins.int
+    ABILITIES_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """the id given at an earlier Welcome; empty: a new worker"""
     name: _builtins.str
@@ -172,6 +179,10 @@ class Hello(_message.Message):
     """grows with every start of the agent on this journal"""
     mark: _builtins.int
     """the highest command sequence the worker has accepted"""
+    instance: _builtins.str
+    """random, of this process: two with one journal are two copies of it"""
+    epoch: _builtins.int
+    """the highest epoch of a coordinator it has heard, durable"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -183,6 +194,10 @@ class Hello(_message.Message):
     @_builtins.property
     def workloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """workloads it takes, with * as a wild card; empty: all"""
+
+    @_builtins.property
+    def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """memory_limit, cpu_limit, pids_limit, hardened"""
 
     def __init__(
         self,
@@ -200,10 +215,13 @@ class Hello(_message.Message):
         inventory: _abc.Iterable[Global___Held] | None = ...,
         runtimes: _abc.Iterable[_builtins.str] | None = ...,
         workloads: _abc.Iterable[_builtins.str] | None = ...,
+        abilities: _abc.Iterable[_builtins.str] | None = ...,
+        instance: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "generation", b"generation", "host", b"host", "inventory", b"inventory", "journal_id", b"journal_id", "labels", b"labels", "mark", b"mark", "name", b"name", "runtimes", b"runtimes", "slots", b"slots", "version", b"version", "worker", b"worker", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "boot_id", b"boot_id", "epoch", b"epoch", "generation", b"generation", "host", b"host", "instance", b"instance", "inventory", b"inventory", "journal_id", b"journal_id", "labels", b"labels", "mark", b"mark", "name", b"name", "runtimes", b"runtimes", "slots", b"slots", "version", b"version", "worker", b"worker", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,13 +435,17 @@ class CoordinatorMessage(_message.Message):
     HEARD_NS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     SHOWS_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     RECALLS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    """grows with every start of a coordinator; a worker hears no lower one than it has heard"""
     session: _builtins.str
     heard_ns: _builtins.int
     """the latest sent_at_ns that has arrived"""
     superseded: _builtins.bool
     """another connection speaks for this worker now: end"""
+    leave: _builtins.bool
+    """it is drained and was asked to go: say goodbye and end"""
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -458,11 +480,12 @@ class CoordinatorMessage(_message.Message):
         heard_ns: _builtins.int = ...,
         superseded: _builtins.bool = ...,
         shows: _abc.Iterable[Global___ShowOutput] | None = ...,
+        leave: _builtins.bool = ...,
         recalls: _abc.Iterable[_types_pb2.AttemptKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "epoch", b"epoch", "feeds", b"feeds", "heard_ns", b"heard_ns", "recalls", b"recalls", "session", b"session", "shows", b"shows", "signals", b"signals", "starts", b"starts", "stops", b"stops", "superseded", b"superseded", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "epoch", b"epoch", "feeds", b"feeds", "heard_ns", b"heard_ns", "leave", b"leave", "recalls", b"recalls", "session", b"session", "shows", b"shows", "signals", b"signals", "starts", b"starts", "stops", b"stops", "superseded", b"superseded", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -566,6 +589,7 @@ class Welcome(_message.Message):
     worker: _builtins.str
     heartbeat_s: _builtins.float
     lease_s: _builtins.float
+    """from when a message was sent that is known to have been heard (heard_ns)"""
     mark: _builtins.int
     """the coordinator's count of commands to this worker"""
     @_builtins.property
@@ -679,9 +703,12 @@ class StopAttempt(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     GRACE_S_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """that of the attempt's Start"""
     grace_s: _builtins.float
+    cause: _builtins.str
+    """"stop" (the default) or "drain" """
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -690,10 +717,11 @@ class StopAttempt(_message.Message):
         sequence: _builtins.int = ...,
         key: _types_pb2.AttemptKey | None = ...,
         grace_s: _builtins.float = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_s", b"grace_s", "key", b"key", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "grace_s", b"grace_s", "key", b"key", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

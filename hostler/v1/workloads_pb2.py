@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hostler.v1 import types_pb2 as hostler_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahostler/v1/workloads.proto\x12\nhostler.v1\x1a\x16hostler/v1/types.proto\"\xd2\x06\n\x08Workload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x15\n\rdocumentation\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x05 \x03(\t\x12 \n\x06script\x18\x06 \x01(\x0b\x32\x10.hostler.v1.File\x12\x12\n\nentrypoint\x18\x07 \x01(\t\x12\x13\n\x0binterpreter\x18\x08 \x01(\t\x12\x15\n\rparams_schema\x18\t \x01(\t\x12\r\n\x05stdin\x18\n \x01(\t\x12*\n\x03\x65nv\x18\x0b \x03(\x0b\x32\x1d.hostler.v1.Workload.EnvEntry\x12\x0b\n\x03\x63wd\x18\x0c \x01(\t\x12\x11\n\ttimeout_s\x18\r \x01(\x01\x12\x0f\n\x07grace_s\x18\x0e \x01(\x01\x12\x18\n\x10output_bytes_max\x18\x0f \x01(\x04\x12\x0f\n\x07retries\x18\x10 \x01(\r\x12\x10\n\x08retry_on\x18\x11 \x03(\t\x12\x30\n\x06labels\x18\x12 \x03(\x0b\x32 .hostler.v1.Workload.LabelsEntry\x12\r\n\x05slots\x18\x13 \x01(\r\x12\x32\n\x07secrets\x18\x14 \x03(\x0b\x32!.hostler.v1.Workload.SecretsEntry\x12\x10\n\x08internal\x18\x15 \x01(\x08\x12\x10\n\x08\x66\x61milies\x18\x16 \x03(\t\x12\x15\n\rapplied_at_us\x18\x17 \x01(\x04\x12\x0e\n\x06result\x18\x19 \x01(\t\x12(\n\tcontainer\x18\x1a \x01(\x0b\x32\x15.hostler.v1.Container\x12$\n\x07service\x18\x1b \x01(\x0b\x32\x13.hostler.v1.Service\x12\x18\n\x10\x61llowed_networks\x18\x1c \x03(\t\x12\x0e\n\x06proofs\x18\x1d \x01(\x08\x12\x11\n\tresources\x18\x1e \x01(\t\x12\x0e\n\x06origin\x18\x18 \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x0c\x41pplyRequest\x12\'\n\tworkloads\x18\x01 \x03(\x0b\x32\x14.hostler.v1.Workload\x12\x11\n\tprincipal\x18\x02 \x01(\t\"9\n\x07\x41pplied\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\"5\n\rApplyResponse\x12$\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x13.hostler.v1.Applied\"F\n\x12GetWorkloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tprincipal\x18\x03 \x01(\t\"9\n\x14ListWorkloadsRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"@\n\x15ListWorkloadsResponse\x12\'\n\tworkloads\x18\x01 \x03(\x0b\x32\x14.hostler.v1.Workload\"8\n\x15RemoveWorkloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"\x18\n\x16RemoveWorkloadResponse2\xa4\x02\n\tWorkloads\x12<\n\x05\x41pply\x12\x18.hostler.v1.ApplyRequest\x1a\x19.hostler.v1.ApplyResponse\x12;\n\x03Get\x12\x1e.hostler.v1.GetWorkloadRequest\x1a\x14.hostler.v1.Workload\x12K\n\x04List\x12 .hostler.v1.ListWorkloadsRequest\x1a!.hostler.v1.ListWorkloadsResponse\x12O\n\x06Remove\x12!.hostler.v1.RemoveWorkloadRequest\x1a\".hostler.v1.RemoveWorkloadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahostler/v1/workloads.proto\x12\nhostler.v1\x1a\x16hostler/v1/types.proto\"\xe9\x07\n\x08Workload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x15\n\rdocumentation\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x05 \x03(\t\x12 \n\x06script\x18\x06 \x01(\x0b\x32\x10.hostler.v1.File\x12\x12\n\nentrypoint\x18\x07 \x01(\t\x12\x13\n\x0binterpreter\x18\x08 \x01(\t\x12\x15\n\rparams_schema\x18\t \x01(\t\x12\r\n\x05stdin\x18\n \x01(\t\x12*\n\x03\x65nv\x18\x0b \x03(\x0b\x32\x1d.hostler.v1.Workload.EnvEntry\x12\x0b\n\x03\x63wd\x18\x0c \x01(\t\x12\x11\n\ttimeout_s\x18\r \x01(\x01\x12\x0f\n\x07grace_s\x18\x0e \x01(\x01\x12\x18\n\x10output_bytes_max\x18\x0f \x01(\x04\x12\x0f\n\x07retries\x18\x10 \x01(\r\x12\x10\n\x08retry_on\x18\x11 \x03(\t\x12\x30\n\x06labels\x18\x12 \x03(\x0b\x32 .hostler.v1.Workload.LabelsEntry\x12\r\n\x05slots\x18\x13 \x01(\r\x12\x32\n\x07secrets\x18\x14 \x03(\x0b\x32!.hostler.v1.Workload.SecretsEntry\x12\x10\n\x08internal\x18\x15 \x01(\x08\x12\x10\n\x08\x66\x61milies\x18\x16 \x03(\t\x12\x15\n\rapplied_at_us\x18\x17 \x01(\x04\x12\x0e\n\x06result\x18\x19 \x01(\t\x12(\n\tcontainer\x18\x1a \x01(\x0b\x32\x15.hostler.v1.Container\x12$\n\x07service\x18\x1b \x01(\x0b\x32\x13.hostler.v1.Service\x12\x18\n\x10\x61llowed_networks\x18\x1c \x03(\t\x12\x0e\n\x06proofs\x18\x1d \x01(\x08\x12\x11\n\tresources\x18\x1e \x01(\t\x12\r\n\x05merge\x18\x1f \x01(\x08\x12\"\n\x06limits\x18  \x01(\x0b\x32\x12.hostler.v1.Limits\x12\x13\n\x0boutput_stop\x18! \x01(\x08\x12\x13\n\x0bloss_policy\x18\" \x01(\t\x12\x12\n\nstart_path\x18# \x01(\t\x12\x0f\n\x07on_lost\x18$ \x01(\t\x12\x13\n\x0b\x63rash_limit\x18% \x01(\r\x12\x0e\n\x06origin\x18\x18 \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x0c\x41pplyRequest\x12\'\n\tworkloads\x18\x01 \x03(\x0b\x32\x14.hostler.v1.Workload\x12\x11\n\tprincipal\x18\x02 \x01(\t\"9\n\x07\x41pplied\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\"5\n\rApplyResponse\x12$\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x13.hostler.v1.Applied\"F\n\x12GetWorkloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tprincipal\x18\x03 \x01(\t\"9\n\x14ListWorkloadsRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"@\n\x15ListWorkloadsResponse\x12\'\n\tworkloads\x18\x01 \x03(\x0b\x32\x14.hostler.v1.Workload\"8\n\x15RemoveWorkloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"\x18\n\x16RemoveWorkloadResponse2\xa4\x02\n\tWorkloads\x12<\n\x05\x41pply\x12\x18.hostler.v1.ApplyRequest\x1a\x19.hostler.v1.ApplyResponse\x12;\n\x03Get\x12\x1e.hostler.v1.GetWorkloadRequest\x1a\x14.hostler.v1.Workload\x12K\n\x04List\x12 .hostler.v1.ListWorkloadsRequest\x1a!.hostler.v1.ListWorkloadsResponse\x12O\n\x06Remove\x12!.hostler.v1.RemoveWorkloadRequest\x1a\".hostler.v1.RemoveWorkloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,29 +39,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKLOAD_SECRETSENTRY']._loaded_options = None
   _globals['_WORKLOAD_SECRETSENTRY']._serialized_options = b'8\001'
   _globals['_WORKLOAD']._serialized_start=67
-  _globals['_WORKLOAD']._serialized_end=917
-  _globals['_WORKLOAD_ENVENTRY']._serialized_start=780
-  _globals['_WORKLOAD_ENVENTRY']._serialized_end=822
-  _globals['_WORKLOAD_LABELSENTRY']._serialized_start=824
-  _globals['_WORKLOAD_LABELSENTRY']._serialized_end=869
-  _globals['_WORKLOAD_SECRETSENTRY']._serialized_start=871
-  _globals['_WORKLOAD_SECRETSENTRY']._serialized_end=917
-  _globals['_APPLYREQUEST']._serialized_start=919
-  _globals['_APPLYREQUEST']._serialized_end=993
-  _globals['_APPLIED']._serialized_start=995
-  _globals['_APPLIED']._serialized_end=1052
-  _globals['_APPLYRESPONSE']._serialized_start=1054
-  _globals['_APPLYRESPONSE']._serialized_end=1107
-  _globals['_GETWORKLOADREQUEST']._serialized_start=1109
-  _globals['_GETWORKLOADREQUEST']._serialized_end=1179
-  _globals['_LISTWORKLOADSREQUEST']._serialized_start=1181
-  _globals['_LISTWORKLOADSREQUEST']._serialized_end=1238
-  _globals['_LISTWORKLOADSRESPONSE']._serialized_start=1240
-  _globals['_LISTWORKLOADSRESPONSE']._serialized_end=1304
-  _globals['_REMOVEWORKLOADREQUEST']._serialized_start=1306
-  _globals['_REMOVEWORKLOADREQUEST']._serialized_end=1362
-  _globals['_REMOVEWORKLOADRESPONSE']._serialized_start=1364
-  _globals['_REMOVEWORKLOADRESPONSE']._serialized_end=1388
-  _globals['_WORKLOADS']._serialized_start=1391
-  _globals['_WORKLOADS']._serialized_end=1683
+  _globals['_WORKLOAD']._serialized_end=1068
+  _globals['_WORKLOAD_ENVENTRY']._serialized_start=931
+  _globals['_WORKLOAD_ENVENTRY']._serialized_end=973
+  _globals['_WORKLOAD_LABELSENTRY']._serialized_start=975
+  _globals['_WORKLOAD_LABELSENTRY']._serialized_end=1020
+  _globals['_WORKLOAD_SECRETSENTRY']._serialized_start=1022
+  _globals['_WORKLOAD_SECRETSENTRY']._serialized_end=1068
+  _globals['_APPLYREQUEST']._serialized_start=1070
+  _globals['_APPLYREQUEST']._serialized_end=1144
+  _globals['_APPLIED']._serialized_start=1146
+  _globals['_APPLIED']._serialized_end=1203
+  _globals['_APPLYRESPONSE']._serialized_start=1205
+  _globals['_APPLYRESPONSE']._serialized_end=1258
+  _globals['_GETWORKLOADREQUEST']._serialized_start=1260
+  _globals['_GETWORKLOADREQUEST']._serialized_end=1330
+  _globals['_LISTWORKLOADSREQUEST']._serialized_start=1332
+  _globals['_LISTWORKLOADSREQUEST']._serialized_end=1389
+  _globals['_LISTWORKLOADSRESPONSE']._serialized_start=1391
+  _globals['_LISTWORKLOADSRESPONSE']._serialized_end=1455
+  _globals['_REMOVEWORKLOADREQUEST']._serialized_start=1457
+  _globals['_REMOVEWORKLOADREQUEST']._serialized_end=1513
+  _globals['_REMOVEWORKLOADRESPONSE']._serialized_start=1515
+  _globals['_REMOVEWORKLOADRESPONSE']._serialized_end=1539
+  _globals['_WORKLOADS']._serialized_start=1542
+  _globals['_WORKLOADS']._serialized_end=1834
 # @@protoc_insertion_point(module_scope)

@@ -114,6 +114,13 @@ class Workload(_message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
     PROOFS_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    OUTPUT_STOP_FIELD_NUMBER: _builtins.int
+    LOSS_POLICY_FIELD_NUMBER: _builtins.int
+    START_PATH_FIELD_NUMBER: _builtins.int
+    ON_LOST_FIELD_NUMBER: _builtins.int
+    CRASH_LIMIT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """letters, digits, "_", "-", "."; at most 100"""
@@ -148,6 +155,13 @@ class Workload(_message.Message):
     """it answers with a proof when one is asked for"""
     resources: _builtins.str
     """JSON that GET /resources shows; empty: nothing"""
+    merge: _builtins.bool
+    """this and the next six as in Work and JobSpec"""
+    output_stop: _builtins.bool
+    loss_policy: _builtins.str
+    start_path: _builtins.str
+    on_lost: _builtins.str
+    crash_limit: _builtins.int
     origin: _builtins.str
     """"shipped" with the package, "directory" of the settings, or "applied" by somebody"""
     @_builtins.property
@@ -186,6 +200,8 @@ class Workload(_message.Message):
     def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """callers of the Infernet API who may name it, as CIDR; empty: all"""
 
+    @_builtins.property
+    def limits(self) -> _types_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -218,11 +234,18 @@ class Workload(_message.Message):
         allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
         proofs: _builtins.bool = ...,
         resources: _builtins.str = ...,
+        merge: _builtins.bool = ...,
+        limits: _types_pb2.Limits | None = ...,
+        output_stop: _builtins.bool = ...,
+        loss_policy: _builtins.str = ...,
+        start_path: _builtins.str = ...,
+        on_lost: _builtins.str = ...,
+        crash_limit: _builtins.int = ...,
         origin: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "script", b"script", "service", b"service"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "limits", b"limits", "script", b"script", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "applied_at_us", b"applied_at_us", "argv", b"argv", "container", b"container", "cwd", b"cwd", "documentation", b"documentation", "entrypoint", b"entrypoint", "env", b"env", "families", b"families", "grace_s", b"grace_s", "internal", b"internal", "interpreter", b"interpreter", "labels", b"labels", "name", b"name", "origin", b"origin", "output_bytes_max", b"output_bytes_max", "params_schema", b"params_schema", "proofs", b"proofs", "resources", b"resources", "result", b"result", "retries", b"retries", "retry_on", b"retry_on", "runtime", b"runtime", "script", b"script", "secrets", b"secrets", "service", b"service", "slots", b"slots", "stdin", b"stdin", "timeout_s", b"timeout_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "applied_at_us", b"applied_at_us", "argv", b"argv", "container", b"container", "crash_limit", b"crash_limit", "cwd", b"cwd", "documentation", b"documentation", "entrypoint", b"entrypoint", "env", b"env", "families", b"families", "grace_s", b"grace_s", "internal", b"internal", "interpreter", b"interpreter", "labels", b"labels", "limits", b"limits", "loss_policy", b"loss_policy", "merge", b"merge", "name", b"name", "on_lost", b"on_lost", "origin", b"origin", "output_bytes_max", b"output_bytes_max", "output_stop", b"output_stop", "params_schema", b"params_schema", "proofs", b"proofs", "resources", b"resources", "result", b"result", "retries", b"retries", "retry_on", b"retry_on", "runtime", b"runtime", "script", b"script", "secrets", b"secrets", "service", b"service", "slots", b"slots", "start_path", b"start_path", "stdin", b"stdin", "timeout_s", b"timeout_s", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,6 +53,9 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         retries=spec.retries,
         retry_on=spec.retry_on,
         start_within_s=spec.start_within_s,
+        on_lost=spec.on_lost,
+        lost_after_s=spec.lost_after_s,
+        crash_limit=spec.crash_limit,
         stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
     )
 
@@ -76,6 +79,9 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
         retries=message.retries if message.HasField("retries") else None,
         retry_on=tuple(message.retry_on),
         start_within_s=message.start_within_s,
+        on_lost=message.on_lost,
+        lost_after_s=message.lost_after_s if message.HasField("lost_after_s") else None,
+        crash_limit=message.crash_limit,
         stages=tuple(Stage(workload=s.workload, workload_version=s.workload_version) for s in message.stages),
     )
 

@@ -1,7 +1,7 @@
 """What a worker executes, and the names of attempts, to and from protobuf."""
 
 from hostler.ids import AttemptKey, JobId
-from hostler.jobs import Container, File, PythonScript, Service, Work
+from hostler.jobs import NO_LIMITS, Container, File, Limits, PythonScript, Service, Work
 from hostler.v1 import types_pb2
 
 
@@ -91,6 +91,18 @@ def service_from_proto(message: types_pb2.Service) -> Service:
     )
 
 
+def limits_to_proto(limits: Limits) -> types_pb2.Limits | None:
+    """Encode limits; none at all are left out."""
+    if limits == NO_LIMITS:
+        return None
+    return types_pb2.Limits(memory_bytes=limits.memory_bytes, cpus=limits.cpus, pids=limits.pids)
+
+
+def limits_from_proto(message: types_pb2.Limits) -> Limits:
+    """Decode limits."""
+    return Limits(memory_bytes=message.memory_bytes, cpus=message.cpus, pids=message.pids)
+
+
 def work_to_proto(work: Work) -> types_pb2.Work:
     """Encode what a worker executes."""
     message = types_pb2.Work(
@@ -108,6 +120,11 @@ def work_to_proto(work: Work) -> types_pb2.Work:
         container=None if work.container is None else container_to_proto(work.container),
         service=None if work.service is None else service_to_proto(work.service),
         result_stdout=work.result_stdout,
+        merge=work.merge,
+        limits=limits_to_proto(work.limits),
+        output_stop=work.output_stop,
+        loss_policy=work.loss_policy,
+        start_path=work.start_path,
     )
     if work.python is not None:
         script = work.python
@@ -137,6 +154,11 @@ def work_from_proto(message: types_pb2.Work) -> Work:
         container=container_from_proto(message.container) if message.HasField("container") else None,
         service=service_from_proto(message.service) if message.HasField("service") else None,
         result_stdout=message.result_stdout,
+        merge=message.merge,
+        limits=limits_from_proto(message.limits) if message.HasField("limits") else NO_LIMITS,
+        output_stop=message.output_stop,
+        loss_policy=message.loss_policy,
+        start_path=message.start_path,
     )
 
 

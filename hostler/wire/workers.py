@@ -18,6 +18,9 @@ def worker_to_proto(worker: Worker) -> types_pb2.Worker:
         host=worker.host,
         runtimes=worker.runtimes,
         workloads=worker.workloads,
+        abilities=worker.abilities,
+        reason=worker.reason,
+        drain_by_us=worker.drain_by_us,
     )
 
 
@@ -35,4 +38,7 @@ def worker_from_proto(message: types_pb2.Worker) -> Worker:
         host=message.host,
         runtimes=tuple(message.runtimes),
         workloads=tuple(message.workloads),
+        abilities=tuple(message.abilities),
+        reason=message.reason,
+        drain_by_us=message.drain_by_us,
     )

@@ -1,11 +1,14 @@
 """Workloads, to and from protobuf."""
 
+from hostler.jobs import NO_LIMITS
 from hostler.v1 import types_pb2, workloads_pb2
 from hostler.wire.work import (
     container_from_proto,
     container_to_proto,
     file_from_proto,
     file_to_proto,
+    limits_from_proto,
+    limits_to_proto,
     service_from_proto,
     service_to_proto,
 )
@@ -44,6 +47,13 @@ def workload_to_proto(workload: Workload) -> workloads_pb2.Workload:
         allowed_networks=workload.allowed_networks,
         proofs=workload.proofs,
         resources=workload.resources,
+        merge=workload.merge,
+        limits=limits_to_proto(workload.limits),
+        output_stop=workload.output_stop,
+        loss_policy=workload.loss_policy,
+        start_path=workload.start_path,
+        on_lost=workload.on_lost,
+        crash_limit=workload.crash_limit,
         applied_at_us=workload.applied_at_us,
         origin=workload.origin.value,
     )
@@ -84,6 +94,13 @@ def workload_from_proto(message: workloads_pb2.Workload) -> Workload:
         allowed_networks=tuple(message.allowed_networks),
         proofs=message.proofs,
         resources=message.resources,
+        merge=message.merge,
+        limits=limits_from_proto(message.limits) if message.HasField("limits") else NO_LIMITS,
+        output_stop=message.output_stop,
+        loss_policy=message.loss_policy,
+        start_path=message.start_path,
+        on_lost=message.on_lost,
+        crash_limit=message.crash_limit,
         applied_at_us=message.applied_at_us,
         origin=Origin(message.origin or Origin.APPLIED),
     )
