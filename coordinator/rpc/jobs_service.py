@@ -113,16 +113,17 @@ class JobsService:
 
     async def _refuse_used_keys(self, items: list[Submission]) -> list[Submission]:
         """Find keys of jobs that are over and so are known only to the store."""
-        keys = {(item.owner, item.key) for item in items if item.key and item.error is None}
+        keys = {(item.owner, item.key) for item in items if item.key}
         if not keys:
             return items
         used = await self._store.find_by_keys(keys)
         checked = []
         for item in items:
             found = used.get((item.owner, item.key)) if item.key else None
-            if found is not None and item.error is None:
-                conflict = KeyConflict(decisions.CONFLICT.format(item.key), field="key")
-                item = item._replace(error=_KnownJob(found[0]) if found[1] == item.digest else conflict)
+            if found is not None and found[1] == item.digest:
+                item = item._replace(error=_KnownJob(found[0]))  # whatever would be wrong with it today
+            elif found is not None and item.error is None:
+                item = item._replace(error=KeyConflict(decisions.CONFLICT.format(item.key), field="key"))
             checked.append(item)
         return checked
 

@@ -258,6 +258,28 @@ async def test_a_key_stands_for_the_job_as_it_was_asked_for(client: Client) -> N
     assert isinstance((await client.submit([of_render(key="k", params='{"n": 4}')]))[0], KeyConflict)
 
 
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_repeated_submission_gives_its_job_whatever_has_become_of_its_workload(
+    client: Client, make_worker: MakeWorker, over: bool
+) -> None:
+    """Removed, or with a schema that refuses the parameters now; the job may be over or still wait."""
+    await apply_render(client)
+    first = await client.submit_one(of_render(key="k"))
+    if over:
+        worker = await make_worker(runtimes=BOTH)
+        (key,) = await worker.takes()
+        await worker.report_ended(key)
+        await client.wait_one(first)
+
+    await apply_render(client, params_schema=json.dumps({"type": "object", "required": ["m"]}))
+    assert await client.submit_one(of_render(key="k")) == first
+    await client.workloads.remove("render")
+    assert await client.submit_one(of_render(key="k")) == first
+
+    other, without = await client.submit([of_render(key="k", params='{"n": 4}'), of_render()])
+    assert isinstance(other, WorkloadNotFound) and isinstance(without, WorkloadNotFound)
+
+
 async def test_a_script_of_ones_own_runs_without_a_workload(client: Client, make_worker: MakeWorker) -> None:
     """With parameters, as it was sent."""
     worker = await make_worker(runtimes=BOTH)
