@@ -298,6 +298,7 @@ class LogStatus(IntEnum):
     ARRIVING = 1
     COMPLETE = 2
     LOST = 3
+    EXPIRED = 4  # it was removed when its time was over
 
     @property
     def word(self) -> str:

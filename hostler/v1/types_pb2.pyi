@@ -106,6 +106,8 @@ class _LogStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogStatus.V
     LOG_STATUS_COMPLETE: _LogStatus.ValueType  # 2
     LOG_STATUS_LOST: _LogStatus.ValueType  # 3
     """the rest can no longer arrive"""
+    LOG_STATUS_EXPIRED: _LogStatus.ValueType  # 4
+    """it was removed when its time was over"""
 
 class LogStatus(_LogStatus, metaclass=_LogStatusEnumTypeWrapper):
     """How much of an attempt's log the coordinator holds."""
@@ -115,6 +117,8 @@ LOG_STATUS_ARRIVING: LogStatus.ValueType  # 1
 LOG_STATUS_COMPLETE: LogStatus.ValueType  # 2
 LOG_STATUS_LOST: LogStatus.ValueType  # 3
 """the rest can no longer arrive"""
+LOG_STATUS_EXPIRED: LogStatus.ValueType  # 4
+"""it was removed when its time was over"""
 Global___LogStatus: _TypeAlias = LogStatus  # noqa: Y015
 
 @_typing.final
