@@ -5,6 +5,7 @@ serves with TLS and the cluster key, each worker has a host and a data directory
 Whoever calls from outside uses the coordinator's unix socket, which a network namespace does not hide.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple
 
 from hostler.client import Client
 from hostler.endpoint import coordinator_address, read_gateway
+from hostler.jobs import JobQuery
+from hostler.lifecycle import State
 from hostler.settings import load
 from tests.faults.certificates import make_files
 from tests.faults.small_disk import SmallDisk
@@ -31,6 +34,7 @@ from worker_agent.ledger import scan_segment
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {"coordinator": "coordinator", "gateway": "http_gateway"}
 CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup"))
+OPEN = tuple(state for state in State if state is not State.FINISHED)
 HEARTBEAT_S = 0.5
 END_S = 30.0
 _INTO_CGROUP = 'echo 0 >"$0"; exec "$@"'
@@ -336,6 +340,11 @@ class Site:
         numbers = tuple(f"-{name.removeprefix('shim-')}" for name in self.stillborn)
         found = [path for path in self._cgroup.iterdir() if path.is_dir()]
         return [path.name for path in found if not (path.name.endswith(numbers) and not _pids_below(path))]
+
+    async def stop_all(self) -> None:
+        """Ask for the end of every job that is not over."""
+        open_jobs = [job.id async for page in self.client.find_brief(JobQuery(states=OPEN)) for job in page]
+        await asyncio.gather(*(self.client.stop(job, grace_s=0.0) for job in open_jobs))
 
     async def down(self) -> None:
         """End every part in order, agents without their jobs."""

@@ -20,6 +20,7 @@ from tests.faults.stream import Accepted
 from tests.support.netlab import Lab
 
 LOST_AFTER_S = 1.5
+WITHIN_S = 90.0  # when all that these hosts do shares one machine with much else
 
 pytestmark = pytest.mark.timeout(240)  # eight programs start for each, on a machine that may be busy
 
@@ -37,8 +38,9 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
                 made.start(name)
             await connected(made, 2)
             yield made
+            await made.stop_all()  # of a test that broke off
             await made.down()
-            await until(lambda: nothing_left(made), "the end of every process")
+            await until(lambda: nothing_left(made), "the end of every process", WITHIN_S)
             made.remove()
         finally:
             await made.down()
@@ -60,7 +62,7 @@ async def connected(site: Site, count: int) -> None:
             return False
         return sum(worker.state is WorkerState.CONNECTED for worker in workers) == count
 
-    await until(so_many, f"{count} connected workers")
+    await until(so_many, f"{count} connected workers", WITHIN_S)
 
 
 async def begin(site: Site, plans: Sequence[Plan], worker: str = "") -> list[Accepted]:
@@ -75,8 +77,17 @@ async def begin(site: Site, plans: Sequence[Plan], worker: str = "") -> list[Acc
     async def all_run() -> bool:
         return len(Truth.read(site.truth).starts) == len(jobs)
 
-    await until(all_run, "the start of every program")
+    await until(all_run, "the start of every program", WITHIN_S)
     return jobs
+
+
+async def known_to_run(site: Site, jobs: Sequence[Accepted]) -> None:
+    """Wait until the coordinator says so; the programs may have begun before that."""
+
+    async def so() -> bool:
+        return {(await site.client.get(job.id)).state for job in jobs} == {State.RUNNING}
+
+    await until(so, "the coordinator's word that every job runs", WITHIN_S)
 
 
 def _pinned(spec: JobSpec, worker: str) -> JobSpec:
@@ -85,7 +96,7 @@ def _pinned(spec: JobSpec, worker: str) -> JobSpec:
 
 async def outcomes(site: Site, jobs: Sequence[Accepted]) -> list[Outcome]:
     """How the jobs ended, once all are over."""
-    async for _ in site.client.wait([job.id for job in jobs], timeout_s=60):
+    async for _ in site.client.wait([job.id for job in jobs], timeout_s=WITHIN_S):
         pass
     return [(await site.client.get(job.id)).outcome for job in jobs]
 
@@ -104,18 +115,19 @@ def plans(count: int, lines: int, pause_s: float) -> list[Plan]:
 async def test_jobs_end_while_their_worker_is_cut_off_and_it_is_known_afterwards(site: Site) -> None:
     """Their exit codes and the whole of their logs arrive when the link is back; nothing runs twice."""
     assert site.lab is not None
-    jobs = await begin(site, plans(6, 10, 0.05))
+    jobs = await begin(site, plans(6, 20, 0.1))
     for host in ("h2", "h3"):
         site.lab.cut(host)
+    over = {attempt.partition(".")[0] for attempt in Truth.read(site.truth).codes}  # before that, on a busy machine
 
     async def all_ended() -> bool:
         return len(Truth.read(site.truth).codes) == len(jobs)
 
-    await until(all_ended, "the end of every program")
-    states = {(await site.client.get(job.id)).state for job in jobs}
+    await until(all_ended, "the end of every program", WITHIN_S)
+    states = {(await site.client.get(job.id)).state for job in jobs if job.id not in over}
     site.lab.heal()
 
-    assert State.FINISHED not in states, "nobody can know of the ends yet"
+    assert states and State.FINISHED not in states, "nobody can know of the ends yet"
     assert await outcomes(site, jobs) == [Outcome.SUCCEEDED if n % 3 == 0 else Outcome.FAILED for n in range(1, 7)]
     inspection = Inspection(site, jobs)
     await inspection.run()
@@ -140,7 +152,7 @@ async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) ->
     async def gone() -> bool:
         return not processes_of({job.id for job in jobs})
 
-    await until(gone, "the end of what was given up")
+    await until(gone, "the end of what was given up", WITHIN_S)
     await connected(site, 2)
     assert await outcomes(site, jobs) == [Outcome.LOST] * 2
     assert Truth.read(site.truth).codes == {} and set(Truth.read(site.truth).starts.values()) == {1}
@@ -149,7 +161,7 @@ async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) ->
 @pytest.mark.ci
 async def test_a_host_dies_with_everything_on_it(site: Site) -> None:
     """Its jobs are lost when its agent is back, for their shims are dead; the other host's go on."""
-    here, there = plans(6, 30, 0.1)[:3], plans(6, 30, 0.1)[3:]
+    here, there = plans(6, 3000, 0.1)[:3], plans(6, 30, 0.1)[3:]
     dying = await begin(site, here, "w1")
     site.truth.rename(site.directory / "truth.w1")
     site.truth.touch()
@@ -197,7 +209,7 @@ async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site:
     async def refused() -> bool:
         return "serves only callers with the cluster's key" in (site.directory / "w1.log").read_text()
 
-    await until(refused, "the refusal in its log")
+    await until(refused, "the refusal in its log", WITHIN_S)
     await asyncio.sleep(HEARTBEAT_S)  # and it does not come in later
     await connected(site, 1)
     assert processes_of({job.id for job in jobs})
@@ -206,8 +218,7 @@ async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site:
     site.start("w1")
 
     await connected(site, 2)
-    states = [(await site.client.get(job.id)).state for job in jobs]
-    assert states == [State.RUNNING] * 2
+    await known_to_run(site, jobs)
     for job in jobs:
         await site.client.stop(job.id, grace_s=0)
 
