@@ -51,6 +51,14 @@ class JobQueued(NamedTuple):
     chain: Chain | None = None  # of a job of several stages
     stage: int = 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a command and nothing else, and new."""
+        return self[-len(_PLAIN) :] == _PLAIN
+
+
+_PLAIN = tuple(JobQueued._field_defaults.values())
+
 
 class Assigned(NamedTuple):
     """A worker was chosen for the next attempt."""

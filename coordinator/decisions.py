@@ -88,6 +88,9 @@ class Submission(NamedTuple):
     start_within_s: float = 0.0
 
 
+_PLAIN = tuple(Submission._field_defaults.values())  # what a command has there that is nothing else
+
+
 # Requests
 
 
@@ -122,11 +125,19 @@ def on_submit(live: Live, items: Sequence[Submission], reply: Any, now: Instant,
 
 
 def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
-    start_by_us = now.wall_us + round(item.start_within_s * 1e6) if item.start_within_s else 0
-    # By place: with names each would cost as much as the rest of its decision.
-    first, described = item[1:12], item[12:17]
-    return JobQueued(
-        number, *first, now.wall_us, 0, *described, 0, 0, item.inputs, item.secrets, start_by_us, item.chain
+    change = JobQueued(number, *item[1:12], at_us=now.wall_us)
+    if item[12:] == _PLAIN:
+        return change
+    return change._replace(
+        runtime=item.runtime,
+        workload=item.workload,
+        workload_version=item.workload_version,
+        retries=item.retries,
+        retry_on=item.retry_on,
+        inputs=item.inputs,
+        secrets=item.secrets,
+        chain=item.chain,
+        start_by_us=now.wall_us + round(item.start_within_s * 1e6) if item.start_within_s else 0,
     )
 
 

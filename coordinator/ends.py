@@ -83,19 +83,19 @@ def next_stage(chain: Chain, job_id: str, stage: int, end_bytes: bytes) -> Stage
     return completed if isinstance(completed, HostlerError) else plan_of(workload, completed)
 
 
-def plan_of(workload: Workload, completed: JobSpec) -> StagePlan:
-    """What an expanded job asks of a worker."""
+def plan_of(workload: Workload | None, completed: JobSpec) -> StagePlan:
+    """What an expanded job asks of a worker; without a workload it is a program of its own."""
     return StagePlan(
         runtime=runtime_needed(completed.work).value,
-        workload=workload.name,
-        workload_version=workload.version,
+        workload=workload.name if workload is not None else "",
+        workload_version=workload.version if workload is not None else 0,
         labels=tuple(sorted(completed.labels.items())),
         slots=completed.slots,
         work=work_to_bytes(completed.work),
         retries=completed.retries or 0,
         retry_on=completed.retry_on,
         inputs=tuple(sorted({file.digest for file in completed.work.files if file.digest})),
-        secrets=tuple(sorted(workload.secrets.items())),
+        secrets=tuple(sorted(workload.secrets.items())) if workload is not None else (),
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordinator.effects import AttachSession, SendSignal, SendStart, SendStop
-from coordinator.shows import ShowOutput
 from hostler.errors import HostlerError
 from hostler.ids import AttemptKey
 from hostler.jobs import Advance, OutputFile, Usage
@@ -30,6 +29,16 @@ class Piece(NamedTuple):
     offset: int
     content: bytes
     eof: bool
+
+
+class ShowOutput(NamedTuple):
+    """What a worker is asked for: to send an output file of a running attempt, or a part."""
+
+    ticket: str
+    key: AttemptKey
+    path: str  # below the output directory, as listed
+    offset: int
+    length: int  # 0: to the end
 
 
 ACKNOWLEDGE_S = 0.05  # how long acknowledgements wait for company
@@ -58,7 +67,7 @@ class Session:
         self.superseded = False
         self.closed = False
         self.heard_ns = 0  # the worker's clock in its latest message; given back to it
-        self.samples: dict[AttemptKey, Usage] = {}  # the latest of each running attempt
+        self.samples: dict[AttemptKey, Usage] = {}  # the latest of each attempt, until its report is acknowledged
         self.notes: dict[AttemptKey, Note] = {}  # the same
         self.outbox = Outbox()
         self.wake = asyncio.Event()
@@ -67,6 +76,8 @@ class Session:
     def acknowledge(self, key: AttemptKey) -> None:
         """Have a report forgotten. Nobody waits for that: it goes along with the next message, or a little later."""
         self.outbox.acknowledged.append(key)
+        self.samples.pop(key, None)
+        self.notes.pop(key, None)
         if self._later is None:
             self._later = asyncio.get_running_loop().call_later(ACKNOWLEDGE_S, self.wake.set)
 

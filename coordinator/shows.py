@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
+from coordinator.sessions import Sessions, ShowOutput
 from hostler.errors import FileNotFound, HostlerError, NotRunning, Overloaded, Unavailable
 from hostler.ids import AttemptKey, new_uuid
 
@@ -20,47 +20,6 @@ TICKETS_MAX = 64
 ANSWER_S = 10.0  # how long a worker may take to begin
 STALL_S = 60.0  # how long it may take over the next piece
 HELD_BYTES_MAX = 4 * 1024 * 1024
-
-
-class ShowOutput(NamedTuple):
-    """What a worker is asked for: to send an output file of a running attempt, or a part."""
-
-    ticket: str
-    key: AttemptKey
-    path: str  # below the output directory, as listed
-    offset: int
-    length: int  # 0: to the end
-
-
-class ShowsOutbox(Protocol):
-    """What of a session's outbox is needed here."""
-
-    @property
-    def shows(self) -> list[ShowOutput]:
-        """What the next message to the worker asks for."""
-        ...
-
-
-class ShowsSession(Protocol):
-    """What of a session is needed here."""
-
-    @property
-    def outbox(self) -> ShowsOutbox:
-        """What gathers for the worker."""
-        ...
-
-    @property
-    def wake(self) -> asyncio.Event:
-        """Set to have it sent."""
-        ...
-
-
-class ShowsSessions(Protocol):
-    """Finds the session of a worker; `coordinator.sessions.Sessions` is one."""
-
-    def get(self, worker: str) -> ShowsSession | None:
-        """The session, if the worker is connected."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +119,7 @@ class Showing:
 class Shows:
     """Every open ticket."""
 
-    def __init__(self, sessions: ShowsSessions, *, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, sessions: Sessions, *, answer_s: float = ANSWER_S) -> None:
         self._sessions = sessions
         self._answer_s = answer_s
         self._showings: dict[str, Showing] = {}  # by ticket

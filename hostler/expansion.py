@@ -76,10 +76,19 @@ def expand(workload: Workload, spec: JobSpec, job_id: str, *, stored: File | Non
         return error
 
 
-def complete(spec: JobSpec, job_id: str) -> JobSpec | HostlerError:
+def check_later_stage(workload: Workload, common: JobSpec) -> HostlerError | None:
+    """Say what of a chain's *common* part does not fit the workload of a later stage, or None."""
+    # A stored file stands for the result that will be its parameters: what that holds nobody knows yet.
+    result = File(path=PARAMS_PATH, digest="0" * 64, size_bytes=1)
+    taking = replace(workload, stdin=Stdin.PARAMS) if workload.stdin is Stdin.JOB else workload
+    made = expand(taking, replace(common, stages=(), workload=workload.name), "", stored=result)
+    return made if isinstance(made, HostlerError) else None
+
+
+def complete(spec: JobSpec) -> JobSpec | HostlerError:
     """Make the job that a worker executes of one without a workload: its own program, parameters and files.
 
-    A job that has none of these is returned as it is. *job_id* is not used today; the call is that of `expand`.
+    A job that has none of these is returned as it is.
     """
     work = spec.work
     if not (spec.params or work.files or work.python or work.stdin_path):

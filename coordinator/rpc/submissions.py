@@ -13,17 +13,17 @@ from typing import cast
 from coordinator.blobs import BlobStore
 from coordinator.changes import Chain
 from coordinator.decisions import Submission
+from coordinator.ends import plan_of
 from coordinator.engine import Engine
 from coordinator.rpc.context import Caller
 from coordinator.secrets_file import Secrets
 from coordinator.storage.protocol import Store
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest, TooLarge, WorkloadNotFound
-from hostler.expansion import complete, expand, runtime_needed
+from hostler.expansion import check_later_stage, complete, expand
 from hostler.job_checks import check_command, check_spec
 from hostler.jobs import STAGES_MAX, JobSpec, Stage
 from hostler.v1 import types_pb2
 from hostler.wire.jobs import spec_from_proto
-from hostler.wire.work import work_to_proto
 from hostler.workloads import Workload
 
 
@@ -102,19 +102,21 @@ class Submissions:
         first = workloads[0]
         if not first.external:
             raise InvalidRequest(f"workload {first.name} cannot be the first of a chain", field="stages")
+        stages = tuple(Stage(workload=w.name, workload_version=w.version) for w in workloads)
+        common = replace(spec, stages=stages, params="", work=replace(spec.work, files=(), stdin_path=""))
         for workload in workloads[1:]:
+            if error := check_later_stage(workload, common):
+                raise error
             if workload.secrets:
                 self._secrets.values(tuple(sorted(workload.secrets.items())))
         made = await self._expanded(plain, replace(spec, stages=(), workload=first.name), first)
-        if made.error is not None or len(workloads) == 1:
+        if len(workloads) == 1:
             return made
-        stages = tuple(Stage(workload=w.name, workload_version=w.version) for w in workloads)
-        common = replace(spec, stages=stages, params="", work=replace(spec.work, files=(), stdin_path=""))
         return made._replace(chain=Chain(tuple(workloads), common))
 
     async def _expanded(self, plain: Submission, spec: JobSpec, workload: Workload | None) -> Submission:
         if workload is None:
-            completed = complete(spec, plain.id)
+            completed = complete(spec)
         elif workload.params_schema:
             # A schema may take its time over parameters; nobody else is to wait for that.
             completed = await asyncio.to_thread(expand, workload, spec, plain.id)
@@ -122,30 +124,14 @@ class Submissions:
             completed = expand(workload, spec, plain.id)
         if isinstance(completed, HostlerError):
             raise completed
-        error = check_spec(completed)
-        if error is not None:
-            raise error
-        inputs = tuple(sorted({file.digest for file in completed.work.files if file.digest}))
-        missing = await self._blobs.touch(inputs)
+        plan = plan_of(workload, completed)
+        missing = await self._blobs.touch(plan.inputs)
         if missing:
             named = next(file.path for file in completed.work.files if file.digest in missing)
             raise FileNotFound(f"the bytes of {named!r} are not stored (any more); store them again", field="files")
-        secrets = tuple(sorted(workload.secrets.items())) if workload is not None else ()
-        if secrets:
-            self._secrets.values(secrets)
-        return plain._replace(
-            labels=tuple(sorted(completed.labels.items())),
-            slots=completed.slots,
-            work=work_to_proto(completed.work).SerializeToString(deterministic=True),
-            runtime=runtime_needed(completed.work).value,
-            workload=spec.workload,
-            workload_version=workload.version if workload is not None else 0,
-            retries=completed.retries or 0,
-            retry_on=completed.retry_on,
-            inputs=inputs,
-            secrets=secrets,
-            start_within_s=spec.start_within_s,
-        )
+        if plan.secrets:
+            self._secrets.values(plan.secrets)
+        return plain._replace(**plan._asdict(), start_within_s=spec.start_within_s)
 
     async def _workload(self, name: str, version: int) -> Workload:
         newest = self._engine.live.workloads.get(name)

@@ -10,7 +10,7 @@ from coordinator import decisions
 from coordinator.changes import LogStored, WorkerDraining
 from coordinator.decisions import Decision
 from coordinator.effects import AttachSession, LogKept, SendStart
-from coordinator.ends import next_stage
+from coordinator.ends import next_stage, outcome_of
 from coordinator.engine import Engine, Item
 from coordinator.events import EndFacts, Hello, Report
 from coordinator.feeds import Feeds
@@ -24,6 +24,7 @@ from hostler.errors import HostlerError, InvalidRequest
 from hostler.ids import AttemptKey, is_uuid, new_uuid
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile
+from hostler.lifecycle import Outcome
 from hostler.v1 import types_pb2, workers_pb2
 from hostler.wire.ends import advance_from_proto, output_from_proto, usage_from_proto
 from hostler.wire.work import key_from_proto, key_to_proto
@@ -106,10 +107,6 @@ class WorkersService:
             session.heard_ns = message.sent_at_ns
             if message.reports:
                 reports = [_report(r) for r in message.reports]
-                for report in reports:
-                    if report.end is not None or report.never_ran:
-                        session.samples.pop(report.key, None)
-                        session.notes.pop(report.key, None)
                 reports = [await self._with_next_stage(report) for report in reports]
                 await self._engine.post_patiently(_reports_item(session, reports))
             for sample in message.samples:
@@ -127,10 +124,12 @@ class WorkersService:
 
     async def _with_next_stage(self, report: Report) -> Report:
         """Of a chain: what the next stage will be, worked out here because a schema may take its time."""
-        if report.end is None:
+        end, job = report.end, self._engine.live.current(report.key)
+        if end is None or job is None or job.chain is None or job.stage + 1 >= len(job.chain.workloads):
             return report
-        job = self._engine.live.current(report.key)
-        if job is None or job.chain is None or job.stage + 1 >= len(job.chain.workloads):
+        if outcome_of(end.cause, end.exit_code, raised=end.raised) is not Outcome.SUCCEEDED:
+            return report
+        if job.stop_grace_s is not None:
             return report
         # Its parts, not the job: that may move on before the thread looks at it.
         following = await asyncio.to_thread(next_stage, job.chain, job.id, job.stage, report.end_bytes)

@@ -189,7 +189,7 @@ def _queued(out: _Statements, c: JobQueued) -> None:
     ]
     out.inserted[c.number] = row
     out.add(INSERT_JOB, row)
-    if c.runtime != "command" or c.workload or c.retries or c.inputs:
+    if not c.plain:
         _describe(out, c.number, c)
     if c.start_by_us:
         out.add(KEEP_DEADLINE, (c.start_by_us, c.number))

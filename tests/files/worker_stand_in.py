@@ -8,8 +8,7 @@ from typing import Any
 import grpc.aio
 
 from coordinator.effects import AttachSession
-from coordinator.sessions import Session, Sessions
-from coordinator.shows import ShowOutput
+from coordinator.sessions import Session, Sessions, ShowOutput
 from hostler.v1 import workers_pb2, workers_pb2_grpc
 from tests.files.stand_ins import NOON_US, W1
 

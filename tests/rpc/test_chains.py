@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,10 +170,21 @@ async def test_params_that_were_stored_go_to_the_first_stage(client: Client, wor
         (chain("one", work=Work(argv=("true",))), InvalidRequest),
         (chain(*["one"] * 101), TooLarge),
         (chain("one", params="{"), InvalidRequest),
+        (chain("one", "labelled", labels={"gpu": "no"}), InvalidRequest),
+        (chain("one", "secretive", work=Work(env={"TOKEN": "x"})), InvalidRequest),
+        (chain("one", "two", on_lost="retry"), InvalidRequest),
     ],
 )
-async def test_a_chain_that_cannot_be_is_an_error_in_its_place(client: Client, spec: JobSpec, kind: type) -> None:
-    """And spoils no other."""
+async def test_a_chain_that_cannot_be_is_an_error_in_its_place(
+    client: Client, spec: JobSpec, kind: type, data_dir: Path
+) -> None:
+    """And spoils no other; what a later stage would refuse is known at once too."""
+    secrets = data_dir / "secrets.toml"
+    secrets.write_text('token = "x"\n')
+    secrets.chmod(0o600)
+    await client.workloads.apply(
+        [process("labelled", labels={"gpu": "yes"}), process("secretive", secrets={"TOKEN": "token"})]
+    )
     good, bad, last = await client.submit([chain("one"), spec, chain("one", "inner")])
 
     assert isinstance(good, str) and isinstance(last, str)

@@ -216,20 +216,20 @@ def test_parameters_that_do_not_fit_are_too_large() -> None:
 def test_a_job_of_its_own_gets_the_same() -> None:
     """A custom script or command with parameters and files."""
     plain = JobSpec(work=Work(argv=("x",)))
-    assert complete(plain, JOB) is plain
+    assert complete(plain) is plain
 
     script = Work(python=PythonScript(path="script/a.py"), files=(File(path="script/a.py", digest=DIGEST),))
-    given = complete(JobSpec(work=script, params='{"a": 1}'), JOB)
+    given = complete(JobSpec(work=script, params='{"a": 1}'))
     assert isinstance(given, JobSpec)
     assert given.work.workspace and contents(given) == {"params.json": b'{"a": 1}'}
     assert given.work.env == {"HOSTLER_PARAM_A": "1"}
-    bare = complete(JobSpec(work=script), JOB)
+    bare = complete(JobSpec(work=script))
     assert isinstance(bare, JobSpec) and contents(bare) == {"params.json": b"{}"}
-    files = complete(JobSpec(work=Work(argv=("x",), files=(File(path="inputs/a", content=b"a"),))), JOB)
+    files = complete(JobSpec(work=Work(argv=("x",), files=(File(path="inputs/a", content=b"a"),))))
     assert isinstance(files, JobSpec) and files.work.workspace and contents(files) == {"inputs/a": b"a"}
-    assert isinstance(complete(replace(plain, params="{"), JOB), InvalidRequest)
+    assert isinstance(complete(replace(plain, params="{")), InvalidRequest)
     clash = replace(plain, params="{}", work=Work(argv=("x",), files=(File(path="params.json"),)))
-    assert isinstance(complete(clash, JOB), InvalidRequest)
+    assert isinstance(complete(clash), InvalidRequest)
 
 
 NAMES = st.sampled_from(["a", "inputs/a", "inputs/b", "params.json", "script/report.py", "script", "progress", "x/y"])
