@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from coordinator.app import Coordinator
+from coordinator.app import Coordinator, EngineFailed
 from hostler.processes import end_requested, run_program
 from hostler.settings import Settings
 
@@ -19,13 +19,16 @@ SWITCH_S = 0.0005
 
 async def run(settings: Settings) -> int:
     """Serve until told to end, or until the engine fails."""
-    async with end_requested(settings.parent_fd) as ending, Coordinator(settings) as coordinator:
-        failed = asyncio.create_task(coordinator.failed())
-        asked = asyncio.create_task(ending.wait())
-        await asyncio.wait((failed, asked), return_when=asyncio.FIRST_COMPLETED)
-        broken = failed.done()
-        failed.cancel()
-        asked.cancel()
+    try:
+        async with end_requested(settings.parent_fd) as ending, Coordinator(settings) as coordinator:
+            failed = asyncio.create_task(coordinator.failed())
+            asked = asyncio.create_task(ending.wait())
+            await asyncio.wait((failed, asked), return_when=asyncio.FIRST_COMPLETED)
+            broken = failed.done()
+            failed.cancel()
+            asked.cancel()
+    except EngineFailed:
+        return EXIT_BROKEN
     return EXIT_BROKEN if broken else 0
 
 

@@ -5,31 +5,34 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from coordinator.blobs import BlobStore
 from coordinator.engine import Engine
 from coordinator.feeds import Feeds
 from coordinator.log_store import LogStore, StoredPiece
 from coordinator.metrics import Metrics
-from coordinator.retention import Retention
+from coordinator.retention import Limit, Retention
 from coordinator.rpc.cluster_service import ClusterService
+from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.feed_service import FeedService
 from coordinator.rpc.files_service import FilesService
-from coordinator.rpc.jobs_service import DiskReserve, JobsService
+from coordinator.rpc.jobs_service import JobsService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.rpc.records_service import RecordsService
 from coordinator.rpc.server import RpcServer, Services
 from coordinator.rpc.submissions import Submissions
-from coordinator.rpc.workers_service import WorkersService
+from coordinator.rpc.workers_service import WorkersService, lease_s
 from coordinator.rpc.workloads_service import WorkloadsService
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Sessions
 from coordinator.shows import Shows
 from coordinator.storage.migrate import SchemaError
+from coordinator.storage.protocol import Kept
 from coordinator.storage.sqlite import SqliteStore
 from coordinator.watchers import Watchers
 from coordinator.workload_loading import register_found
@@ -83,6 +86,10 @@ class Core(NamedTuple):
     clock: Clock
 
 
+class EngineFailed(Exception):
+    """The engine ended by itself while the coordinator was starting; the log says why."""
+
+
 class Coordinator:
     """A running coordinator. Entering starts it; leaving stops it in order."""
 
@@ -110,12 +117,13 @@ class Coordinator:
         make_private_dir(runtime_dir(settings.data_dir))
         stack.callback(DataDirLock(directory).release)
         core = await self._open_core(directory)
-        services = self._services(core, directory)
+        services, log_store = self._services(core, directory)
         self._engine_task = asyncio.create_task(core.engine.run())
         stack.push_async_callback(self._end_engine, core.engine, core.sessions)
         found = Path(settings.workloads_dir) if settings.workloads_dir else None
-        await register_found(services.workloads, core.blobs, shipped=settings.sample_workloads, directory=found)
-        self._keep_retention(core)
+        registering = register_found(services.workloads, core.blobs, shipped=settings.sample_workloads, directory=found)
+        await self._while_engine_runs(registering)
+        self._keep_retention(core, log_store)
         server = RpcServer(services, identity)
         stack.push_async_callback(server.stop)
         stack.callback(core.sessions.drop_all)  # first: workers go at once instead of being waited for
@@ -130,6 +138,24 @@ class Coordinator:
             epoch=core.store.epoch,
             open_jobs=len(core.engine.live.jobs),
         )
+
+    async def _while_engine_runs(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* that waits for the engine's answers; an engine that has ended gives none.
+
+        Raises:
+            EngineFailed: it ended by itself.
+        """
+        assert self._engine_task is not None
+        doing = asyncio.create_task(work)
+        try:
+            await asyncio.wait((doing, self._engine_task), return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                logs.get().error("engine.failed", exc_info=self._engine_task.exception())
+                raise EngineFailed
+            doing.result()
+        finally:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
 
     async def _open_core(self, directory: Path) -> Core:
         """Open what has files, and load the engine."""
@@ -147,6 +173,7 @@ class Coordinator:
             clock=clock,
             metrics=metrics,
             lost_after=lambda family: settings.lost_after_by_family_s.get(family, settings.lost_after_s),
+            lease_s=lease_s(settings.heartbeat_s),
             max_queued=settings.max_queued,
         )
         await engine.load()
@@ -154,7 +181,7 @@ class Coordinator:
         await asyncio.to_thread(blobs.open)
         return Core(store, engine, sessions, watchers, metrics, blobs, clock)
 
-    def _services(self, core: Core, directory: Path) -> Services:
+    def _services(self, core: Core, directory: Path) -> tuple[Services, LogStore]:
         settings = self._settings
         store, engine, sessions, watchers, metrics, blobs, clock = core
         feeds, secrets, shows = Feeds(sessions), Secrets(settings.data_dir), Shows(sessions)
@@ -170,27 +197,27 @@ class Coordinator:
         disk = DiskReserve(directory, settings.disk_reserve_bytes)
         submissions = Submissions(engine, store, blobs, secrets)
         jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
-        return Services(
+        services = Services(
             jobs=jobs,
             log=LogService(store, log_store, watchers),
             feed=FeedService(engine, store, watchers, feeds),
             outputs=OutputsService(store, blobs, shows, jobs.live_outputs),
             files=FilesService(blobs),
-            workloads=WorkloadsService(engine, store, blobs),
-            records=RecordsService(engine, store, clock),
+            workloads=WorkloadsService(engine, store, blobs, disk),
+            records=RecordsService(engine, store, disk, clock),
             cluster=ClusterService(engine, store, clock, settings.data_dir, metrics, blobs),
             workers=workers,
         )
+        return services, log_store
 
-    def _keep_retention(self, core: Core) -> None:
-        retention = Retention(
-            core.store,
-            core.blobs,
-            core.engine.expire_files,
-            clock=core.clock,
-            keep_s=self._settings.files_keep_s,
-            bytes_max=self._settings.files_bytes_max,
-        )
+    def _keep_retention(self, core: Core, log_store: LogStore) -> None:
+        settings = self._settings
+        limits = {
+            Kept.FILES: Limit(settings.files_keep_s, settings.files_bytes_max),
+            Kept.LOGS: Limit(settings.logs_keep_s, settings.logs_bytes_max),
+            Kept.JOBS: Limit(settings.jobs_keep_s, settings.jobs_max),
+        }
+        retention = Retention(core.store, core.blobs, log_store, core.engine.expire, limits=limits, clock=core.clock)
         self._retention_task = asyncio.create_task(retention.run())
         self._stack.push_async_callback(self._end_retention)
 

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import re
 import shutil
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import NamedTuple
 
 from hostler.errors import FileNotFound, InvalidRequest, Unavailable
 from hostler.ids import new_uuid
+from hostler.jobs import DIGEST
 
 PIECE_BYTES_MAX = 1024 * 1024
 READ_BYTES = 256 * 1024  # of one piece that is read: larger ones cost memory, and are no faster
@@ -44,7 +44,7 @@ UNUSED_S = 3600.0  # so long an unreferenced blob is kept after its last use: it
 WRITE_BACK_BYTES = 8 * 1024 * 1024  # what gathers in memory before the disk begins to take it
 SWEEP_STEP = 500  # digests a question to the store
 RETRY_AFTER_S = 30.0
-DIGEST = re.compile(r"[0-9a-f]{64}")
+
 
 Referenced = Callable[[Collection[str]], Awaitable[set[str]]]
 """Returns those of some digests that a job or a workload refers to."""
@@ -73,8 +73,10 @@ def is_digest(text: str) -> bool:
 class BlobStore:
     """Receives, reads and removes blobs. Every method but `open` and `path` is for the event loop."""
 
-    def __init__(self, directory: Path, *, reserve_bytes: int) -> None:
+    def __init__(self, directory: Path, *, reserve_bytes: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Prepare a store in *directory*, which leaves *reserve_bytes* of the disk free for others."""
+        self._monotonic = monotonic
+        self._opened_at_s = monotonic()
         self._staging = directory / "staging"
         self._blobs = directory / "blobs"
         self._reserve_bytes = reserve_bytes
@@ -90,6 +92,7 @@ class BlobStore:
         shutil.rmtree(self._staging, ignore_errors=True)
         for directory in (self._staging, self._blobs):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._opened_at_s = self._monotonic()
         self._total_bytes = sum(found.size_bytes for folder in self._folders() for found in _found_in(folder))
 
     def path(self, digest: str) -> Path:
@@ -240,9 +243,19 @@ class BlobStore:
                 offset += len(piece)
                 yield piece
 
+    def size_now(self, digest: str) -> int:
+        """How many bytes are stored under this name; 0 when there are none. For threads."""
+        return _size(self.path(digest)) or 0
+
     async def sweep(self, referenced: Referenced, older_than_s: float = UNUSED_S) -> int:
-        """Remove what nobody refers to and nobody has used for *older_than_s*; returns how many bytes that were."""
+        """Remove what nobody refers to and nobody has used for *older_than_s*; returns how many bytes that were.
+
+        A store that was opened less long ago removes nothing: whoever was told that bytes are stored may have been
+        kept from using them because nobody was there, and the clock may have jumped in between.
+        """
         removed = 0
+        if self._monotonic() - self._opened_at_s < older_than_s:
+            return removed
         async for batch in self._batches():
             limit_s = time.time() - older_than_s
             old = {one.digest for one in batch if one.used_at_s <= limit_s}

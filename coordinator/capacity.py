@@ -7,7 +7,9 @@ import heapq
 from statistics import median
 from typing import NamedTuple
 
+from coordinator.changes import Drain
 from hostler.ids import AttemptKey
+from hostler.workers import WorkerState
 
 RUN_TIMES_KEPT = 20  # results of a class on a worker between two looks at its prefetch
 
@@ -20,6 +22,7 @@ class ClassKey(NamedTuple):
     slots: int
     runtime: str = "command"
     workload: str = ""
+    abilities: tuple[str, ...] = ()
 
 
 class PlacementClass:
@@ -42,19 +45,24 @@ class Worker:
     """One known worker. Owned by `Live`; only `Live.apply` changes it."""
 
     __slots__ = (
+        "abilities",
         "boot_id",
         "connected",
+        "drain",
         "draining",
+        "draining_reason",
         "generation",
         "goodbye",
         "held",
         "host",
         "id",
+        "instance",
         "journal_id",
         "labels",
         "left_at_s",
         "name",
         "prefetch",
+        "quarantine",
         "run_times",
         "runtimes",
         "seen_at_us",
@@ -62,6 +70,7 @@ class Worker:
         "session",
         "slots",
         "slots_used",
+        "superseded_at_s",
         "version",
         "workloads",
     )
@@ -72,6 +81,12 @@ class Worker:
         self.labels: dict[str, str] = {}
         self.runtimes: tuple[str, ...] = ()
         self.workloads: tuple[str, ...] = ()  # patterns; empty: all
+        self.abilities: tuple[str, ...] = ()
+        self.instance = ""  # of the agent heard last; empty: not since this coordinator started
+        self.superseded_at_s: tuple[float, ...] = ()  # when another instance took over a stream that was up; the latest
+        self.drain: Drain | None = None  # somebody asked for it to be emptied
+        self.draining_reason = ""
+        self.quarantine = ""  # why nobody is heard as this worker; empty: it is heard
         self.slots = 0
         self.generation = 0
         self.sequence = 0  # of the latest assignment
@@ -82,6 +97,26 @@ class Worker:
         self.slots_used = 0
         self.run_times: dict[ClassKey, list[float]] = {}
         self.prefetch: dict[ClassKey, int] = {}
+
+    @property
+    def state(self) -> WorkerState:
+        """How it is shown."""
+        if self.quarantine:
+            return WorkerState.QUARANTINED
+        if self.connected:
+            if self.drain is not None:
+                return WorkerState.DRAINING if self.held else WorkerState.DRAINED
+            return WorkerState.DRAINING if self.draining else WorkerState.CONNECTED
+        return WorkerState.GONE if self.goodbye else WorkerState.UNREACHABLE
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state, where there is more to say than the state does."""
+        if self.quarantine:
+            return self.quarantine
+        if self.drain is not None:
+            return self.drain.reason or "drained on request"
+        return self.draining_reason
 
     def remember_run_time(self, placement: ClassKey, run_s: float) -> None:
         """Note how long a job of a class ran here; every 20 results say anew what prefetch is earned.

@@ -7,7 +7,7 @@ and only then do its effects leave the process. The same values load the live se
 from typing import NamedTuple
 
 from hostler.ids import AttemptKey
-from hostler.jobs import JobSpec, OutputFile, Record
+from hostler.jobs import CRASH_LIMIT, JobSpec, OutputFile, Record
 from hostler.lifecycle import Outcome
 from hostler.workloads import Workload
 
@@ -19,6 +19,20 @@ class Chain(NamedTuple):
 
     workloads: tuple[Workload, ...]  # one for each stage, of the versions it was accepted with
     spec: JobSpec  # what is common to the stages; its own `stages` name the same versions
+
+
+class Losses(NamedTuple):
+    """What is done about a job whose worker is lost."""
+
+    fence_s: float = (
+        0.0  # policy "stop": so long after the lease its supervisor has ended it for sure; 0: policy "keep"
+    )
+    retry: bool = False  # another attempt follows then
+    lost_after_s: float | None = None  # policy "keep": negative: never; None: what its API family says
+    crash_limit: int = CRASH_LIMIT  # losses after which no attempt follows
+
+
+KEEP = Losses()
 
 
 class JobQueued(NamedTuple):
@@ -50,6 +64,9 @@ class JobQueued(NamedTuple):
     start_by_us: int = 0  # its program must have started by then; 0: no limit
     chain: Chain | None = None  # of a job of several stages
     stage: int = 0
+    abilities: tuple[str, ...] = ()  # what its worker must be able to do
+    losses: Losses = KEEP
+    crashes: int = 0  # attempts that were lost and followed by another
 
     @property
     def plain(self) -> bool:
@@ -126,12 +143,12 @@ class Ended(NamedTuple):
     at_us: int
     outputs: tuple[OutputFile, ...] = ()  # what it left, stored
     family: str = ""
-    queued_at_us: int = 0
+    queued_at_us: int = 0  # 0: earlier stages or attempts ran since, and nobody can tell how long this one waited
     kept: tuple[str, ...] = ()  # digests of what it left besides its outputs
 
 
 class Retried(NamedTuple):
-    """An attempt failed and is over; another one follows, not before `due_at_us`."""
+    """An attempt failed or was lost, and is over; another one follows, not before `due_at_us`."""
 
     number: int
     key: AttemptKey
@@ -145,6 +162,8 @@ class Retried(NamedTuple):
     ledger: bytes
     due_at_us: int
     at_us: int
+    retries: int = 1  # how much this takes of the retries the job may have
+    crashes: int = 0  # the same of the losses it may have
 
 
 class StagePlan(NamedTuple):
@@ -160,6 +179,8 @@ class StagePlan(NamedTuple):
     retry_on: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
+    abilities: tuple[str, ...] = ()
+    losses: Losses = KEEP
 
 
 class StageEnded(NamedTuple):
@@ -241,6 +262,9 @@ class WorkerSeen(NamedTuple):
     at_us: int
     runtimes: tuple[str, ...] = ("command",)
     workloads: tuple[str, ...] = ()  # patterns of those it takes; empty: all
+    abilities: tuple[str, ...] = ()
+    instance: str = ""  # of the agent's process; known only while this coordinator runs
+    at_s: float = 0.0  # the coordinator's monotonic clock
 
 
 class WorkerLeft(NamedTuple):
@@ -257,6 +281,43 @@ class WorkerDraining(NamedTuple):
 
     id: str
     draining: bool
+    reason: str = ""
+
+
+class Drain(NamedTuple):
+    """Somebody asked for a worker to be emptied."""
+
+    by_us: int = 0  # what still runs then is ended; 0: never
+    leave: bool = False  # once it is empty, its agent ends
+    reason: str = ""
+
+
+class DrainAsked(NamedTuple):
+    """A worker is given nothing more, or (None) work again."""
+
+    id: str
+    drain: Drain | None
+
+
+class Quarantined(NamedTuple):
+    """Nobody is heard as this worker any more; an empty reason releases it."""
+
+    id: str
+    reason: str
+
+
+class EpochRaised(NamedTuple):
+    """This coordinator writes under a higher epoch from now on."""
+
+    epoch: int
+
+
+class LateEnd(NamedTuple):
+    """A worker came back and said how an attempt ended whose job was already final as lost."""
+
+    key: AttemptKey
+    end: bytes  # a serialized End
+    worker: str
 
 
 class WorkloadApplied(NamedTuple):
@@ -287,6 +348,20 @@ class FilesExpired(NamedTuple):
     at_us: int
 
 
+class LogsExpired(NamedTuple):
+    """The logs of every attempt of a finished job are no longer kept."""
+
+    number: int
+    ledger_bytes: int  # how much that was
+    at_us: int
+
+
+class JobExpired(NamedTuple):
+    """Nothing of a finished job is kept any more: it is not found."""
+
+    number: int
+
+
 Change = (
     JobQueued
     | Assigned
@@ -304,8 +379,14 @@ Change = (
     | WorkerSeen
     | WorkerLeft
     | WorkerDraining
+    | DrainAsked
+    | Quarantined
+    | EpochRaised
+    | LateEnd
     | WorkloadApplied
     | WorkloadRemoved
     | FilesExpired
+    | LogsExpired
+    | JobExpired
     | RecordPut
 )

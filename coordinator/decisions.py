@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 
 from coordinator.capacity import Worker
 from coordinator.changes import (
+    KEEP,
     Assigned,
     Chain,
     Change,
     Due,
     Ended,
+    EpochRaised,
     JobQueued,
+    LateEnd,
     LogLost,
+    Losses,
+    Quarantined,
     Returned,
     Started,
     StopRequested,
@@ -23,6 +28,7 @@ from coordinator.changes import (
     WorkerLeft,
     WorkerSeen,
 )
+from coordinator.drains import due_drains
 from coordinator.effects import (
     Acknowledge,
     Answer,
@@ -37,17 +43,20 @@ from coordinator.effects import (
     Wait,
 )
 from coordinator.ends import RETRY_S_MAX, attempt_over, concluded
+from coordinator.ends import lost as loss
 from coordinator.events import Hello, Report
 from coordinator.instant import Instant
 from coordinator.live import Job, Live, TrailingLog
+from coordinator.losses import silent_workers
+from coordinator.quarantine import reason_against
 from coordinator.recalls import recalls
 from hostler.errors import (
     HostlerError,
-    InvalidRequest,
     JobNotFound,
     KeyConflict,
     NotRunning,
     Overloaded,
+    PermissionDenied,
     Unavailable,
     WorkerNotFound,
 )
@@ -86,6 +95,8 @@ class Submission(NamedTuple):
     secrets: tuple[tuple[str, str], ...] = ()
     chain: Chain | None = None
     start_within_s: float = 0.0
+    abilities: tuple[str, ...] = ()
+    losses: Losses = KEEP
 
 
 _PLAIN = tuple(Submission._field_defaults.values())  # what a command has there that is nothing else
@@ -137,6 +148,8 @@ def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
         inputs=item.inputs,
         secrets=item.secrets,
         chain=item.chain,
+        abilities=item.abilities,
+        losses=item.losses,
         start_by_us=now.wall_us + round(item.start_within_s * 1e6) if item.start_within_s else 0,
     )
 
@@ -220,13 +233,9 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
 def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
     """Reconcile a worker's inventory with what is assigned to it, before any new work."""
     known = live.workers.get(hello.worker)
-    if known is not None and hello.journal_id == known.journal_id and hello.generation < known.generation:
-        error = InvalidRequest(
-            f"worker {hello.worker} has an older journal than the one seen last (a copied or restored data "
-            "directory?); remove the directory so that it joins as a new worker"
-        )
-        return Decision([], [Answer(session, error)])
-    changes: list[Change] = []
+    if known is not None and (reason := reason_against(known, hello, now)):
+        return _refused(known, reason, session)
+    changes: list[Change] = [EpochRaised(hello.epoch + 1)] if hello.epoch > live.epoch else []
     effects: list[Effect] = []
     if known is not None and known.connected:
         effects.append(DropSession(hello.worker, superseded=True))
@@ -247,6 +256,9 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
             now.wall_us,
             hello.runtimes,
             hello.workloads,
+            hello.abilities,
+            hello.instance,
+            now.monotonic_s,
         )
     )
     amnesia = known is not None and (known.boot_id, known.journal_id) != (hello.boot_id, hello.journal_id)
@@ -257,6 +269,19 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
     effects.append(AttachSession(hello.worker, session, mark, verdicts))
     effects.extend(stops)
     effects.extend(starts)
+    return Decision(changes, effects)
+
+
+def _refused(known: Worker, reason: str, session: Any) -> Decision:
+    """Put a worker under quarantine, if it is not yet; whoever speaks for it now is heard no more either."""
+    error = PermissionDenied(
+        f"worker {known.id} is quarantined: {reason}; end all but one of its agents, then: hostler workers release"
+        f" {known.id} (a restored or copied data directory must be removed, its agent then joins as a new worker)"
+    )
+    changes: list[Change] = [] if known.quarantine else [Quarantined(known.id, reason)]
+    effects: list[Effect] = [Answer(session, error)]
+    if known.connected:
+        effects.append(DropSession(known.id, superseded=False))
     return Decision(changes, effects)
 
 
@@ -271,7 +296,8 @@ def _reconcile(
         job = live.jobs[number]
         if amnesia:
             evidence = f"host {hello.host} was restarted, or its journal replaced; how the program ended is unknown"
-            changes.append(concluded(job, Outcome.LOST, "host_restarted", evidence, now))
+            restarted = known is not None and known.boot_id != hello.boot_id
+            changes.append(loss(job, "host_restarted", evidence, now, fenced=restarted))
         elif key in held:
             verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
@@ -342,7 +368,11 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
     """Move the attempt a report speaks of, if it is this worker's current one; else have it forgotten."""
     job = live.current(report.key)
     if job is None or job.worker != worker_id:
-        return Decision([], [Acknowledge(worker_id, report.key)])
+        # Where its job ended as lost, this says what became of the program; everywhere else it changes nothing.
+        late: list[Change] = []
+        if job is None and report.end is not None:
+            late.append(LateEnd(report.key, report.end_bytes, worker_id))
+        return Decision(late, [Acknowledge(worker_id, report.key)])
     if report.never_ran:
         return _on_never_ran(job, worker_id, report, now)
     if report.end is not None:
@@ -363,33 +393,22 @@ def _on_never_ran(job: Job, worker_id: str, report: Report, now: Instant) -> Dec
     return Decision([change], [Acknowledge(worker_id, report.key)])
 
 
-def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float]) -> Decision:
+def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float], lease_s: float) -> Decision:
     """End as lost what hangs on workers that stayed away too long, and let attempts begin that are due.
 
-    *lost_after* says for an API family after how many seconds without its worker a job is lost.
+    *lost_after* says for an API family after how many seconds without its worker a job is lost, and *lease_s* how
+    long a worker's lease lasts.
     """
-    changes: list[Change] = []
-    lost: set[int] = set()
-    for worker in live.workers.values():
-        if worker.connected or worker.left_at_s is None or not worker.held:
-            continue
-        away_s = now.monotonic_s - worker.left_at_s
-        for number in worker.held.values():
-            job = live.jobs[number]
-            if away_s < (limit_s := lost_after(job.family)):
-                continue
-            evidence = (
-                f"worker {worker.name} was not heard of for {limit_s:.0f} s; "
-                f"the program may still run on {worker.host} until that host is reached"
-            )
-            changes.append(concluded(job, Outcome.LOST, "worker_lost", evidence, now))
-            lost.add(number)
+    losses = list(silent_workers(live, now, lost_after=lost_after, lease_s=lease_s))
+    lost = {change.number for change in losses}
+    changes: list[Change] = [*losses]
     for log in live.trailing.values():
         if _log_is_gone(live, log, now, lost_after("")):
             changes.append(_log_lost(log))
     late = _late_starts(live, now, lost)
     changes += late.changes
     late.effects.extend(SendRecall(worker, key) for worker, key in recalls(live, now.wall_us))
+    late.effects.extend(due_drains(live, now))
     for number in live.delayed:
         # A clock that was set back may not keep a job waiting.
         if not now.wall_us < live.jobs[number].due_at_us <= now.wall_us + RETRY_S_MAX * 1e6:

@@ -52,6 +52,13 @@ class SendStop(NamedTuple):
     sequence: int
     key: AttemptKey
     grace_s: float
+    cause: str = "stop"  # or "drain"
+
+
+class SendLeave(NamedTuple):
+    """Tell a worker that it is empty and may go."""
+
+    worker: str
 
 
 class SendRecall(NamedTuple):
@@ -108,6 +115,7 @@ Effect = (
     | Wait
     | SendStart
     | SendStop
+    | SendLeave
     | SendRecall
     | SendSignal
     | Acknowledge

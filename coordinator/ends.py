@@ -6,20 +6,27 @@ concludes.
 
 from dataclasses import replace
 
-from coordinator.changes import LEDGER_UNKNOWN, Chain, Ended, Retried, StageEnded, StagePlan
+from coordinator.changes import KEEP, LEDGER_UNKNOWN, Chain, Ended, Losses, Retried, StageEnded, StagePlan
 from coordinator.events import Report
 from coordinator.instant import Instant
 from coordinator.live import Job
 from hostler.errors import HostlerError
-from hostler.expansion import expand, runtime_needed
+from hostler.expansion import abilities_needed, expand, runtime_needed
 from hostler.ids import AttemptKey
-from hostler.jobs import RETRY_CAUSES, End, File, JobSpec
+from hostler.jobs import CRASH_LIMIT, RETRY_CAUSES, End, File, JobSpec
 from hostler.lifecycle import Outcome
 from hostler.wire.ends import end_from_bytes, end_to_bytes
 from hostler.wire.work import work_to_bytes
 from hostler.workloads import Runtime, Workload
 
+# How long a supervisor may take from the end of the lease to the end of the tree, besides the job's grace: it looks
+# at the lease every second, kills, and both clocks may run a little differently.
+FENCE_S = 10.0
 RETRY_S_MAX = 60.0  # the longest pause before another attempt; they are 1, 2, 4 ... seconds
+
+LOSS_CAUSES = frozenset(
+    {"lease", "supervisor_died", "host_restarted"}
+)  # a job may be tried again after them (`on_lost`)
 
 OUTCOME_OF_CAUSE = {
     "signal": Outcome.FAILED,
@@ -46,7 +53,7 @@ def outcome_of(cause: str, exit_code: int | None, *, raised: bool = False) -> Ou
 
 def attempt_over(job: Job, report: Report, now: Instant) -> list[Ended | Retried | StageEnded]:
     """What follows from a worker's report of an end, in order."""
-    if _may_retry(job, report):
+    if _may_retry(job, report) or _may_retry_loss(job, report):
         return [_retried(job, report, now)]
     end = report.end
     assert end is not None
@@ -95,7 +102,22 @@ def plan_of(workload: Workload | None, completed: JobSpec) -> StagePlan:
         retries=completed.retries or 0,
         retry_on=completed.retry_on,
         inputs=tuple(sorted({file.digest for file in completed.work.files if file.digest})),
+        abilities=abilities_needed(completed.work),
+        losses=losses_of(completed),
         secrets=tuple(sorted(workload.secrets.items())) if workload is not None else (),
+    )
+
+
+def losses_of(spec: JobSpec) -> Losses:
+    """What is done about a job whose worker is lost."""
+    if not spec.work.loss_policy and spec.lost_after_s is None:
+        return KEEP
+    stops = spec.work.loss_policy == "stop"
+    return Losses(
+        fence_s=spec.work.grace_s + FENCE_S if stops else 0.0,
+        retry=stops and spec.on_lost == "retry",
+        lost_after_s=spec.lost_after_s,
+        crash_limit=spec.crash_limit or CRASH_LIMIT,
     )
 
 
@@ -127,10 +149,55 @@ def _may_retry(job: Job, report: Report) -> bool:
     return end.cause in (job.retry_on or RETRY_CAUSES)
 
 
+def _may_retry_loss(job: Job, report: Report) -> bool:
+    """Whether an attempt that hostler ended, or whose supervisor died, is followed by another.
+
+    Only when its worker has proved that nothing of it is left.
+    """
+    end = report.end
+    if end is None or not end.proved or not job.losses.retry or job.stop_grace_s is not None:
+        return False
+    if end.cause == "drain":
+        return True
+    return end.cause in LOSS_CAUSES and job.crashes + 1 < job.losses.crash_limit
+
+
+def _pause_us(tries: int) -> int:
+    return int(min(RETRY_S_MAX, 2.0 ** min(tries, 10)) * 1e6)
+
+
+def lost(job: Job, cause: str, evidence: str, now: Instant, *, fenced: bool) -> Ended | Retried:
+    """What the loss of an attempt becomes, whose end nobody saw; *fenced*: it is known not to run any more."""
+    crashes = job.crashes + 1
+    if not fenced or not job.losses.retry or job.stop_grace_s is not None:
+        return concluded(job, Outcome.LOST, cause, evidence, now)
+    if crashes >= job.losses.crash_limit:
+        times = "once" if crashes == 1 else f"{crashes} times"
+        evidence = f"{evidence}; its worker was lost {times}, which is its crash limit, so it is not tried again"
+        return concluded(job, Outcome.LOST, cause, evidence, now)
+    end = End(started_at_us=job.started_at_us, ended_at_us=now.wall_us, cause=cause, evidence=evidence)
+    return Retried(
+        job.number,
+        job.attempt_key,
+        Outcome.LOST,
+        end_to_bytes(end),
+        cause,
+        job.started_at_us,
+        now.wall_us,
+        LEDGER_UNKNOWN,
+        0,
+        b"",
+        now.wall_us + _pause_us(job.crashes),
+        now.wall_us,
+        retries=0,
+        crashes=1,
+    )
+
+
 def _retried(job: Job, report: Report, now: Instant) -> Retried:
     end = report.end
     assert end is not None
-    pause_s = min(RETRY_S_MAX, 2.0 ** min(job.retried, 10))
+    failed, crashed = _may_retry(job, report), end.cause in LOSS_CAUSES
     return Retried(
         job.number,
         report.key,
@@ -142,8 +209,10 @@ def _retried(job: Job, report: Report, now: Instant) -> Retried:
         end.ledger_bytes,
         end.output_bytes,
         report.ledger,
-        now.wall_us + int(pause_s * 1e6),
+        now.wall_us + _pause_us(job.crashes if crashed else job.retried),
         now.wall_us,
+        int(failed),
+        int(crashed),
     )
 
 
@@ -170,9 +239,14 @@ def _final(job: Job, report: Report, now: Instant) -> Ended:
         now.wall_us,
         report.outputs,
         job.family,
-        job.queued_at_us,
+        _waited_since_us(job),
         (end.result_digest,) if end.result_digest else (),
     )
+
+
+def _waited_since_us(job: Job) -> int:
+    """Since when the job has waited for what ends here; 0: not since its acceptance."""
+    return 0 if job.stage or job.retried else job.queued_at_us
 
 
 def concluded(job: Job, outcome: Outcome, cause: str, evidence: str, now: Instant) -> Ended:
@@ -198,5 +272,5 @@ def concluded(job: Job, outcome: Outcome, cause: str, evidence: str, now: Instan
         now.wall_us,
         (),
         job.family,
-        job.queued_at_us,
+        _waited_since_us(job),
     )

@@ -9,14 +9,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from coordinator import decisions, workload_decisions
 from coordinator.capacity import Worker
 from coordinator.changes import (
     Change,
     Ended,
-    FilesExpired,
     LogLost,
     LogStored,
     Retried,
@@ -32,6 +31,7 @@ from coordinator.effects import (
     DropSession,
     Effect,
     LogKept,
+    SendLeave,
     SendRecall,
     SendSignal,
     SendStart,
@@ -43,6 +43,7 @@ from coordinator.instant import Instant
 from coordinator.live import Job, Live
 from coordinator.metrics import Metrics
 from coordinator.placement import place
+from coordinator.retention_decisions import Expiry, on_expire
 from coordinator.sessions import Session, Sessions
 from coordinator.storage.protocol import Store, StoreBroken, StoreFull
 from coordinator.watchers import Waiter, Watchers
@@ -53,6 +54,8 @@ from hostler.jobs import Progress
 from hostler.lifecycle import Outcome, State
 from hostler.workloads import Applied, Workload
 
+T = TypeVar("T")
+
 INBOX_MAX = 10_000  # events waiting to be decided; a request beyond it is refused, a worker waits
 BATCH_MAX = 20_000  # changes or effects of one commit; beyond it deciding waits for the commit in flight
 PLACED_MAX = 5_000  # assignments of one batch
@@ -60,6 +63,7 @@ TICK_S = 1.0
 
 PUBLISHED = frozenset({Started, Ended, Retried, StageEnded, LogStored, LogLost})  # what somebody may wait for
 
+WorkerChange = Callable[[Live, Any], tuple[list[Change], list[Effect]]]  # of `coordinator.drains`, without its moment
 Item = Callable[[Live, Instant], Decision | Iterator[Decision]]  # an iterator decides on what it changed itself
 
 
@@ -91,6 +95,7 @@ class Engine:
         clock: Clock,
         metrics: Metrics,
         lost_after: Callable[[str], float],
+        lease_s: float,
         max_queued: int,
     ) -> None:
         self._store = store
@@ -99,6 +104,7 @@ class Engine:
         self._clock = clock
         self._metrics = metrics
         self._lost_after = lost_after
+        self._lease_s = lease_s
         self._max_queued = max_queued
         self._inbox: deque[Item] = deque()
         self._wake = asyncio.Event()
@@ -140,6 +146,17 @@ class Engine:
         self._quiet.clear()
         self._wake.set()
 
+    async def look(self, view: Callable[[Live], T]) -> T:
+        """Return what *view* says of the live set once everything that it has seen is durable.
+
+        Raises:
+            Overloaded: the inbox is full.
+            Unavailable: what it has seen could not be committed.
+        """
+        reply: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.post(lambda live, now: Decision([], [Answer(reply, view(live))]))
+        return await reply
+
     async def submit(self, items: Sequence[Submission]) -> list[str | HostlerError]:
         """Accept jobs; the answer is durable."""
         reply: asyncio.Future[list[str | HostlerError]] = asyncio.get_running_loop().create_future()
@@ -164,21 +181,24 @@ class Engine:
         self.post(lambda live, now: workload_decisions.on_remove(live, name, reply, now))
         await reply
 
-    async def expire_files(self, numbers: Sequence[int]) -> None:
-        """Forget the files of these finished jobs."""
-        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def change_worker(self, decide: WorkerChange) -> str:
+        """Drain, resume or release a worker (`coordinator.drains`); returns its id."""
+        reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.post(lambda live, now: Decision(*decide(live, reply)))
+        return await reply
 
-        def expire(live: Live, now: Instant) -> Decision:
-            return Decision([FilesExpired(number, now.wall_us) for number in numbers], [Answer(reply, None)])
-
-        await self.post_patiently(expire)
-        await reply
+    async def expire(self, expiries: Sequence[Expiry]) -> int:
+        """Forget this of finished jobs, and say of how many; all that was posted before is committed then, too."""
+        reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        await self.post_patiently(lambda live, now: on_expire(live, expiries, reply))
+        return await reply
 
     # The one task
 
     async def load(self) -> None:
         """Build the live set from the store; every worker counts as gone from now on, not longer."""
         live = Live()
+        live.epoch = self._store.epoch
         now = self._now()
         loaded = await self._store.load()
         for change in loaded.changes:
@@ -204,7 +224,10 @@ class Engine:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            await self.post_patiently(lambda live, now: decisions.on_tick(live, now, lost_after=self._lost_after))
+            await self.post_patiently(self._on_tick)
+
+    def _on_tick(self, live: Live, now: Instant) -> Decision:
+        return decisions.on_tick(live, now, lost_after=self._lost_after, lease_s=self._lease_s)
 
     async def _loop(self) -> None:
         commit: asyncio.Task[dict[int, bytes]] | None = None
@@ -324,6 +347,7 @@ class Engine:
             SendStart: lambda e: self._send_start(e, works),
             SendStop: self._send_stop,
             SendRecall: self._send_recall,
+            SendLeave: self._send_leave,
             SendSignal: self._send_signal,
             Acknowledge: self._acknowledge,
             AttachSession: self._attach,
@@ -360,6 +384,12 @@ class Engine:
         session = self._sessions.get(effect.worker)
         if session is not None:
             session.outbox.recalls.append(effect.key)
+            session.wake.set()
+
+    def _send_leave(self, effect: SendLeave) -> None:
+        session = self._sessions.get(effect.worker)
+        if session is not None:
+            session.outbox.leave = True
             session.wake.set()
 
     def _send_signal(self, effect: SendSignal) -> None:

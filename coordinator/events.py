@@ -28,6 +28,9 @@ class Hello(NamedTuple):
     inventory: tuple[tuple[AttemptKey, str], ...]  # with "waiting", "running" or "ended" (a report follows)
     runtimes: tuple[str, ...] = ("command",)
     workloads: tuple[str, ...] = ()  # patterns of those it takes; empty: all
+    abilities: tuple[str, ...] = ()
+    instance: str = ""
+    epoch: int = 0  # the highest of a coordinator that it has heard
 
 
 class EndFacts(NamedTuple):
@@ -43,6 +46,7 @@ class EndFacts(NamedTuple):
     output_bytes: int
     raised: bool = False  # a script ended by an exception of its own: trying again would not help
     result_digest: str = ""  # of a result that was stored
+    proved: bool = False  # nothing of it is left, as its receipt says
 
 
 class Report(NamedTuple):

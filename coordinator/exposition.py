@@ -11,7 +11,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from coordinator.capacity import Worker
 from coordinator.live import Live
 from coordinator.measures import FAMILIES_MAX, OTHER_FAMILY, RUN_BOUNDS_S, Measures
 from hostler.lifecycle import State
@@ -81,7 +80,7 @@ class _Scrape(Collector):
         states = dict.fromkeys(WorkerState, 0)
         slots = used = 0
         for worker in self.live.workers.values():
-            states[_state(worker)] += 1
+            states[worker.state] += 1
             if worker.connected:
                 slots += worker.slots
                 used += worker.slots_used
@@ -115,9 +114,3 @@ def _bounded(counts: dict[str, int]) -> dict[str, int]:
         name = family if len(found) < FAMILIES_MAX else OTHER_FAMILY
         found[name] = found.get(name, 0) + count
     return found
-
-
-def _state(worker: Worker) -> WorkerState:
-    if worker.connected:
-        return WorkerState.DRAINING if worker.draining else WorkerState.CONNECTED
-    return WorkerState.GONE if worker.goodbye else WorkerState.UNREACHABLE

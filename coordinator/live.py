@@ -13,13 +13,19 @@ from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.changes import (
     Assigned,
     Change,
+    DrainAsked,
     Due,
     Ended,
+    EpochRaised,
     FilesExpired,
+    JobExpired,
     JobQueued,
+    LateEnd,
     LogLost,
+    LogsExpired,
     LogStored,
     LogTrails,
+    Quarantined,
     RecordPut,
     Retried,
     Returned,
@@ -38,6 +44,7 @@ from hostler.jobs import Progress
 from hostler.lifecycle import Event, State, advance
 from hostler.workloads import Workload
 
+SUPERSEDED_KEPT = 3  # times another agent took over a worker's stream, for the rule of quarantine
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
 
 
@@ -48,12 +55,14 @@ class Job:
         "assigned_at_us",
         "attempt",
         "chain",
+        "crashes",
         "digest",
         "due_at_us",
         "family",
         "id",
         "key",
         "log_position",
+        "losses",
         "number",
         "owner",
         "placement",
@@ -94,6 +103,8 @@ class Job:
         self.due_at_us = queued.due_at_us
         self.secrets = queued.secrets
         self.chain = queued.chain
+        self.losses = queued.losses
+        self.crashes = queued.crashes
         self.start_by_us = queued.start_by_us
         self.worker = ""
         self.sequence = 0
@@ -146,6 +157,7 @@ class Live:
         self.workloads: dict[str, Workload] = {}  # the newest version of each that was not removed
         self.workload_versions: dict[str, int] = {}  # the highest there ever was
         self.next_number = 1
+        self.epoch = 0  # under which this coordinator writes
         self.queued = 0
         self.open_by_family: Counter[str] = Counter()
         self._appliers: dict[type, Callable[..., None]] = {
@@ -165,9 +177,15 @@ class Live:
             WorkerSeen: self._worker_seen,
             WorkerLeft: self._worker_left,
             WorkerDraining: self._worker_draining,
+            DrainAsked: self._drain_asked,
+            Quarantined: self._quarantined,
+            EpochRaised: self._epoch_raised,
+            LateEnd: lambda change: None,
             WorkloadApplied: self._workload_applied,
             WorkloadRemoved: self._workload_removed,
             FilesExpired: lambda change: None,
+            LogsExpired: lambda change: None,
+            JobExpired: lambda change: None,
             RecordPut: lambda change: None,
         }
 
@@ -224,7 +242,7 @@ class Live:
     # Changes of jobs
 
     def _job_queued(self, change: JobQueued) -> None:
-        key = ClassKey(change.pin, change.labels, change.slots, change.runtime, change.workload)
+        key = ClassKey(change.pin, change.labels, change.slots, change.runtime, change.workload, change.abilities)
         job = Job(change, self.classes.get(key) or PlacementClass(key))
         self.jobs[change.number] = job
         self.numbers[change.id] = change.number
@@ -317,7 +335,8 @@ class Live:
         job = self._step(change, Event.RETRIED)
         self._attempt_over(job, change, past=True)
         self._wait_again(job, stage=job.stage, attempt=job.attempt)
-        job.retried += 1
+        job.retried += change.retries
+        job.crashes += change.crashes
         job.due_at_us = change.due_at_us
         self._enter_queue(job)
 
@@ -327,10 +346,12 @@ class Live:
         following = change.following
         self._wait_again(job, stage=job.stage + 1, attempt=0)
         job.retries, job.retry_on, job.secrets = following.retries, following.retry_on, following.secrets
-        job.retried = 0
+        job.retried, job.losses = 0, following.losses
         job.work = following.work if len(following.work) <= WORK_KEPT_BYTES_MAX else None
         before = job.placement.key
-        key = ClassKey(before.pin, following.labels, following.slots, following.runtime, following.workload)
+        key = ClassKey(
+            before.pin, following.labels, following.slots, following.runtime, following.workload, following.abilities
+        )
         job.placement = self.classes.get(key) or PlacementClass(key)
         self._enter_queue(job)
 
@@ -391,9 +412,14 @@ class Live:
         worker.runtimes, worker.workloads = change.runtimes, change.workloads
         worker.boot_id, worker.journal_id, worker.generation = change.boot_id, change.journal_id, change.generation
         worker.sequence = max(worker.sequence, change.sequence)
+        worker.abilities = change.abilities
+        if worker.connected and change.instance != worker.instance:
+            worker.superseded_at_s = (*worker.superseded_at_s[1 - SUPERSEDED_KEPT :], change.at_s)
+        worker.instance = change.instance
         worker.session = change.session
         worker.connected = bool(change.session)
         worker.draining = worker.goodbye = False
+        worker.draining_reason = ""
         worker.left_at_s = None
         worker.seen_at_us = change.at_us
 
@@ -406,4 +432,16 @@ class Live:
         worker.left_at_s = change.at_s
 
     def _worker_draining(self, change: WorkerDraining) -> None:
-        self.workers[change.id].draining = change.draining
+        worker = self.workers[change.id]
+        worker.draining, worker.draining_reason = change.draining, change.reason
+
+    def _drain_asked(self, change: DrainAsked) -> None:
+        self.workers[change.id].drain = change.drain
+
+    def _epoch_raised(self, change: EpochRaised) -> None:
+        self.epoch = change.epoch
+
+    def _quarantined(self, change: Quarantined) -> None:
+        worker = self.workers[change.id]
+        worker.quarantine = change.reason
+        worker.instance, worker.superseded_at_s = "", ()

@@ -8,7 +8,7 @@ worker (`stored`) and the readers hear of them.
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -60,13 +60,17 @@ class LogStore:
         self._fd = -1
         self._segment = 0
         self._size = 0
+        self._told_segment = 0  # pieces in every segment before this one were told of, or never will be
         self.failure: OSError | None = None  # why nothing is stored now; a later piece tries again
 
     def open(self) -> None:
         """Make the directory and start a new segment after the newest."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        numbers = [int(p.stem) for p in self._directory.glob(f"*{SUFFIX}") if p.stem.isdecimal()]
-        self._segment = max(numbers, default=0)
+        self._segment = max(self._segments(), default=0)
+        self._told_segment = self._segment + 1
+
+    def _segments(self) -> list[int]:
+        return [int(path.stem) for path in self._directory.glob(f"*{SUFFIX}") if path.stem.isdecimal()]
 
     def _path(self, segment: int) -> Path:
         return self._directory / f"{segment:08d}{SUFFIX}"
@@ -104,6 +108,7 @@ class LogStore:
         else:
             self.failure = None
             self._on_stored(done.result())
+            self._told_segment = done.result()[-1].extent.segment
         if self._queue:
             self._write_next()
         else:
@@ -177,6 +182,38 @@ class LogStore:
             if fd >= 0:
                 os.close(fd)
         return b"".join(pieces)
+
+    async def sweep(
+        self,
+        settled: Callable[[], Awaitable[None]],
+        in_use: Callable[[Collection[int]], Awaitable[set[int]]],
+    ) -> int:
+        """Remove segments that no log refers to; returns how many bytes that were.
+
+        Args:
+            settled: returns when every piece that was told of by now is committed, or never will be.
+            in_use: says which of some segments a log refers to.
+
+        Raises:
+            OSError: a segment cannot be removed.
+        """
+        loop = asyncio.get_running_loop()
+        limit = self._told_segment
+        found = await loop.run_in_executor(self._readers, self._segments)
+        old = sorted(segment for segment in found if segment < limit)
+        if not old:
+            return 0
+        await settled()
+        used = await in_use(old)
+        return await loop.run_in_executor(self._readers, self._remove, [each for each in old if each not in used])
+
+    def _remove(self, segments: list[int]) -> int:
+        removed = 0
+        for segment in segments:
+            path = self._path(segment)
+            removed += path.stat().st_size
+            path.unlink()
+        return removed
 
     async def close(self) -> None:
         """Finish what is queued and close."""

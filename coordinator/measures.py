@@ -46,7 +46,7 @@ class Measures:
     def observe_ended(
         self, queued_at_us: int, started_at_us: int, ended_at_us: int, outcome_word: str, family: str
     ) -> None:
-        """A job has finished; *started_at_us* is 0 when its program never ran.
+        """A job has finished; *started_at_us* is 0 when its program never ran, *queued_at_us* when others ran before.
 
         Start and end are the worker's times: where its clock is behind ours, a wait counts as none.
         """
@@ -54,7 +54,8 @@ class Measures:
         ended.count += 1
         if started_at_us:
             waited_us, ran_us = started_at_us - queued_at_us, ended_at_us - started_at_us
-            self.dispatch.observe(waited_us / 1e6 if waited_us > 0 else 0.0)
+            if queued_at_us:
+                self.dispatch.observe(waited_us / 1e6 if waited_us > 0 else 0.0)
             ended.runs.observe(ran_us / 1e6 if ran_us > 0 else 0.0)
 
     def observe_log_bytes(self, log_bytes: int) -> None:

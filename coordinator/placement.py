@@ -30,13 +30,18 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
             return f"does not have the label {name}={value}"
     if wanted.runtime not in worker.runtimes:
         return f"has no runtime {wanted.runtime}"
+    for ability in wanted.abilities:
+        if ability not in worker.abilities:
+            return f"has no ability {ability}"
     if wanted.workload and worker.workloads and not _takes(worker.workloads, wanted.workload):
         return f"does not take the workload {wanted.workload}"
     if worker.goodbye:
         return "has left"
     if not worker.connected:
         return "is unreachable"
-    if worker.draining:
+    if worker.quarantine:
+        return "is quarantined"
+    if worker.draining or worker.drain is not None:
         return "is draining"
     if wanted.slots > worker.slots:
         return f"has fewer than {wanted.slots} slots"

@@ -55,6 +55,7 @@ class Outbox:
     feeds: list[Piece] = field(default_factory=list)
     shows: list[ShowOutput] = field(default_factory=list)
     recalls: list[AttemptKey] = field(default_factory=list)
+    leave: bool = False  # the worker is empty and may go
 
 
 class Session:

@@ -39,9 +39,10 @@ def on_apply(live: Live, workloads: Sequence[Workload], reply: Any, now: Instant
 
 
 def _replaces(workload: Workload, known: Workload) -> bool:
-    if RANKS[workload.origin] < RANKS[known.origin]:
-        return False
-    as_known = replace(workload, version=known.version, applied_at_us=known.applied_at_us, origin=known.origin)
+    if RANKS[workload.origin] != RANKS[known.origin]:
+        # Also when it says the same: what somebody applied is his from then on, and no later start replaces it.
+        return RANKS[workload.origin] > RANKS[known.origin]
+    as_known = replace(workload, version=known.version, applied_at_us=known.applied_at_us)
     return as_known != known
 
 

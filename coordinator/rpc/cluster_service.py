@@ -1,18 +1,25 @@
-"""What the coordinator says of itself and of its workers, from memory."""
+"""What the coordinator says of itself and of its workers, from memory as it is committed."""
 
 from pathlib import Path
 
 from coordinator.blobs import BlobStore
 from coordinator.capacity import Worker as LiveWorker
-from coordinator.engine import Engine
+from coordinator.changes import Drain
+from coordinator.drains import on_drain, on_release, on_resume
+from coordinator.engine import Engine, WorkerChange
+from coordinator.live import Live
 from coordinator.metrics import Metrics
 from coordinator.rpc.context import Caller, parse
 from coordinator.storage.protocol import Store
 from hostler import __version__
 from hostler.clock import Clock
-from hostler.v1 import jobs_pb2
+from hostler.errors import InvalidRequest
+from hostler.jobs import DURATION_S_MAX
+from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire.workers import worker_to_proto
-from hostler.workers import Worker, WorkerState
+from hostler.workers import Worker
+
+REASON_CHARACTERS_MAX = 200
 
 
 class ClusterService:
@@ -32,13 +39,43 @@ class ClusterService:
     async def list_workers(self, data: bytes, caller: Caller) -> jobs_pb2.ListWorkersResponse:
         """ListWorkers: by name, then id."""
         parse(jobs_pb2.ListWorkersRequest, data)
-        workers = sorted(self._engine.live.workers.values(), key=lambda w: (w.name, w.id))
-        return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(_worker(w, self._clock)) for w in workers])
+        workers = await self._engine.look(lambda live: [_worker(w, self._clock) for w in live.workers.values()])
+        workers.sort(key=lambda w: (w.name, w.id))
+        return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(worker) for worker in workers])
+
+    async def drain_worker(self, data: bytes, caller: Caller) -> types_pb2.Worker:
+        """DrainWorker: durable before the answer."""
+        request = parse(jobs_pb2.DrainWorkerRequest, data)
+        by_us = 0
+        if request.HasField("deadline_s"):
+            if not 0 <= request.deadline_s <= DURATION_S_MAX:
+                raise InvalidRequest(
+                    "the deadline is a number of seconds, and none at all without it", field="deadline"
+                )
+            by_us = self._clock.wall_us() + round(request.deadline_s * 1e6)
+        drain = Drain(by_us, request.leave, request.reason[:REASON_CHARACTERS_MAX])
+        return await self._change_worker(lambda live, reply: on_drain(live, request.worker, drain, reply))
+
+    async def resume_worker(self, data: bytes, caller: Caller) -> types_pb2.Worker:
+        """ResumeWorker: the same."""
+        request = parse(jobs_pb2.WorkerRequest, data)
+        return await self._change_worker(lambda live, reply: on_resume(live, request.worker, reply))
+
+    async def release_worker(self, data: bytes, caller: Caller) -> types_pb2.Worker:
+        """ReleaseWorker: the same."""
+        request = parse(jobs_pb2.WorkerRequest, data)
+        return await self._change_worker(lambda live, reply: on_release(live, request.worker, reply))
+
+    async def _change_worker(self, decide: WorkerChange) -> types_pb2.Worker:
+        changed = await self._engine.change_worker(decide)
+        return worker_to_proto(await self._engine.look(lambda live: _worker(live.workers[changed], self._clock)))
 
     async def describe(self, data: bytes, caller: Caller) -> jobs_pb2.DescribeResponse:
         """Describe: counts and versions."""
         parse(jobs_pb2.DescribeRequest, data)
-        live = self._engine.live
+        return await self._engine.look(self._describe)
+
+    def _describe(self, live: Live) -> jobs_pb2.DescribeResponse:
         return jobs_pb2.DescribeResponse(
             version=__version__,
             epoch=self._store.epoch,
@@ -57,14 +94,10 @@ class ClusterService:
 
 
 def _worker(worker: LiveWorker, clock: Clock) -> Worker:
-    if worker.connected:
-        state = WorkerState.DRAINING if worker.draining else WorkerState.CONNECTED
-    else:
-        state = WorkerState.GONE if worker.goodbye else WorkerState.UNREACHABLE
     return Worker(
         id=worker.id,
         name=worker.name,
-        state=state,
+        state=worker.state,
         slots=worker.slots,
         labels=worker.labels,
         version=worker.version,
@@ -74,4 +107,7 @@ def _worker(worker: LiveWorker, clock: Clock) -> Worker:
         host=worker.host,
         runtimes=worker.runtimes,
         workloads=worker.workloads,
+        abilities=worker.abilities,
+        reason=worker.reason,
+        drain_by_us=worker.drain.by_us if worker.drain is not None else 0,
     )

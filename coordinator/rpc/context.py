@@ -15,7 +15,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from hostler import logs
-from hostler.errors import HostlerError, InternalError, InvalidRequest, PermissionDenied, Unauthenticated
+from hostler.errors import HostlerError, InternalError, InvalidRequest, JobNotFound, PermissionDenied, Unauthenticated
+from hostler.jobs import Job
 from hostler.peers import owner_of_peer
 from hostler.tls import Identity
 from hostler.wire.errors import status_of, trailers_of
@@ -37,6 +38,17 @@ def parse(kind: type[M], data: bytes) -> M:
     except (DecodeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"the request is not a {kind.DESCRIPTOR.full_name}") from error
     return message
+
+
+def visible(job: Job | None, job_id: str, family: str = "") -> Job:
+    """Return *job*, which was looked up by *job_id*, where the caller may know it.
+
+    Raises:
+        JobNotFound: there is none, or it is another API family's.
+    """
+    if job is None or (family and job.spec.family != family):
+        raise JobNotFound(f"job {job_id[:64]!r} not found")
+    return job
 
 
 class Caller:

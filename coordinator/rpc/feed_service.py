@@ -7,12 +7,11 @@ import grpc.aio
 from coordinator import decisions
 from coordinator.engine import Engine
 from coordinator.feeds import Feed, Feeds
-from coordinator.rpc.context import Caller, Context, parse
+from coordinator.rpc.context import Caller, Context, parse, visible
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
-from hostler.errors import InvalidRequest, JobNotFound, NotRunning
+from hostler.errors import InvalidRequest, NotRunning
 from hostler.ids import is_uuid
-from hostler.jobs import Job
 from hostler.lifecycle import State
 from hostler.v1 import jobs_pb2
 
@@ -56,9 +55,7 @@ class FeedService:
 
     async def _started(self, job_id: str) -> str | None:
         """Wait for the start of a job; None when it is over already."""
-        found: Job | None = await self._store.get_job(job_id) if is_uuid(job_id) else None
-        if found is None:
-            raise JobNotFound(f"job {job_id[:64]!r} not found")
+        found = visible(await self._store.get_job(job_id) if is_uuid(job_id) else None, job_id)
         if not found.spec.work.stdin:
             raise NotRunning(f"job {job_id} was submitted without stdin")
         waiter = Waiter()

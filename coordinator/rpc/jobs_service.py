@@ -2,17 +2,16 @@
 
 import asyncio
 import os
-import shutil
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from coordinator import decisions
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
+from coordinator.live import Live
 from coordinator.placement import reasons
-from coordinator.rpc.context import Caller, parse
+from coordinator.rpc.context import Caller, parse, visible
+from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.submissions import Submissions, submission
 from coordinator.sessions import Sessions
 from coordinator.storage.protocol import Store
@@ -24,7 +23,6 @@ from hostler.errors import (
     JobNotFound,
     KeyConflict,
     TooLarge,
-    Unavailable,
 )
 from hostler.ids import is_uuid, new_uuid
 from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, OutputFile, Progress
@@ -33,32 +31,8 @@ from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto
 
-DISK_LOOK_S = 1.0
 EVENTS_PER_READ = 500
 WATCH_IDS_MAX = 1000
-
-
-class DiskReserve:
-    """Refuses what is new while the disk has less free space than the reserve."""
-
-    def __init__(self, directory: Path, reserve_bytes: int) -> None:
-        self._directory = directory
-        self._reserve_bytes = reserve_bytes
-        self._looked_at = -DISK_LOOK_S
-        self._free_bytes = 0
-
-    def check(self) -> None:
-        """Raise Unavailable when there is too little space; the disk is looked at once a second."""
-        now = time.monotonic()
-        if now - self._looked_at >= DISK_LOOK_S:
-            self._looked_at = now
-            self._free_bytes = shutil.disk_usage(self._directory).free
-        if self._free_bytes < self._reserve_bytes:
-            raise Unavailable(
-                f"the coordinator's disk has {self._free_bytes >> 20} MiB free and keeps a reserve of"
-                f" {self._reserve_bytes >> 20} MiB; free some space under {self._directory}",
-                retry_after_s=30,
-            )
 
 
 class JobsService:
@@ -144,17 +118,17 @@ class JobsService:
 
     async def _find(self, job_id: str, family: str = "") -> Job:
         job = await self._store.get_job(job_id) if is_uuid(job_id) else None
-        if job is None or (family and job.spec.family != family):
-            raise JobNotFound(f"job {job_id[:64]!r} not found")
-        return self._with_live_facts(job)
+        return (await self._with_live_facts([visible(job, job_id, family)]))[0]
 
-    def _with_live_facts(self, job: Job) -> Job:
+    async def _with_live_facts(self, jobs: Sequence[Job]) -> list[Job]:
         """Add what only memory knows: why a job waits, whether its worker can be reached."""
-        if job.state is State.FINISHED:
-            return job
-        live = self._engine.live
+        if all(job.state is State.FINISHED for job in jobs):
+            return list(jobs)
+        return await self._engine.look(lambda live: [self._as_seen(live, job) for job in jobs])
+
+    def _as_seen(self, live: Live, job: Job) -> Job:
         entry = live.job(job.id)
-        if entry is None:
+        if job.state is State.FINISHED or entry is None:
             return job
         if job.state is State.QUEUED and entry.state is State.QUEUED:
             return replace(job, pending_reasons=reasons(live, entry.placement.key))
@@ -197,9 +171,8 @@ class JobsService:
                 )
             return brief
         page = await self._store.find_jobs(wire.query_from_proto(request))
-        return jobs_pb2.ListResponse(
-            jobs=[wire.job_to_proto(self._with_live_facts(job)) for job in page.jobs], next=page.next
-        )
+        jobs = await self._with_live_facts(page.jobs)
+        return jobs_pb2.ListResponse(jobs=[wire.job_to_proto(job) for job in jobs], next=page.next)
 
     async def stop(self, data: bytes, caller: Caller) -> types_pb2.Job:
         """Stop: answered once nothing is left, or still ``stopping`` after the wait."""
@@ -300,6 +273,12 @@ def _is_described(message: types_pb2.JobSpec) -> bool:
         or message.params
         or message.retries
         or message.start_within_s
+        or message.on_lost
+        or message.HasField("lost_after_s")
+        or message.crash_limit
+        or work.HasField("limits")
+        or work.loss_policy
+        or work.start_path
         or work.files
         or work.workspace
         or work.HasField("python")

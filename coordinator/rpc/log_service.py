@@ -42,7 +42,11 @@ class LogService:
                 found = await self._store.find_log(job_id, key, place.position)
                 if found is None:
                     raise JobNotFound(f"job {job_id} not found")
-                start, piece = await self._piece(found, place.position)
+                found_piece = await self._piece(found, place.position)
+                if found_piece is None:
+                    place = _Place(found.stage, found.attempt, place.position)
+                    continue
+                start, piece = found_piece
                 if piece:
                     # From the first byte on it is this attempt's log, also when another attempt follows.
                     place = _Place(found.stage, found.attempt, start + len(piece))
@@ -80,8 +84,8 @@ class LogService:
                 return None
             await _change(changed)
 
-    async def _piece(self, found: LogExtents, position: int) -> tuple[int, bytes]:
-        """Whole frames from *position* on, at most about a mebibyte, and where they begin."""
+    async def _piece(self, found: LogExtents, position: int) -> tuple[int, bytes] | None:
+        """Whole frames from *position* on, at most about a mebibyte, and where they begin; None: look again."""
         if found.inline:
             start = frames.frame_start(found.inline, position)
             return start, found.inline[start:]
@@ -97,6 +101,10 @@ class LogService:
         try:
             piece = await self._logs.read(run)
         except OSError as error:
+            key = AttemptKey(JobId(found.job.id), found.stage, found.attempt)
+            now = await self._store.find_log(found.job.id, key, position)
+            if now is None or now.extents != found.extents:
+                return None  # it expired between the look and the reading
             raise Unavailable(f"a log segment cannot be read: {error}") from error
         skip = frames.frame_start(piece, position - run[0].position) if position > run[0].position else 0
         return run[0].position + skip, piece[skip:]

@@ -12,11 +12,11 @@ import grpc.aio
 
 from coordinator.archive import Member, archive_bytes, archive_pieces
 from coordinator.blobs import BlobStore
-from coordinator.rpc.context import Caller, Context, parse
+from coordinator.rpc.context import Caller, Context, parse, visible
 from coordinator.rpc.files_service import check_piece
 from coordinator.shows import Showing, Shows
 from coordinator.storage.protocol import Store, StoredOutputs
-from hostler.errors import FileNotFound, InvalidRequest, JobNotFound, NotFinished, Unavailable
+from hostler.errors import FileNotFound, InvalidRequest, NotFinished, Unavailable
 from hostler.ids import AttemptKey, JobId, is_uuid
 from hostler.jobs import Job, OutputFile, Outputs
 from hostler.lifecycle import State
@@ -157,11 +157,11 @@ class OutputsService:
 
     async def _job(self, job_id: str, family: str) -> Job:
         job = await self._store.get_job(job_id) if is_uuid(job_id) else None
-        return _visible(job, job_id, family)
+        return visible(job, job_id, family)
 
     async def _find(self, job_id: str, family: str) -> StoredOutputs:
         found = await self._store.find_outputs(job_id) if is_uuid(job_id) else None
-        _visible(None if found is None else found.job, job_id, family)
+        visible(None if found is None else found.job, job_id, family)
         assert found is not None
         return found
 
@@ -182,12 +182,6 @@ async def _pass_on(context: Context, showing: Showing, first: workers_pb2.Output
             return
         await showing.offer(piece.bytes)
         piece = parse_piece(await context.read())
-
-
-def _visible(job: Job | None, job_id: str, family: str) -> Job:
-    if job is None or (family and job.spec.family != family):
-        raise JobNotFound(f"job {job_id[:64]!r} not found")
-    return job
 
 
 def _check_range(*numbers: int) -> None:

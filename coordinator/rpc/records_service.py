@@ -9,6 +9,7 @@ from coordinator.engine import Engine
 from coordinator.instant import Instant
 from coordinator.live import Live
 from coordinator.rpc.context import Caller, parse
+from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.storage.protocol import Store
 from hostler.clock import Clock
 from hostler.errors import HostlerError, InvalidRequest, NotRunning, TooLarge
@@ -25,14 +26,16 @@ STATUSES = ("success", "failed", "running")
 class RecordsService:
     """See ``protos/hostler/v1/jobs.proto``, service Records."""
 
-    def __init__(self, engine: Engine, store: Store, clock: Clock) -> None:
+    def __init__(self, engine: Engine, store: Store, disk: DiskReserve, clock: Clock) -> None:
         self._engine = engine
         self._store = store
+        self._disk = disk
         self._clock = clock
 
     async def put(self, data: bytes, caller: Caller) -> jobs_pb2.PutRecordResponse:
-        """Put: durable before it is answered."""
+        """Put: durable before it is answered; beyond 10,000 of a principal the oldest goes."""
         request = parse(jobs_pb2.PutRecordRequest, data)
+        self._disk.check()
         record = record_from_proto(request.record)
         if error := _check(record):
             raise error

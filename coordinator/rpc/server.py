@@ -93,6 +93,9 @@ class RpcServer:
             },
             "hostler.v1.Cluster": {
                 "ListWorkers": unary(gate, s.cluster.list_workers),
+                "DrainWorker": unary(gate, s.cluster.drain_worker),
+                "ResumeWorker": unary(gate, s.cluster.resume_worker),
+                "ReleaseWorker": unary(gate, s.cluster.release_worker),
                 "Describe": unary(gate, s.cluster.describe),
                 "Metrics": unary(gate, s.cluster.metrics),
             },

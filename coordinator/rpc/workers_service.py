@@ -28,14 +28,21 @@ from hostler.lifecycle import Outcome
 from hostler.v1 import types_pb2, workers_pb2
 from hostler.wire.ends import advance_from_proto, output_from_proto, usage_from_proto
 from hostler.wire.work import key_from_proto, key_to_proto
+from hostler.workers import ABILITIES
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
+REASON_CHARACTERS_MAX = 200
 LAST_WORDS_S = 1.0
 STARTS_PER_MESSAGE = 500
 INLINE_LEDGER_BYTES_MAX = 64 * 1024
 SLOTS_MAX = 4096
 LISTED_MAX = 1000  # output files of a running attempt
 NUMBER_MAX = 1 << 62  # SQLite's integers are signed
+
+
+def lease_s(heartbeat_s: float) -> float:
+    """How long a worker may go on without having been heard."""
+    return heartbeat_s * SILENT_BEATS
 
 
 class WorkersService:
@@ -115,7 +122,7 @@ class WorkersService:
                 _take_note(session, note)
             for fed in message.fed:
                 self._feeds.note(key_from_proto(fed.key), fed.taken, closed=fed.closed)
-            await self._note_draining(session, message.draining)
+            await self._note_draining(session, message.draining, message.draining_reason)
             if message.HasField("goodbye"):
                 return True
             if not message.reports:
@@ -135,10 +142,11 @@ class WorkersService:
         following = await asyncio.to_thread(next_stage, job.chain, job.id, job.stage, report.end_bytes)
         return report._replace(following=following)
 
-    async def _note_draining(self, session: Session, draining: bool) -> None:
+    async def _note_draining(self, session: Session, draining: bool, reason: str) -> None:
         worker = self._engine.live.workers.get(session.worker)
-        if worker is not None and worker.draining != draining:
-            change = WorkerDraining(session.worker, draining)
+        reason = reason[:REASON_CHARACTERS_MAX]
+        if worker is not None and (worker.draining, worker.draining_reason) != (draining, reason):
+            change = WorkerDraining(session.worker, draining, reason)
             await self._engine.post_patiently(lambda live, now: Decision([change], []))
 
     async def _speak(self, context: Context, session: Session) -> None:
@@ -150,11 +158,15 @@ class WorkersService:
                 return
             outbox = session.take()
             starts = outbox.starts
-            message = workers_pb2.CoordinatorMessage(heard_ns=session.heard_ns, session=session.id)
+            message = workers_pb2.CoordinatorMessage(
+                epoch=self._engine.live.epoch, heard_ns=session.heard_ns, session=session.id, leave=outbox.leave
+            )
             for effect, work in starts[:STARTS_PER_MESSAGE]:
                 self._add_start(message, effect, work)
             for stop in outbox.stops:
-                message.stops.add(sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s)
+                message.stops.add(
+                    sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s, cause=stop.cause
+                )
             for signal in outbox.signals:
                 message.signals.add(key=key_to_proto(signal.key), signal=signal.signal)
             for piece in outbox.feeds:
@@ -173,7 +185,7 @@ class WorkersService:
                 message.acknowledged.append(key_to_proto(key))
             await context.write(message.SerializeToString())
             for first in range(STARTS_PER_MESSAGE, len(starts), STARTS_PER_MESSAGE):
-                message = workers_pb2.CoordinatorMessage(session=session.id)
+                message = workers_pb2.CoordinatorMessage(epoch=self._engine.live.epoch, session=session.id)
                 for effect, work in starts[first : first + STARTS_PER_MESSAGE]:
                     self._add_start(message, effect, work)
                 await context.write(message.SerializeToString())
@@ -200,11 +212,12 @@ class WorkersService:
             "forget": workers_pb2.VERDICT_KIND_FORGET,
         }
         return workers_pb2.CoordinatorMessage(
+            epoch=self._engine.live.epoch,
             session=session.id,
             welcome=workers_pb2.Welcome(
                 worker=session.worker,
                 heartbeat_s=self._heartbeat_s,
-                lease_s=self._heartbeat_s * SILENT_BEATS,
+                lease_s=lease_s(self._heartbeat_s),
                 mark=attached.mark,
                 verdicts=[
                     workers_pb2.Verdict(key=key_to_proto(key), kind=kinds[kind], slots=slots)
@@ -398,6 +411,9 @@ def _hello(message: workers_pb2.Hello) -> Hello:
         mark=_number(message.mark, "mark"),
         runtimes=tuple(message.runtimes[:20]) or ("command",),
         workloads=tuple(pattern[:200] for pattern in message.workloads[:1000]),
+        abilities=tuple(sorted(each for each in message.abilities if each in ABILITIES)),
+        instance=message.instance[:100],
+        epoch=_number(message.epoch, "epoch"),
         inventory=tuple((key_from_proto(h.key), states.get(h.state, "running")) for h in message.inventory),
     )
 
@@ -419,6 +435,7 @@ def _report(message: workers_pb2.Report) -> Report:
             _number(end.out_bytes + end.err_bytes, "out_bytes"),
             end.HasField("failure"),
             _digest(end.result_digest),
+            bool(end.receipt.verified_by) or not end.started_at_us,
         )
     ledger = message.ledger
     if len(ledger) > INLINE_LEDGER_BYTES_MAX or (facts and len(ledger) not in (0, facts.ledger_bytes)):

@@ -5,6 +5,7 @@ import asyncio
 from coordinator.blobs import BlobStore
 from coordinator.engine import Engine
 from coordinator.rpc.context import Caller, parse
+from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.storage.protocol import Store
 from hostler.errors import InvalidRequest, TooLarge, WorkloadNotFound
 from hostler.expansion import check_workload
@@ -18,16 +19,18 @@ ITEMS_MAX = 1000
 class WorkloadsService:
     """See ``protos/hostler/v1/workloads.proto``; each method is one RPC."""
 
-    def __init__(self, engine: Engine, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, engine: Engine, store: Store, blobs: BlobStore, disk: DiskReserve) -> None:
         self._engine = engine
         self._store = store
         self._blobs = blobs
+        self._disk = disk
 
     async def apply(self, data: bytes, caller: Caller) -> workloads_pb2.ApplyResponse:
         """Apply: all or none."""
         request = parse(workloads_pb2.ApplyRequest, data)
         if len(request.workloads) > ITEMS_MAX:
             raise TooLarge(f"{len(request.workloads)} workloads in one call; at most {ITEMS_MAX}", field="workloads")
+        self._disk.check()
         workloads = []
         for message in request.workloads:
             message.origin = ""  # whoever asks is somebody who applied it

@@ -7,9 +7,12 @@ from coordinator.changes import (
     Assigned,
     Chain,
     Change,
+    Drain,
+    DrainAsked,
     JobQueued,
     LogStored,
     LogTrails,
+    Quarantined,
     Started,
     StopRequested,
     WorkerSeen,
@@ -47,7 +50,12 @@ def load(reader: sqlite3.Connection) -> Loaded:
             changes.append(WorkloadRemoved(row["name"], row["version"], 0))
         else:
             changes.append(WorkloadApplied(workload_from_bytes(row["definition"])))
-    changes.extend(_worker_seen(row) for row in reader.execute(LOAD_WORKERS))
+    for row in reader.execute(LOAD_WORKERS):
+        changes.append(_worker_seen(row))
+        if row["drain"]:
+            changes.append(DrainAsked(row["id"], Drain(*json.loads(row["drain"]))))
+        if row["quarantine"]:
+            changes.append(Quarantined(row["id"], row["quarantine"]))
     definitions: dict[tuple[str, int], Workload] = {}  # each is one object, however many chains name it
     for row in reader.execute(LOAD_JOBS).fetchall():
         chain = _chain(reader, row["chain"], definitions) if row["chain"] is not None else None
@@ -74,6 +82,7 @@ def _worker_seen(row: sqlite3.Row) -> WorkerSeen:
         row["seen_at"],
         rows.words_of(row["runtimes"]),
         tuple(json.loads(row["workloads"])) if row["workloads"] else (),
+        rows.words_of(row["abilities"]),
     )
 
 
@@ -120,6 +129,9 @@ def _job_changes(row: sqlite3.Row, chain: Chain | None) -> list[Change]:
             row["start_by"],
             chain,
             row["stage"],
+            rows.words_of(row["abilities"]),
+            rows.losses_of(row["losses"]),
+            row["crashes"],
         )
     ]
     if state is State.QUEUED:

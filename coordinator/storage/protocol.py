@@ -5,6 +5,7 @@ bytes are not here: logs are in `coordinator.log_store`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from coordinator.changes import Change, Extent
@@ -40,13 +41,22 @@ class StoredOutputs(NamedTuple):
     expired: bool
 
 
+class Kept(StrEnum):
+    """What is kept of finished jobs, each kind for a time of its own."""
+
+    FILES = "files"  # outputs and inputs
+    LOGS = "logs"
+    JOBS = "jobs"  # the rows themselves, with events and past attempts
+
+
 class Expirable(NamedTuple):
-    """A finished job with files that retention may remove."""
+    """A finished job of which retention may remove something."""
 
     number: int
     id: str
-    finished_at_us: int
-    size_bytes: int  # of its outputs
+    over_at_us: int  # when the coordinator learnt of its end
+    ledger_bytes: int  # of its logs that are kept; not looked up for files
+    digests: tuple[tuple[str, int], ...] = ()  # of its files, each with how many rows refer to these bytes
 
 
 class Loaded(NamedTuple):
@@ -94,7 +104,7 @@ class Store(Protocol):
         ...
 
     async def find_records(self, owner: str, ids: Collection[str]) -> list[Record]:
-        """Return an owner's records of these ids, or (none given) the oldest 10,000."""
+        """Return an owner's records of these ids, or (none given) the newest 10,000, oldest first."""
         ...
 
     async def find_by_keys(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:
@@ -121,8 +131,24 @@ class Store(Protocol):
         """Return those of *digests* that a job or a workload refers to."""
         ...
 
-    async def expirable(self, limit: int) -> list[Expirable]:
-        """Return finished jobs that have files, oldest end first."""
+    async def expirable(self, kind: Kept, limit: int, keyed_before_us: int = 0) -> list[Expirable]:
+        """Return finished jobs that have something of a kind, oldest end first.
+
+        Logs and rows only of jobs whose logs have all arrived, or never will; rows of jobs with an
+        idempotency key only when they ended before *keyed_before_us*.
+        """
+        ...
+
+    async def log_bytes(self) -> int:
+        """Return how many bytes of logs are kept of finished jobs."""
+        ...
+
+    async def finished_jobs(self) -> int:
+        """Return how many finished jobs there are."""
+        ...
+
+    async def segments_in_use(self, segments: Collection[int]) -> set[int]:
+        """Return those log segments that a log refers to."""
         ...
 
     async def get_workload(self, name: str, version: int) -> Workload | None:

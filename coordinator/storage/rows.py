@@ -6,17 +6,23 @@ The statements are constants; each has its intent above it. All parameters are b
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from coordinator.changes import (
+    KEEP,
     LEDGER_UNKNOWN,
     Assigned,
     Change,
     Ended,
     FilesExpired,
+    JobExpired,
     JobQueued,
+    LateEnd,
     LogLost,
+    LogsExpired,
     LogStored,
+    Losses,
     RecordPut,
     Retried,
     Returned,
@@ -25,10 +31,11 @@ from coordinator.changes import (
     Started,
     StopRequested,
     Unkillable,
-    WorkerSeen,
     WorkloadApplied,
     WorkloadRemoved,
 )
+from coordinator.storage import worker_rows
+from coordinator.storage.expiry import compile_expiry
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import ON_A_WORKER, Outcome, State
 from hostler.wire.ends import end_from_bytes
@@ -43,7 +50,8 @@ INSERT_JOB = (
 )
 # What only jobs with a workload, retries or files have.
 DESCRIBE_JOB = (
-    "UPDATE job SET runtime = ?, workload = ?, workload_version = ?, retries = ?, retry_on = ?, secrets = ?,"
+    "UPDATE job SET abilities = ?, losses = ?,"
+    " runtime = ?, workload = ?, workload_version = ?, retries = ?, retry_on = ?, secrets = ?,"
     " files = MAX(files, ?) WHERE number = ?"
 )
 KEEP_INPUT = "INSERT OR IGNORE INTO input (job, digest) VALUES (?,?)"
@@ -60,7 +68,7 @@ REQUEST_STOP = "UPDATE job SET state = 4, stop_grace = ?, stop_by = ?, version =
 NOTE_SURVIVORS = "UPDATE job SET survivors = ?, version = version + 1 WHERE number = ?"
 END = (
     "UPDATE job SET state = 5, outcome = ?, end_report = ?, exit_code = ?, signal = ?, cause = ?, error = ?,"
-    " started_at = ?, finished_at = ?, ledger_bytes = ?, log_output = MAX(log_output, ?),"
+    " started_at = ?, finished_at = ?, over_at = ?, ledger_bytes = ?, log_output = MAX(log_output, ?),"
     " log_position = MAX(log_position, ?), log_status = ?, survivors = '', version = version + 1 WHERE number = ?"
 )
 # The attempt that is over is put aside, and the row is that of a waiting job again.
@@ -68,11 +76,12 @@ PUT_ASIDE = (
     "INSERT INTO past_attempt (job, stage, attempt, worker, outcome, end_report, ledger_bytes, log_position,"
     " log_output, log_status)"
     " SELECT number, stage, attempt, worker, ?1, ?2, ?3, MAX(log_position, ?4), MAX(log_output, ?5),"
-    " CASE WHEN MAX(log_position, ?4) >= ?3 THEN 2 ELSE 1 END FROM job WHERE number = ?6"
+    " CASE WHEN ?3 < 0 THEN 3 WHEN MAX(log_position, ?4) >= ?3 THEN 2 ELSE 1 END FROM job WHERE number = ?6"
 )
 RETRY = (
     "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '',"
-    " log_position = 0, log_output = 0, retried = retried + 1, due_at = ?, version = version + 1 WHERE number = ?"
+    " log_position = 0, log_output = 0, retried = retried + ?, crashes = crashes + ?, due_at = ?,"
+    " version = version + 1 WHERE number = ?"
 )
 NEXT_STAGE = (
     "UPDATE job SET state = 1, stage = stage + 1, attempt = 0, worker = '', sequence = 0, assigned_at = 0,"
@@ -82,12 +91,15 @@ NEXT_STAGE = (
 KEEP_DEADLINE = "UPDATE job SET start_by = ? WHERE number = ?"
 KEEP_CHAIN = "UPDATE job SET chain = ? WHERE number = ?"
 KEEP_RECORD = "INSERT OR REPLACE INTO record (owner, id, status, containers, at) VALUES (?,?,?,?,?)"
+RECORDS_KEPT = 10_000  # of one owner: as many as one answer may have
+# The oldest go. One statement for all that a commit has brought: it reads the index up to the limit.
+DROP_OLD_RECORDS = (
+    "DELETE FROM record WHERE owner = ?1 AND id IN"
+    f" (SELECT id FROM record WHERE owner = ?1 ORDER BY at DESC, id LIMIT -1 OFFSET {RECORDS_KEPT})"
+)
 KEEP_OUTPUT = "INSERT OR REPLACE INTO output (job, path, digest, size, modified_at) VALUES (?,?,?,?,?)"
 NOTE_OUTPUTS = "UPDATE job SET files = 1 WHERE number = ?"
-FORGET_INPUTS = "DELETE FROM input WHERE job = ?"
-FORGET_OUTPUTS = "DELETE FROM output WHERE job = ?"
 FILES_EXPIRED = 2  # of the column `files`
-NOTE_EXPIRED = "UPDATE job SET files = 2, version = version + 1 WHERE number = ?"
 # The log of a finished job is complete once everything its end speaks of is held.
 NOTE_LOG = (
     "UPDATE job SET log_position = ?, log_output = log_output + ?,"
@@ -107,16 +119,17 @@ KEEP_LEDGER = "INSERT OR REPLACE INTO ledger (job, stage, attempt, frames) VALUE
 KEEP_EXTENT = (
     "INSERT OR REPLACE INTO extent (job, stage, attempt, position, segment, place, length) VALUES (?,?,?,?,?,?,?)"
 )
-SEE_WORKER = (
-    "INSERT INTO worker (id, name, host, version, labels, slots, boot_id, journal_id, generation, sequence, seen_at,"
-    " runtimes, workloads) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host,"
-    " version = excluded.version, labels = excluded.labels, slots = excluded.slots, boot_id = excluded.boot_id,"
-    " journal_id = excluded.journal_id, generation = excluded.generation, sequence = excluded.sequence,"
-    " seen_at = excluded.seen_at, runtimes = excluded.runtimes, workloads = excluded.workloads"
-)
 KEEP_WORKLOAD = "INSERT INTO workload (name, version, definition, script) VALUES (?,?,?,?)"
 REMOVE_WORKLOAD = "UPDATE workload SET removed = 1 WHERE name = ? AND version = ?"
+# The outcome stays: this only says what became of the program that was lost.
+KEEP_LATE_END = (
+    "UPDATE job SET late_end = ?, version = version + 1"
+    " WHERE id = ? AND stage = ? AND attempt = ? AND worker = ? AND state = 5 AND outcome = 5 AND late_end IS NULL"
+)
+KEEP_PAST_LATE_END = (
+    "UPDATE past_attempt SET late_end = ? WHERE job = (SELECT number FROM job WHERE id = ?) AND stage = ?"
+    " AND attempt = ? AND worker = ? AND outcome = 5 AND late_end IS NULL"
+)
 RECORD = "INSERT INTO event (job, kinds, at, stage, attempt, worker, detail) VALUES (?,?,?,?,?,?,?)"
 
 Statement = tuple[str, list[Any]]
@@ -128,8 +141,10 @@ class _Statements:
     def __init__(self) -> None:
         self.runs: list[Statement] = []
         self.inserted: dict[int, list[Any]] = {}  # rows of jobs queued in this batch
-        self.events: dict[int, list[Any]] = {}
+        self.events: dict[int, list[Any]] = {}  # the latest row of each job
+        self.event_rows: list[list[Any]] = []
         self.sequences: dict[str, int] = {}
+        self.noted: set[str] = set()  # owners of records
 
     def add(self, sql: str, row: Sequence[Any]) -> None:
         if self.runs and self.runs[-1][0] is sql:
@@ -139,8 +154,10 @@ class _Statements:
 
     def record(self, number: int, kind: str, at_us: int, stage: int, attempt: int, worker: str, detail: str) -> None:
         row = self.events.get(number)
-        if row is None:
-            self.events[number] = [number, kind, at_us, stage, attempt, worker, detail]
+        # What happened before any attempt shares a row with the first one.
+        if row is None or (row[4] and (row[3], row[4]) != (stage, attempt)):
+            row = self.events[number] = [number, kind, at_us, stage, attempt, worker, detail]
+            self.event_rows.append(row)
             return
         row[1] += "," + kind
         row[2:5] = at_us, stage, attempt
@@ -150,8 +167,10 @@ class _Statements:
     def finish(self) -> list[Statement]:
         for worker, sequence in self.sequences.items():
             self.add(COUNT_SEQUENCE, (sequence, worker))
-        if self.events:
-            self.runs.append((RECORD, list(self.events.values())))
+        for owner in sorted(self.noted):
+            self.add(DROP_OLD_RECORDS, (owner,))
+        if self.event_rows:
+            self.runs.append((RECORD, self.event_rows))
         return self.runs
 
 
@@ -200,7 +219,17 @@ def _queued(out: _Statements, c: JobQueued) -> None:
 
 def _describe(out: _Statements, number: int, c: JobQueued | StagePlan) -> None:
     secrets = json.dumps(c.secrets) if c.secrets else ""
-    described = (c.runtime, c.workload, c.workload_version, c.retries, ",".join(c.retry_on), secrets)
+    losses = json.dumps(c.losses) if c.losses != KEEP else ""
+    described = (
+        ",".join(c.abilities),
+        losses,
+        c.runtime,
+        c.workload,
+        c.workload_version,
+        c.retries,
+        ",".join(c.retry_on),
+        secrets,
+    )
     out.add(DESCRIBE_JOB, (*described, bool(c.inputs), number))
     for digest in c.inputs:
         out.add(KEEP_INPUT, (number, digest))
@@ -254,6 +283,7 @@ def _ended(out: _Statements, c: Ended) -> None:
             c.error,
             c.started_at_us,
             c.ended_at_us,
+            c.at_us,
             c.ledger_bytes,
             c.output_bytes if held else 0,
             held,
@@ -279,7 +309,7 @@ def _ended(out: _Statements, c: Ended) -> None:
 def _retried(out: _Statements, c: Retried) -> None:
     held = len(c.ledger)
     out.add(PUT_ASIDE, (c.outcome, c.end, c.ledger_bytes, held, c.output_bytes if held else 0, c.number))
-    out.add(RETRY, (c.due_at_us, c.number))
+    out.add(RETRY, (c.retries, c.crashes, c.due_at_us, c.number))
     if c.ledger:
         out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))
     out.record(c.number, "retried", c.at_us, c.key.stage, c.key.attempt, "", c.cause)
@@ -303,14 +333,8 @@ def _stage_ended(out: _Statements, c: StageEnded) -> None:
 
 def _record_put(out: _Statements, c: RecordPut) -> None:
     record = c.record
+    out.noted.add(c.owner)
     out.add(KEEP_RECORD, (c.owner, record.id, record.status, json.dumps(record.containers), record.at_us))
-
-
-def _files_expired(out: _Statements, c: FilesExpired) -> None:
-    out.add(FORGET_INPUTS, (c.number,))
-    out.add(FORGET_OUTPUTS, (c.number,))
-    out.add(NOTE_EXPIRED, (c.number,))
-    out.record(c.number, "files_expired", c.at_us, 0, 0, "", "")
 
 
 # Pieces pushed before the end may be all there is.
@@ -333,26 +357,9 @@ def _log_lost(out: _Statements, c: LogLost) -> None:
         out.add(LOSE_LOG, (c.lost_bytes, c.number))
 
 
-def _worker_seen(out: _Statements, c: WorkerSeen) -> None:
-    labels = json.dumps(c.labels)
-    out.add(
-        SEE_WORKER,
-        (
-            c.id,
-            c.name,
-            c.host,
-            c.version,
-            labels,
-            c.slots,
-            c.boot_id,
-            c.journal_id,
-            c.generation,
-            c.sequence,
-            c.at_us,
-            ",".join(c.runtimes),
-            json.dumps(c.workloads) if c.workloads else "",
-        ),
-    )
+def _late_end(out: _Statements, c: LateEnd) -> None:
+    out.add(KEEP_LATE_END, (c.end, c.key.job, c.key.stage, c.key.attempt, c.worker))
+    out.add(KEEP_PAST_LATE_END, (c.end, c.key.job, c.key.stage, c.key.attempt, c.worker))
 
 
 def _workload_applied(out: _Statements, c: WorkloadApplied) -> None:
@@ -376,18 +383,22 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
     Retried: _retried,
     StageEnded: _stage_ended,
     RecordPut: _record_put,
-    FilesExpired: _files_expired,
+    FilesExpired: compile_expiry,
+    LogsExpired: compile_expiry,
+    JobExpired: compile_expiry,
     WorkloadApplied: _workload_applied,
     WorkloadRemoved: _workload_removed,
     LogStored: _log_stored,
     LogLost: _log_lost,
-    WorkerSeen: _worker_seen,
+    **worker_rows.COMPILERS,
+    LateEnd: _late_end,
 }
 
 JOB_COLUMNS = (
     "number, id, owner, family, name, key, pin, labels, priority, slots, work, queued_at, state, outcome, stage,"
     " attempt, worker, assigned_at, started_at, finished_at, survivors, end_report, version, log_position,"
-    " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files, chain"
+    " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files, chain,"
+    " logs_expired, late_end, losses"
 )
 
 
@@ -401,14 +412,30 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
+def losses_of(text: str) -> Losses:
+    """Read the losses column."""
+    return Losses(*json.loads(text)) if text else KEEP
+
+
+def end_of(report: bytes | None, late: bytes | None) -> End | None:
+    """The end of an attempt; of a lost one with what its worker said later."""
+    end = end_from_bytes(report) if report is not None else None
+    if end is None or late is None:
+        return end
+    said = end_from_bytes(late)
+    evidence = f"{end.evidence}; later its worker came back and said: {said.evidence}"
+    return replace(end, evidence=evidence, receipt=said.receipt, usage=said.usage)
+
+
 def job_of(row: sqlite3.Row) -> Job:
     """Build the job that readers get from a row of `JOB_COLUMNS`."""
-    end = end_from_bytes(row["end_report"]) if row["end_report"] is not None else None
+    end = end_of(row["end_report"], row["late_end"])
     state = State(row["state"])
     unkillable = bool(row["survivors"]) and state in ON_A_WORKER
     if unkillable:
         survivors = tuple(EndedProcess(pid=pid, name=name) for pid, name in json.loads(row["survivors"]))
         end = End(started_at_us=row["started_at"], receipt=Receipt(survivors=survivors))
+    losses = losses_of(row["losses"])
     return Job(
         id=row["id"],
         spec=JobSpec(
@@ -425,6 +452,9 @@ def job_of(row: sqlite3.Row) -> Job:
             workload_version=row["workload_version"],
             retries=row["retries"],
             retry_on=words_of(row["retry_on"]),
+            on_lost="retry" if losses.retry else "",
+            lost_after_s=losses.lost_after_s,
+            crash_limit=losses.crash_limit if losses is not KEEP else 0,
             stages=spec_from_bytes(row["chain"]).stages if row["chain"] is not None else (),
         ),
         state=state,
@@ -440,7 +470,7 @@ def job_of(row: sqlite3.Row) -> Job:
         finished_at_us=row["finished_at"],
         log_bytes=row["log_output"],
         log_position=row["log_position"],
-        log_status=LogStatus(row["log_status"]),
+        log_status=LogStatus.EXPIRED if row["logs_expired"] and row["log_position"] else LogStatus(row["log_status"]),
         log_lost_bytes=row["log_lost"],
         version=row["version"],
         usage=end.usage if end is not None else None,

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from coordinator.changes import Change, Extent
-from coordinator.storage import rows
+from coordinator.storage import expiry, rows
 from coordinator.storage.loading import load
 from coordinator.storage.migrate import migrate
-from coordinator.storage.protocol import Expirable, Loaded, LogExtents, StoreBroken, StoredOutputs, StoreFull
+from coordinator.storage.protocol import Expirable, Kept, Loaded, LogExtents, StoreBroken, StoredOutputs, StoreFull
 from hostler.ids import AttemptKey
 from hostler.jobs import (
     BriefJob,
@@ -34,7 +34,6 @@ from hostler.jobs import (
     Record,
 )
 from hostler.lifecycle import Outcome, State
-from hostler.wire.ends import end_from_bytes
 from hostler.wire.workloads import workload_from_bytes
 from hostler.workloads import Workload
 
@@ -60,9 +59,11 @@ JOB_EVENTS = (
     " AND event.job IN (SELECT number FROM job WHERE id IN ({})) ORDER BY event.number LIMIT ?"
 )
 GET_LEDGER = "SELECT frames FROM ledger WHERE job = ? AND stage = ? AND attempt = ?"
+# From the piece on that holds the position: pieces before it are not looked at, however many there are.
 GET_EXTENTS = (
-    "SELECT position, segment, place, length FROM extent WHERE job = ? AND stage = ? AND attempt = ?"
-    " AND position + length > ? ORDER BY position LIMIT 1000"
+    "SELECT position, segment, place, length FROM extent WHERE job = ?1 AND stage = ?2 AND attempt = ?3"
+    " AND position >= COALESCE((SELECT MAX(position) FROM extent WHERE job = ?1 AND stage = ?2 AND attempt = ?3"
+    " AND position <= ?4), 0) AND position + length > ?4 ORDER BY position LIMIT 1000"
 )
 
 GET_PAST = "SELECT * FROM past_attempt WHERE job = ? ORDER BY stage, attempt"
@@ -75,12 +76,8 @@ IS_REFERENCED = (
     "SELECT EXISTS (SELECT 1 FROM output WHERE digest = ?1) OR EXISTS (SELECT 1 FROM input WHERE digest = ?1)"
     " OR EXISTS (SELECT 1 FROM workload WHERE script = ?1)"
 )
-EXPIRABLE = (
-    "SELECT number, id, finished_at, (SELECT COALESCE(SUM(size), 0) FROM output WHERE job = number) FROM job"
-    " WHERE files = 1 AND state = 5 ORDER BY finished_at LIMIT ?"
-)
 GET_RECORD = "SELECT * FROM record WHERE owner = ? AND id = ?"
-ALL_RECORDS = "SELECT * FROM record WHERE owner = ? ORDER BY at LIMIT ?"
+NEWEST_RECORDS = "SELECT * FROM record WHERE owner = ? ORDER BY at DESC, id LIMIT ?"
 GET_WORKLOAD = "SELECT definition FROM workload WHERE name = ? AND version = ?"
 
 
@@ -183,6 +180,7 @@ class SqliteStore:
                     raise StoreBroken(f"another coordinator took the store over (epoch {epoch}, ours {self.epoch})")
                 for sql, parameters in rows.statements(changes):
                     writer.executemany(sql, parameters)
+                epoch = writer.execute("SELECT epoch FROM leader").fetchone()[0]  # a change may have raised it
             except (sqlite3.Error, OverflowError, StoreBroken) as error:
                 self._roll_back(error)
                 raise AssertionError("unreachable") from error
@@ -194,6 +192,7 @@ class SqliteStore:
                     # overwrites what it had written. Ending the process would only meet the full disk again.
                     raise StoreFull(str(error)) from error
                 raise StoreBroken(f"COMMIT failed, its outcome is unknown: {error}") from error
+            self.epoch = epoch
         if self._wal_too_long:
             self._wal_too_long = False
             with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way: at the next look
@@ -308,9 +307,21 @@ class SqliteStore:
             lambda reader: {d for d in digests if reader.execute(IS_REFERENCED, (d,)).fetchone()[0]}
         )
 
-    async def expirable(self, limit: int) -> list[Expirable]:
+    async def expirable(self, kind: Kept, limit: int, keyed_before_us: int = 0) -> list[Expirable]:
         """See the protocol."""
-        return await self._read(lambda reader: [Expirable(*row) for row in reader.execute(EXPIRABLE, (limit,))])
+        return await self._read(lambda reader: expiry.expirable(reader, kind, limit, keyed_before_us))
+
+    async def log_bytes(self) -> int:
+        """See the protocol."""
+        return await self._read(expiry.log_bytes)
+
+    async def finished_jobs(self) -> int:
+        """See the protocol."""
+        return await self._read(expiry.finished_jobs)
+
+    async def segments_in_use(self, segments: Collection[int]) -> set[int]:
+        """See the protocol."""
+        return await self._read(lambda reader: expiry.segments_in_use(reader, segments))
 
     async def get_workload(self, name: str, version: int) -> Workload | None:
         """See the protocol."""
@@ -333,9 +344,10 @@ def _past(reader: sqlite3.Connection, number: int) -> tuple[PastAttempt, ...]:
             attempt=row["attempt"],
             worker=row["worker"],
             outcome=Outcome(row["outcome"]),
-            end=end_from_bytes(row["end_report"]),
+            end=end,
         )
         for row in reader.execute(GET_PAST, (number,))
+        if (end := rows.end_of(row["end_report"], row["late_end"])) is not None
     )
 
 
@@ -390,7 +402,7 @@ def _find_records(reader: sqlite3.Connection, owner: str, ids: Collection[str]) 
         named = (reader.execute(GET_RECORD, (owner, record)).fetchone() for record in ids)
         found = [row for row in named if row is not None]
     else:
-        found = reader.execute(ALL_RECORDS, (owner, BRIEF_PAGE_MAX)).fetchall()
+        found = reader.execute(NEWEST_RECORDS, (owner, rows.RECORDS_KEPT)).fetchall()[::-1]
     return [
         Record(id=row["id"], status=row["status"], containers=tuple(json.loads(row["containers"])), at_us=row["at"])
         for row in found
@@ -417,6 +429,7 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         )
         if past is not None or not is_current:
             held, status, lost = past if past is not None else (0, LogStatus.COMPLETE, 0)
+            status = LogStatus.EXPIRED if row["logs_expired"] and held else status
             # An attempt that a finished job never had will have no log either.
             over = over or past is not None or (stage, attempt) < (row["stage"], row["attempt"])
             job = replace(job, log_position=held, log_status=LogStatus(status), log_lost_bytes=lost)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from coordinator import decisions
-from coordinator.changes import Ended, LogLost, LogStored, Returned, WorkerSeen
+from coordinator.changes import Ended, LogLost, LogStored, Quarantined, Returned, WorkerSeen
 from coordinator.effects import Answer, AttachSession, DropSession, Effect, SendStart, SendStop
-from hostler.errors import InvalidRequest
+from hostler.errors import PermissionDenied
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, a_hello, a_key, a_report, ended, never_ran
@@ -282,18 +282,18 @@ def test_after_amnesia_new_work_is_numbered_above_the_old() -> None:
     assert [start.sequence for start in scene.place()] == [2]
 
 
-def test_an_older_generation_of_the_same_journal_is_refused() -> None:
-    """A copied or restored data directory must not speak for the worker; nothing is changed by it."""
+def test_an_older_generation_of_the_same_journal_brings_its_worker_under_quarantine() -> None:
+    """A copied or restored data directory must not speak for the worker, and nobody knows which one is true."""
     scene = Scene()
     scene.join(generation=3)
     length = len(scene.history)
 
     effects = scene.join(session="session-2", generation=2)
 
-    assert [type(effect) for effect in effects] == [Answer]
+    assert [type(effect) for effect in effects] == [Answer, DropSession]
     (answer,) = only(effects, Answer)
-    assert isinstance(answer.value, InvalidRequest)
-    assert len(scene.history) == length
+    assert isinstance(answer.value, PermissionDenied)
+    assert [type(change) for change in scene.history[length:]] == [Quarantined]
 
 
 def test_generations_are_compared_only_within_one_journal() -> None:

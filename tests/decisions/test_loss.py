@@ -3,11 +3,11 @@
 import pytest
 
 from coordinator import decisions
-from coordinator.changes import Ended, LogLost, LogStored
+from coordinator.changes import Ended, LogLost, LogStored, Losses, Retried
 from coordinator.effects import DropSession, SendStop
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
-from tests.support.builders import W1, W2, ended, never_ran
+from tests.support.builders import W1, W2, ended, never_ran, started
 from tests.support.scene import Scene, check_invariants, only
 
 
@@ -240,3 +240,130 @@ def test_an_attempt_that_came_back_keeps_its_deadline() -> None:
     scene.tick()
 
     assert (scene.last(Ended).outcome, scene.last(Ended).cause) == (Outcome.TIMED_OUT, "start_deadline")
+
+
+STOPS = Losses(fence_s=20.0)
+RETRIES = Losses(fence_s=20.0, retry=True, crash_limit=3)
+
+
+def test_a_job_of_the_policy_stop_is_lost_once_its_supervisor_must_have_ended_it() -> None:
+    """After the lease (8 s in these scenes) and what the end may take; not after `lost_after`."""
+    scene = Scene(lost_after_s=5.0)
+    scene.running(losses=STOPS)
+    scene.leave()
+
+    scene.wait(27.5)
+    scene.tick()
+    assert not any(isinstance(change, Ended) for change in scene.history)
+    scene.wait(1)
+    scene.tick()
+
+    change = scene.last(Ended)
+    assert (change.outcome, change.cause) == (Outcome.LOST, "lease")
+
+
+def test_a_lost_job_is_tried_again_only_where_the_lost_attempt_runs_no_more() -> None:
+    """And that takes none of its retries."""
+    scene = Scene()
+    key = scene.running(losses=RETRIES)
+    scene.leave()
+    scene.wait(30)
+
+    scene.tick()
+
+    change = scene.last(Retried)
+    assert (change.outcome, change.retries, change.crashes) == (Outcome.LOST, 0, 1)
+    job = scene.job(key.job)
+    assert (job.state, job.retried, job.crashes, job.attempt) == (State.QUEUED, 0, 1, 1)
+
+
+def test_a_job_whose_workers_are_lost_again_and_again_is_not_tried_for_ever() -> None:
+    """The crash limit: perhaps it is the job that takes its workers down."""
+    scene = Scene()
+    scene.running(losses=RETRIES)
+    for number in range(3):
+        scene.leave(session=f"session-{number + 1}")
+        scene.wait(40)
+        scene.tick()
+        scene.wait(120)
+        scene.tick()
+        scene.join(session=f"session-{number + 2}", placing=True)
+        for job in list(scene.live.jobs.values()):
+            scene.say(started(job.attempt_key))
+
+    change = scene.last(Ended)
+    assert (change.outcome, change.cause, change.key.attempt) == (Outcome.LOST, "lease", 3)
+    assert "crash limit" in end_from_bytes(change.end).evidence
+
+
+def test_a_job_that_is_being_stopped_is_not_tried_again_when_its_worker_is_lost() -> None:
+    """Whoever asked for its end gets an end."""
+    scene = Scene()
+    key = scene.running(losses=RETRIES)
+    scene.stop(key.job)
+    scene.leave()
+    scene.wait(40)
+
+    scene.tick()
+
+    assert scene.last(Ended).outcome is Outcome.LOST
+
+
+@pytest.mark.parametrize(("same_boot", "tried_again"), [(True, False), (False, True)])
+def test_after_a_restart_of_the_host_nothing_of_the_attempt_is_left(same_boot: bool, tried_again: bool) -> None:
+    """A new boot id proves it; a new journal on the same boot does not."""
+    scene = Scene()
+    scene.running(losses=RETRIES)
+
+    scene.join(session="session-2", boot_id="boot-1" if same_boot else "boot-2", journal_id="journal-2")
+
+    assert isinstance(scene.history[-1], Retried if tried_again else Ended)
+
+
+@pytest.mark.parametrize("cause", ["lease", "supervisor_died"])
+@pytest.mark.parametrize("proved", [False, True])
+def test_a_loss_that_the_worker_reports_is_tried_again_when_nothing_is_left(cause: str, proved: bool) -> None:
+    """Its receipt says so, or nobody can."""
+    scene = Scene()
+    key = scene.running(losses=RETRIES)
+    report = ended(key, cause=cause, exit_code=None)
+    assert report.end is not None
+
+    scene.say(report._replace(end=report.end._replace(proved=proved)))
+
+    assert isinstance(scene.history[-1], Retried if proved else Ended)
+
+
+def test_a_drained_job_is_tried_again_and_the_drain_does_not_count() -> None:
+    """Neither as a retry nor as a loss."""
+    scene = Scene()
+    key = scene.running(losses=RETRIES)
+    report = ended(key, cause="drain", exit_code=None)
+    assert report.end is not None
+
+    scene.say(report._replace(end=report.end._replace(proved=True)))
+
+    job = scene.job(key.job)
+    assert (job.state, job.retried, job.crashes) == (State.QUEUED, 0, 0)
+
+
+def test_a_job_that_is_never_lost_waits_for_its_worker() -> None:
+    """A negative `lost_after`."""
+    scene = Scene(lost_after_s=5.0)
+    scene.running(losses=Losses(lost_after_s=-1.0))
+    scene.leave()
+    scene.wait(1e9)
+    scene.tick()
+
+    assert not any(isinstance(change, Ended) for change in scene.history)
+
+
+def test_a_job_has_its_own_patience_with_its_worker() -> None:
+    """Before that of its family."""
+    scene = Scene(lost_after_s=600.0)
+    scene.running(losses=Losses(lost_after_s=3.0))
+    scene.leave()
+    scene.wait(4)
+    scene.tick()
+
+    assert scene.last(Ended).cause == "worker_lost"

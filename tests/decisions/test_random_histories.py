@@ -30,6 +30,11 @@ class Histories(RuleBasedStateMachine):
         self.history.step("join", number)
 
     @rule(number=NUMBERS)
+    def ask(self, number: int) -> None:
+        """A drain, its end, or a release from quarantine."""
+        self.history.step("ask", number)
+
+    @rule(number=NUMBERS)
     def leave(self, number: int) -> None:
         """With a goodbye or without."""
         self.history.step("leave", number)

@@ -94,7 +94,7 @@ def test_the_last_attempt_ends_the_job() -> None:
         ({"exit_code": None, "cause": "not_started", "error": "exec: no"}, True),
         ({"exit_code": 0}, False),
         ({"exit_code": None, "cause": "stop"}, False),
-        ({"exit_code": None, "cause": "drain"}, False),
+        ({"exit_code": None, "cause": "drain"}, True),
         ({"exit_code": None, "cause": "supervisor_died"}, False),
         ({"exit_code": 1, "failure": Failure(type="ValueError", module="builtins", message="no")}, False),
     ],

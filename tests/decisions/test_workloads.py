@@ -92,6 +92,18 @@ def test_a_directory_replaces_what_ships_and_is_replaced_by_what_is_applied() ->
     assert not apply(scene, a_workload(argv=("found",), origin=Origin.DIRECTORY))[0].changed
 
 
+def test_what_somebody_applied_stays_his_also_when_it_shipped_the_same() -> None:
+    """A newer package then no longer replaces it."""
+    scene = Scene()
+    apply(scene, a_workload(origin=Origin.SHIPPED))
+
+    assert apply(scene, a_workload()) == [Applied(name="render", version=2, changed=True)]
+    assert apply(scene, a_workload()) == [Applied(name="render", version=2, changed=False)]
+
+    apply(scene, a_workload(argv=("newer",), origin=Origin.SHIPPED))
+    assert scene.live.workloads["render"].argv == ("render",)
+
+
 def test_a_newer_package_brings_its_newer_definitions() -> None:
     """As long as nobody has put another in its place."""
     scene = Scene()

@@ -77,6 +77,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         clock=clock,
         metrics=Metrics(clock),
         lost_after=lambda _: 60.0,
+        lease_s=8.0,
         max_queued=1_000_000,
     )
     await engine.load()

@@ -121,6 +121,20 @@ async def test_what_changes_nothing_waits_for_what_it_has_seen(bench: Bench) -> 
     assert await waiter.absent == [an_id(1)]  # it is over, and in the store
 
 
+async def test_what_is_looked_at_is_durable(bench: Bench) -> None:
+    """Who asks for the live set hears nothing of a job whose commit is still under way."""
+    bench.store.hold()
+    submitting = bench.submit(a_submission(1))
+    looking = asyncio.create_task(bench.engine.look(lambda live: live.queued))
+    bench.asked.append(looking)
+    await turns()
+    assert not looking.done()
+
+    bench.store.release()
+
+    assert await looking == 1 and await submitting == [an_id(1)]
+
+
 async def test_a_question_needs_no_commit(bench: Bench) -> None:
     """Nothing is written for it."""
     await bench.submit(a_submission(1))

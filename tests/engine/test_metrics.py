@@ -3,11 +3,12 @@
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.changes import Ended
 from coordinator.live import Live
 from coordinator.measures import FAMILIES_MAX
 from coordinator.metrics import Metrics
 from hostler.clock import ManualClock
-from tests.support.builders import NOON_US, W1, W2
+from tests.support.builders import NOON_US, W1, W2, ended, started
 from tests.support.scene import Scene
 
 SECOND_US = 1_000_000
@@ -102,6 +103,27 @@ def test_ends_are_counted_by_outcome_and_family() -> None:
     assert value(found, "hostler_run_seconds_sum", outcome="succeeded") == 3
     assert value(found, "hostler_run_seconds_sum", outcome="failed") == 0
     assert value(found, "hostler_run_seconds_count", outcome="stopped") == 0
+
+
+def test_a_wait_is_counted_only_of_what_ran_first() -> None:
+    """A retry or a later stage began long after its job was accepted, and that was no wait."""
+    metrics = Metrics(ManualClock())
+    scene = Scene()
+
+    key = scene.running(retries=1)
+    scene.wait(60)
+    scene.say(ended(key, exit_code=1))
+    scene.wait(60)
+    scene.tick()
+    (sent,) = scene.place()
+    scene.say(started(sent.key))
+    scene.say(ended(sent.key))
+    over = scene.last(Ended)
+    metrics.observe_ended(over.queued_at_us, over.started_at_us, over.ended_at_us, over.outcome.word, over.family)
+
+    found = scraped(metrics)
+    assert value(found, "hostler_dispatch_seconds_count") == 0
+    assert value(found, "hostler_run_seconds_count", outcome="succeeded") == 1
 
 
 def test_commits_and_log_bytes_add_up() -> None:

@@ -8,7 +8,20 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from coordinator.changes import Assigned, Ended, LogStored, Retried, Started, WorkerDraining
+from coordinator.changes import (
+    KEEP,
+    Assigned,
+    Drain,
+    Ended,
+    LateEnd,
+    LogStored,
+    Losses,
+    Retried,
+    Started,
+    WorkerDraining,
+)
+from coordinator.decisions import Decision
+from coordinator.drains import on_drain, on_release, on_resume
 from coordinator.events import Report
 from hostler.ids import AttemptKey
 from hostler.lifecycle import ON_A_WORKER
@@ -16,8 +29,9 @@ from tests.support.builders import NOON_US, W1, W2, W3, a_report, a_submission, 
 from tests.support.scene import Scene, check_invariants
 
 WORKERS = (W1, W2, W3)
+LOSSES = (KEEP, KEEP, Losses(fence_s=12.0, retry=True, crash_limit=2), Losses(lost_after_s=5.0))
 LABELS = ((), (), (), (("zone", "a"),))
-STEPS = ("submit", "join", "leave", "start", "end", "return", "survive", "stop", "tick", "store", "drain", "place")
+STEPS = ("submit", "join", "leave", "start", "end", "return", "survive", "stop", "tick", "store", "drain", "ask", "place")
 NUMBERS = st.integers(0, (1 << 40) - 1)
 STEP = st.tuples(st.sampled_from(STEPS), NUMBERS)
 HISTORIES = st.lists(STEP, min_size=1, max_size=60)
@@ -60,6 +74,7 @@ class RandomHistory:
             "tick": self._tick,
             "store": self._store,
             "drain": self._drain,
+            "ask": self._ask,
             "place": self._place,
         }
 
@@ -86,6 +101,7 @@ class RandomHistory:
                     slots=(1, 1, 2, 0)[of.below(4)],
                     work=b"w" * (1 + 1500 * of.below(2)),
                     retries=(0, 0, 1, 3)[of.below(4)],
+                    losses=LOSSES[of.below(4)],
                 )
             )
         self.scene.submit(*items, placing=not of.below(2))
@@ -108,7 +124,8 @@ class RandomHistory:
             labels=LABELS[of.below(4)],
             mark=max(0, (known.sequence if known else 0) - (0, 1, 2, -1)[of.below(4)]),
             boot_id=f"boot-{self.sessions}" if amnesia else (known.boot_id if known else "boot-0"),
-            generation=known.generation + (0, 1, -1)[of.below(3)] if known else 1,
+            generation=known.generation + (0, 1, 1, 1, 1, -1)[of.below(6)] if known else 1,
+            instance=(known.instance if known else "") or "one" if of.below(8) else f"instance-{self.sessions}",
             inventory=tuple(inventory.items()),
         )
 
@@ -134,7 +151,8 @@ class RandomHistory:
         its_own = job is not None and job.state in ON_A_WORKER and (job.worker, job.attempt_key) == (worker, key)
         before = len(self.scene.history)
         self.scene.say(report, worker)
-        assert its_own or len(self.scene.history) == before, f"{worker} moved {key}"
+        moved = [change for change in self.scene.history[before:] if not isinstance(change, LateEnd)]
+        assert its_own or not moved, f"{worker} moved {key}"
 
     def _start(self, of: Digits) -> None:
         if self.attempts:
@@ -190,6 +208,21 @@ class RandomHistory:
         if worker in self.scene.live.workers:
             self.scene.apply(WorkerDraining(worker, bool(of.below(2))))
 
+    def _ask(self, of: Digits) -> None:
+        """Somebody drains a worker, takes that back, or releases it from quarantine."""
+        live, worker = self.scene.live, WORKERS[of.below(3)]
+        if worker not in live.workers:
+            return
+        asked = of.below(8)
+        if asked == 0:
+            drain = Drain(by_us=self.scene.now.wall_us + 10_000_000 * of.below(2), leave=bool(of.below(2)))
+            decided = on_drain(live, worker, drain, None)
+        elif asked < 4:
+            decided = on_resume(live, worker, None)
+        else:
+            decided = on_release(live, worker, None)
+        self.scene.do(Decision(*decided))
+
     def _place(self, of: Digits) -> None:
         self.scene.place(limit=8 - of.below(8))
 
@@ -206,7 +239,7 @@ class RandomHistory:
                 self._started.add(change.key.job)
             elif isinstance(change, Retried):
                 self._started.discard(change.key.job)
-                self._retried[change.number] = self._retried.get(change.number, 0) + 1
+                self._retried[change.number] = self._retried.get(change.number, 0) + change.retries
             elif isinstance(change, Ended):
                 assert change.number not in self._outcomes, "a final outcome was written twice"
                 self._outcomes[change.number] = change.outcome

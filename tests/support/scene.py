@@ -97,7 +97,9 @@ class Scene:
 
     def tick(self) -> list[Effect]:
         """A second has passed; the engine looks at its deadlines."""
-        return self.do(decisions.on_tick(self.live, self.now, lost_after=lambda _: self.lost_after_s), placing=False)
+        return self.do(
+            decisions.on_tick(self.live, self.now, lost_after=lambda _: self.lost_after_s, lease_s=8.0), placing=False
+        )
 
     # Shorter stories
 

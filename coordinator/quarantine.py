@@ -1,0 +1,31 @@
+"""When nobody is heard as a worker any more: two agents speak for it, or one with an older journal.
+
+Pure. Two copies of a worker's data directory, each believing that it is the worker, would run attempts of
+which the other knows nothing. As soon as that shows, the worker's id is put under quarantine: nothing is
+given to it and nobody is heard as it until somebody has looked and releases it.
+"""
+
+from coordinator.capacity import Worker
+from coordinator.events import Hello
+from coordinator.instant import Instant
+
+TAKEOVERS = 3  # of streams that were up, by other agents each time ...
+TAKEOVERS_S = 60.0  # ... within so long
+
+
+def reason_against(known: Worker | None, hello: Hello, now: Instant) -> str:
+    """Why a hello puts its worker under quarantine, or is refused by it; empty: it is heard."""
+    if known is None:
+        return ""
+    if known.quarantine:
+        return known.quarantine
+    if known.journal_id == hello.journal_id and known.boot_id == hello.boot_id:
+        if hello.generation < known.generation:
+            return "an agent came with an older journal than the one seen last: a restored or copied data directory"
+        if hello.generation == known.generation and known.instance and hello.instance != known.instance:
+            return "two agents came with the same journal: copies of one data directory"
+    takes_over = known.connected and hello.instance != known.instance
+    recent = [at_s for at_s in known.superseded_at_s if now.monotonic_s - at_s < TAKEOVERS_S]
+    if takes_over and len(recent) + 1 >= TAKEOVERS:
+        return f"agents took its stream from one another {TAKEOVERS} times within {TAKEOVERS_S:.0f} s"
+    return ""

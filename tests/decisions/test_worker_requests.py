@@ -1,0 +1,223 @@
+"""Drains and quarantines: what somebody asks about a worker, and what its agents bring upon it."""
+
+import pytest
+
+from coordinator import drains
+from coordinator.changes import Drain, DrainAsked, EpochRaised, LateEnd, Quarantined, Returned
+from coordinator.decisions import Decision
+from coordinator.effects import Answer, AttachSession, DropSession, Effect, SendLeave, SendRecall, SendStop
+from coordinator.quarantine import TAKEOVERS
+from hostler.errors import InvalidRequest, PermissionDenied, WorkerNotFound
+from hostler.lifecycle import State
+from tests.support.builders import W1, W2, ended, never_ran
+from tests.support.scene import Scene
+
+
+def drained(scene: Scene, worker: str = W1, **given: object) -> list[Effect]:
+    """Somebody drains a worker."""
+    return scene.do(Decision(*drains.on_drain(scene.live, worker, Drain(**given), None)), placing=False)  # type: ignore[arg-type]
+
+
+def test_a_drained_worker_is_given_nothing_more() -> None:
+    """What waits goes to others, or waits."""
+    scene = Scene()
+    scene.join()
+    drained(scene)
+
+    scene.queue()
+
+    assert scene.place() == []
+    scene.join(W2)
+    assert [start.worker for start in scene.place()] == [W2]
+
+
+def test_what_a_drained_worker_has_not_begun_is_asked_back() -> None:
+    """And goes to another worker once it is proved that it never ran."""
+    scene = Scene()
+    running = scene.running()
+    waiting = scene.assigned()
+
+    effects = drained(scene)
+
+    assert [e for e in effects if isinstance(e, SendRecall)] == [SendRecall(W1, waiting)]
+    scene.join(W2)
+    scene.say(never_ran(waiting))
+    assert isinstance(scene.history[-1], Returned)
+    assert [start.worker for start in scene.place()] == [W2]
+    assert scene.job(running.job).state is State.RUNNING
+
+
+def test_what_runs_at_the_deadline_of_a_drain_is_ended_with_its_own_grace() -> None:
+    """Said every second until its worker has proved the end; the job itself is not being stopped."""
+    scene = Scene()
+    key = scene.running()
+    drained(scene, by_us=scene.now.wall_us + 5_000_000)
+
+    scene.wait(4)
+    assert [e for e in scene.tick() if isinstance(e, SendStop)] == []
+    for _ in range(2):
+        scene.wait(1)
+        (stop,) = [e for e in scene.tick() if isinstance(e, SendStop)]
+        assert (stop.key, stop.grace_s, stop.cause) == (key, drains.OWN_GRACE_S, "drain")
+    assert scene.job(key.job).state is State.RUNNING
+
+
+def test_a_drain_without_a_deadline_lets_everything_take_its_time() -> None:
+    """Nothing is ever ended by it."""
+    scene = Scene()
+    scene.running()
+    drained(scene)
+    scene.wait(10_000_000)
+
+    assert [e for e in scene.tick() if isinstance(e, SendStop)] == []
+
+
+def test_an_empty_worker_is_told_to_go_when_that_was_asked() -> None:
+    """Only once nothing of it is left here."""
+    scene = Scene()
+    key = scene.running()
+    drained(scene, leave=True)
+    assert SendLeave(W1) not in scene.tick()
+
+    scene.say(ended(key))
+
+    assert SendLeave(W1) in scene.tick()
+
+
+def test_a_drain_outlives_the_connection() -> None:
+    """A worker that comes back is still being emptied, until that is taken back."""
+    scene = Scene()
+    scene.join()
+    drained(scene)
+    scene.leave()
+    scene.join(session="session-2")
+    scene.queue()
+    assert scene.place() == []
+
+    scene.do(Decision(*drains.on_resume(scene.live, W1, None)), placing=False)
+
+    assert scene.last(DrainAsked).drain is None
+    assert [start.worker for start in scene.place()] == [W1]
+
+
+def test_a_worker_is_found_by_its_name_when_only_one_has_it() -> None:
+    """Anything else is an error that says what to do."""
+    scene = Scene()
+    scene.join(name="north")
+    scene.join(W2, name="south")
+
+    def answers(named: str) -> object:
+        (answer,) = drains.on_resume(scene.live, named, None)[1]
+        assert isinstance(answer, Answer)
+        return answer.value
+
+    assert answers("south") == W2
+    assert isinstance(answers("east"), WorkerNotFound)
+    scene.join(W2, name="north", session="session-2")
+    assert isinstance(answers("north"), InvalidRequest)
+    assert answers(W1) == W1
+
+
+def refused(effects: list[Effect]) -> bool:
+    """Whether a hello was answered with the quarantine."""
+    return any(isinstance(e, Answer) and isinstance(e.value, PermissionDenied) for e in effects)
+
+
+def test_two_agents_with_one_journal_are_two_copies_of_it() -> None:
+    """Each start of an agent raises the generation: the same one twice cannot come from one directory."""
+    scene = Scene()
+    scene.join(instance="one")
+
+    effects = scene.join(session="session-2", instance="two")
+
+    assert refused(effects)
+    assert DropSession(W1, superseded=False) in effects
+    assert scene.last(Quarantined).id == W1
+    scene.queue()
+    assert scene.place() == []
+
+
+def test_an_agent_that_reconnects_is_no_copy() -> None:
+    """However often the network fails."""
+    scene = Scene()
+    for number in range(10):
+        effects = scene.join(session=f"session-{number}", instance="one")
+        assert not refused(effects)
+
+
+def test_agents_that_take_the_stream_from_one_another_are_put_under_quarantine() -> None:
+    """A restart or two within a minute may look like that; more may not."""
+    scene = Scene()
+    for number in range(TAKEOVERS):
+        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", generation=number + 1))
+        scene.wait(5)
+
+    assert refused(scene.join(session="last", instance="last", generation=TAKEOVERS + 1))
+
+
+def test_slow_takeovers_are_restarts() -> None:
+    """One in half a minute."""
+    scene = Scene()
+    for number in range(10):
+        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", generation=number + 1))
+        scene.wait(30)
+
+
+def test_agents_whose_streams_had_ended_take_over_nothing() -> None:
+    """A crash loop is no second agent."""
+    scene = Scene()
+    for number in range(10):
+        session = f"s{number}"
+        assert not refused(scene.join(session=session, instance=f"i{number}", generation=number + 1))
+        scene.leave(session=session)
+
+
+def test_a_quarantined_worker_is_heard_again_once_it_is_released() -> None:
+    """And not before, whoever comes."""
+    scene = Scene()
+    scene.join(instance="one")
+    scene.join(session="session-2", instance="two")
+    assert refused(scene.join(session="session-3", instance="one"))
+    assert refused(scene.join(session="session-4", instance="three", generation=9))
+
+    scene.do(Decision(*drains.on_release(scene.live, W1, None)), placing=False)
+
+    effects = scene.join(session="session-5", instance="one")
+    assert any(isinstance(e, AttachSession) for e in effects)
+
+
+def test_a_coordinator_that_is_behind_what_a_worker_has_heard_raises_its_epoch() -> None:
+    """Its state was restored from a backup: without that the worker would hear it no more."""
+    scene = Scene()
+    scene.live.epoch = 3
+
+    scene.join(epoch=7)
+
+    assert [change for change in scene.history if isinstance(change, EpochRaised)] == [EpochRaised(8)]
+    assert scene.live.epoch == 8
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+def test_a_worker_that_heard_no_later_coordinator_changes_no_epoch(epoch: int) -> None:
+    """The usual case."""
+    scene = Scene()
+    scene.live.epoch = 3
+
+    scene.join(epoch=epoch)
+
+    assert not any(isinstance(change, EpochRaised) for change in scene.history)
+
+
+def test_what_a_worker_says_of_an_attempt_that_was_lost_is_kept() -> None:
+    """The outcome stays; the receipt is added."""
+    scene = Scene(lost_after_s=10.0)
+    key = scene.running()
+    scene.leave()
+    scene.wait(11)
+    scene.tick()
+    scene.join(session="session-2", inventory=((key, "running"),))
+
+    scene.say(ended(key, cause="stop"))
+
+    late = scene.last(LateEnd)
+    assert (late.key, late.worker) == (key, W1)
