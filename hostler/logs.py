@@ -35,7 +35,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "worker.left": "A worker said goodbye.",
         "worker.superseded": "A newer connection speaks for this worker.",
         "job.lost": "An attempt ended as lost because its worker stayed away.",
-        "files.expired": "Files of finished jobs were removed, by age or by size; how many jobs, how many bytes.",
+        "retention.removed": "Files, logs or all of finished jobs were removed, by age or by size; how much of each.",
         "retention.failed": "Removing files failed; it is tried again in a minute.",
         "log.refused": "A pushed piece of log did not follow on what is held.",
         "request.failed": "A call ended with a fault of hostler's own.",

@@ -105,6 +105,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     disk_reserve_bytes: Annotated[
         int, Meta(ge=0, description="Free disk space below which nothing new is accepted.")
     ] = 256 * 1024 * 1024
+    logs_keep_s: Annotated[
+        float, Meta(ge=0, description="Seconds after a job's end for which its logs are kept; 0: for ever.")
+    ] = 30 * 86400.0
+    logs_bytes_max: Annotated[
+        int, Meta(ge=0, description="Bytes of logs of finished jobs above which those of the oldest go; 0: no limit.")
+    ] = 20 * 10**9
+    jobs_keep_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Seconds after its end for which a job is known at all; 0: for ever. One with an idempotency "
+            "key is known for a day at least.",
+        ),
+    ] = 90 * 86400.0
+    jobs_max: Annotated[
+        int, Meta(ge=0, description="Finished jobs above which the oldest are forgotten; 0: no limit.")
+    ] = 1_000_000
     allowed_hosts: Annotated[
         tuple[str, ...], Meta(description="Names besides localhost that a Host header may carry.")
     ] = ()

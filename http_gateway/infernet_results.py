@@ -83,8 +83,10 @@ class Results:
         elif status == "failed":
             await answer.add(msgspec.json.encode(shapes.failure_shape(job)))
         elif shapes.is_stream(job) and not _has_result(job.end):
-            text = (await job_outputs.read_text(self._client, job)).text
-            shape = {"container": shapes.container_of(job, job.stage), "output": {"output": text}}
+            found = await job_outputs.read_text(self._client, job)
+            shape: dict[str, object] = {"container": shapes.container_of(job), "output": {"output": found.text}}
+            if found.status is LogStatus.EXPIRED:
+                shape |= {"output": None, "error": shapes.EXPIRED}
             await answer.add(msgspec.json.encode(shape))
         else:
             await self._write_output(answer, shapes.container_of(job, job.stage), job.end or End())

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from hostler.client import Client, LogChunk
-from hostler.errors import InvalidRequest, Unavailable
+from hostler.errors import FileNotFound, InvalidRequest, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.shape import time_shape
@@ -103,7 +103,12 @@ async def send_bytes(
 ) -> web.StreamResponse:
     """Answer with the bytes of the streams in *kinds*, and nothing else.
 
+
+    Raises:
+        FileNotFound: the log has expired.
     What plain bytes cannot say is in the headers, as known when the answer begins. An answer whose
+    if job.log_status is LogStatus.EXPIRED:
+        raise FileNotFound(f"the log of job {job.id} was removed when its time was over")
     rest cannot be had breaks off, so that it is never taken for the whole.
     """
     response = web.StreamResponse(
@@ -126,6 +131,8 @@ async def send_bytes(
                 continue
             if output := b"".join(frame.payload for frame in iter_frames(chunk.frames) if frame.kind in kinds):
                 await _write(response, output)
+            if chunk.status is LogStatus.EXPIRED:
+                raise Unavailable("the log was removed when its time was over")
             if chunk.status is LogStatus.LOST and chunk.lost_bytes > lost_before:
                 raise Unavailable("the rest of the log was lost meanwhile")
     if closing.is_set():

@@ -14,7 +14,7 @@ from hostler.cli.failures import Failure
 from hostler.cli.progress import StatusLine, status_line, watch_progress
 from hostler.cli.render import say
 from hostler.client import Client, LogChunk
-from hostler.errors import DeadlineExceeded, Unavailable
+from hostler.errors import DeadlineExceeded, FileNotFound, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.lifecycle import State
@@ -44,6 +44,7 @@ async def log_chunks(
     Raises:
         Failure: the coordinator stayed away for *patience_s*.
         HostlerError: the coordinator refuses.
+        FileNotFound: the log has expired.
     """
     position, pause_s = start, RETRY_S_MIN
     away_since: float | None = None
@@ -56,6 +57,8 @@ async def log_chunks(
                     attempt = chunk.attempt
                 yield chunk
                 if chunk.end:
+                if chunk.end and chunk.status is LogStatus.EXPIRED:
+                    raise FileNotFound(f"the log of job {job} was removed when its time was over")
                     return
             if not follow:
                 return

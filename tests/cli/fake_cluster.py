@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import grpc
 
-from hostler.errors import FileNotFound, HostlerError, InvalidRequest, JobNotFound, NotRunning
+from hostler.errors import FileNotFound, HostlerError, InvalidRequest, JobNotFound, NotRunning, WorkerNotFound
 from hostler.frames import ERR, OUT, encode
 from hostler.ids import new_uuid
 from hostler.jobs import End, EndedProcess, Job, JobSpec, LogStatus, Outputs, Progress, Receipt, SentSignal
@@ -60,6 +60,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.jobs: dict[str, Job] = {}
         self.ledgers: dict[str, bytes] = {}
         self.workers = [WORKER]
+        self.next_workers: list[list[Worker]] = []  # what the next lists of them show, once each
         self.heard: list[str] = []  # "signal 2", "stop"
         self.log_breaks_after: list[int] = []  # bytes of ledger after which a log's stream breaks, once each
         self.fed = b""  # standard input; its end is the end of the job
@@ -209,9 +210,8 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         if request.follow:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended(request.id) or not context.is_active(), self.at_most_s)
-        yield jobs_pb2.LogChunk(
-            position=len(ledger), end=True, attempt=1, status=types_pb2.LogStatus.ValueType(LogStatus.COMPLETE)
-        )
+        status = self.jobs[request.id].log_status
+        yield jobs_pb2.LogChunk(position=len(ledger), end=True, attempt=1, status=types_pb2.LogStatus.ValueType(status))
 
     def Feed(self, requests: Any, context: Any) -> Iterator[Any]:
         first = next(requests)
@@ -247,7 +247,27 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         yield jobs_pb2.FileChunk(bytes=self.archive)
 
     def ListWorkers(self, request: Any, context: Any) -> Any:
+        if self.next_workers:
+            self.workers = self.next_workers.pop(0)
         return jobs_pb2.ListWorkersResponse(workers=[wire_workers.worker_to_proto(one) for one in self.workers])
+
+    def DrainWorker(self, request: Any, context: Any) -> Any:
+        asked = f"{request.deadline_s:g}" if request.HasField("deadline_s") else "-"
+        self._hear(f"drain {asked} {request.leave} {request.reason}".strip())
+        return self._change(request.worker, context, WorkerState.DRAINING, request.reason)
+
+    def ResumeWorker(self, request: Any, context: Any) -> Any:
+        return self._change(request.worker, context, WorkerState.CONNECTED, "")
+
+    def ReleaseWorker(self, request: Any, context: Any) -> Any:
+        return self._change(request.worker, context, WorkerState.UNREACHABLE, "")
+
+    def _change(self, name: str, context: Any, state: WorkerState, reason: str) -> Any:
+        for place, worker in enumerate(self.workers):
+            if worker.id == name:
+                self.workers[place] = replace(worker, state=state, reason=reason)
+                return wire_workers.worker_to_proto(self.workers[place])
+        return self._refuse(context, WorkerNotFound("no such worker"))
 
     def Describe(self, request: Any, context: Any) -> Any:
         return jobs_pb2.DescribeResponse(version="fake", workers=len(self.workers))

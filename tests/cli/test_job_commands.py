@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hostler.frames import GAP, encode, gap_payload
-from hostler.jobs import End, JobSpec, Work
+from hostler.jobs import End, JobSpec, LogStatus, Work
 from hostler.lifecycle import State
 from hostler.shape import job_shape, worker_shape
 from hostler.wire.jobs import job_from_proto, job_to_proto
@@ -189,6 +189,18 @@ def test_loss_in_a_log_is_never_silent(hostler: Hostler, fake: FakeCluster) -> N
 
     assert answer.out == "a"
     assert "5,000 bytes of standard output and 7 of standard error" in answer.err
+
+
+def test_a_log_that_expired_is_code_3_and_says_so(hostler: Hostler, fake: FakeCluster) -> None:
+    """It is not an empty one: that would be nothing at all and code 0."""
+    job = fake.add(exited(0), spec=A_SPEC)
+    fake.jobs[job] = replace(fake.jobs[job], log_status=LogStatus.EXPIRED, log_bytes=1234, log_position=1300)
+
+    for options in ((), ("-f",), ("--json",)):
+        answer = hostler("logs", job, *options)
+        assert (answer.code, answer.out) == (3, "" if "--json" not in options else answer.out)
+        assert "was removed when its time was over" in answer.err + answer.out
+    assert "1,234 bytes, expired" in hostler("show", job).out
 
 
 def test_logs_as_json_has_one_line_per_frame(hostler: Hostler, fake: FakeCluster) -> None:

@@ -14,6 +14,7 @@ from coordinator.rpc.outputs_service import OutputsService
 from coordinator.sessions import Sessions
 from coordinator.shows import Shows
 from hostler.client import CHANNEL_OPTIONS, open_channel
+from hostler.clock import ManualClock
 from hostler.files_client import FilesClient
 from tests.files.file_server import add_files, add_outputs
 from tests.files.stand_ins import StoreStandIn
@@ -29,9 +30,11 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 async def blobs(place: Path) -> BlobStore:
-    """An open, empty store without a reserve."""
-    made = BlobStore(place / "files", reserve_bytes=0)
+    """An empty store without a reserve, opened two hours ago."""
+    clock = ManualClock()
+    made = BlobStore(place / "files", reserve_bytes=0, monotonic=clock.monotonic)
     made.open()
+    clock.advance(7200)
     return made
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from coordinator.blobs import BlobStore
-from coordinator.storage.protocol import Expirable, Store, StoredOutputs
+from coordinator.storage.protocol import Expirable, Kept, Store, StoredOutputs
 from hostler.files_client import Reading
 from hostler.ids import new_uuid
 from hostler.jobs import End, Job, JobSpec, OutputFile, Work
@@ -42,7 +42,9 @@ class StoreStandIn:
         self.outputs: dict[str, StoredOutputs] = {}
         self.live: dict[str, tuple[OutputFile, ...]] = {}
         self.wanted: set[str] = set()
-        self.finished: list[Expirable] = []
+        self.finished: dict[Kept, list[Expirable]] = {kind: [] for kind in Kept}
+        self.segments: set[int] = set()  # that some log refers to
+        self.keyed_before_us = 0
 
     def as_store(self) -> Store:
         """Itself, as the type that services take."""
@@ -73,9 +75,22 @@ class StoreStandIn:
         """See `Store`."""
         return self.wanted.intersection(digests)
 
-    async def expirable(self, limit: int) -> list[Expirable]:
+    async def expirable(self, kind: Kept, limit: int, keyed_before_us: int) -> list[Expirable]:
         """See `Store`."""
-        return self.finished[:limit]
+        self.keyed_before_us = keyed_before_us
+        return self.finished[kind][:limit]
+
+    async def log_bytes(self) -> int:
+        """See `Store`."""
+        return sum(job.ledger_bytes for job in self.finished[Kept.LOGS])
+
+    async def finished_jobs(self) -> int:
+        """See `Store`."""
+        return len(self.finished[Kept.JOBS])
+
+    async def segments_in_use(self, segments: Collection[int]) -> set[int]:
+        """See `Store`."""
+        return self.segments & set(segments)
 
 
 def a_job(job_id: str, state: State = State.FINISHED, *, missing: tuple[str, ...] = ()) -> Job:

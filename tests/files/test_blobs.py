@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from coordinator import blobs as blobs_module
-from coordinator.blobs import PLACES, BlobStore, Lane
+from coordinator.blobs import PLACES, UNUSED_S, BlobStore, Lane
+from hostler.clock import ManualClock
 from hostler.errors import FileNotFound, InvalidRequest, Unavailable
 from tests.files.stand_ins import NO_DIGESTS, digest_of, files_below, stored
 from tests.support.waiting import eventually, turns
@@ -241,6 +242,21 @@ async def test_a_sweep_removes_what_is_old_and_not_referred_to(blobs: BlobStore,
     assert files_below(place) == sorted([young, wanted, read])
     assert await blobs.total_bytes() == len(b"youngwantedread")
     assert await blobs.referenced_bytes(referenced) == len(b"wanted")
+
+
+async def test_a_store_that_was_opened_just_now_sweeps_nothing(blobs: BlobStore, place: Path) -> None:
+    """While nobody was there, nobody could use what he had stored; and a clock may have jumped over that hour."""
+    clock = ManualClock()
+    again = BlobStore(place / "files", reserve_bytes=0, monotonic=clock.monotonic)
+    digest = await stored(blobs, b"old")
+    age(blobs, digest, 100_000)
+    clock.advance(50_000)
+    again.open()
+
+    clock.advance(UNUSED_S - 1)
+    assert await again.sweep(keeps_nothing) == 0
+    clock.advance(2)
+    assert await again.sweep(keeps_nothing) == 3
 
 
 async def test_what_is_used_during_a_sweep_stays(blobs: BlobStore) -> None:

@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 
 from hostler.frames import ERR, OUT
-from hostler.jobs import Failure, Job, JobSpec, Record
+from hostler.jobs import Failure, Job, JobSpec, LogStatus, Record
 from hostler.lifecycle import Outcome, State
+from http_gateway.infernet_shapes import EXPIRED
 from http_gateway.streamed_json import WHOLE_BYTES_MAX
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import NOT_NOW, FakeCoordinator, finished, killed
@@ -234,6 +235,15 @@ async def test_the_output_of_a_streaming_job_is_its_text(gateway: Caller, coordi
     assert (await the_result(gateway, name))["result"] == {"container": "echo", "output": {"output": "one two"}}
     await coordinator.move(name, lambda job: finished(job, result=b"[1]"))
     assert (await the_result(gateway, name))["result"] == {"container": "echo", "output": [1]}
+
+
+async def test_an_output_that_expired_is_not_an_empty_one(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """It is null, and says why."""
+    name = await a_job(gateway)
+    await coordinator.move(name, lambda job: replace(job, spec=_streaming(job.spec)))
+    await coordinator.move(name, lambda job: replace(finished(job), log_status=LogStatus.EXPIRED))
+    expected = {"container": "echo", "output": None, "error": EXPIRED}
+    assert (await the_result(gateway, name))["result"] == expected
 
 
 def _streaming(spec: JobSpec) -> JobSpec:

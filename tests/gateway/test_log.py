@@ -15,7 +15,7 @@ from hostler.client import Client
 from hostler.frames import ERR, GAP, HEADER_BYTES, OUT, gap_payload
 from hostler.jobs import Job, LogStatus
 from hostler.settings import load
-from http_gateway import log_stream
+from http_gateway import log_bridge
 from http_gateway.app import make_app, serve
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
@@ -146,7 +146,7 @@ async def test_a_quiet_stream_says_that_it_lives(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a comment, every 15 seconds; here, sooner."""
-    monkeypatch.setattr(log_stream, "PING_S", 0.02)
+    monkeypatch.setattr(log_bridge, "PING_S", 0.02)
     job = await submitted(gateway)
 
     async with gateway.session.get(f"{gateway.url}/v1/jobs/{job}/log?follow=1") as response:
@@ -161,6 +161,21 @@ async def test_a_lost_rest_is_said_at_the_end(gateway: Caller, coordinator: Fake
     events = await read(gateway, f"/v1/jobs/{job}/log")
 
     assert events[-1].content == {"status": "lost", "bytes": 3, "lost_bytes": 77}
+
+
+async def test_a_log_that_expired_says_so(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """As events by their end; plain bytes would look like an empty log."""
+    job = await submitted(gateway)
+    await coordinator.move(job, lambda j: replace(finished(j), log_status=LogStatus.EXPIRED, log_position=100))
+
+    events = await read(gateway, f"/v1/jobs/{job}/log?follow=1")
+    assert [(event.name, event.content) for event in events] == [
+        ("end", {"status": "expired", "bytes": 0, "lost_bytes": 0})
+    ]
+    async with gateway.session.get(f"{gateway.url}/v1/jobs/{job}/log?raw=out") as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (404, "file_not_found")
+        assert "its time was over" in error["message"]
 
 
 @pytest.mark.parametrize(("raw", "body"), [("out", b"a\xffc"), ("err", b"B\n"), ("both", b"aB\n\xffc")])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from coordinator.changes import Due, Extent, FilesExpired, LogLost, LogStored, WorkloadApplied, WorkloadRemoved
+from coordinator.storage.protocol import Kept
 from coordinator.storage.sqlite import SqliteStore
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import JobQuery, LogStatus, OutputFile
@@ -74,23 +75,23 @@ async def test_files_that_expired_are_no_longer_referred_to(store: SqliteStore) 
     assert await store.referenced([A, B]) == set()
     found = await store.find_outputs(an_id(1))
     assert found is not None and found.expired and found.files == ()
-    assert await store.expirable(10) == []
+    assert await store.expirable(Kept.FILES, 10) == []
 
 
 async def test_finished_jobs_with_files_can_expire_oldest_first(store: SqliteStore) -> None:
-    """Jobs without files and jobs that run are not among them."""
-    await finish(store, 1, a_file("a", A, 10), a_file("b", B, 5), ended_at_us=NOON_US + 900)
-    await finish(store, 2, a_file("a"), ended_at_us=NOON_US + 100)
+    """By our own clock, with how many refer to each; jobs without files and jobs that run are not among them."""
+    await finish(store, 1, a_file("a", A, 10), a_file("b", B, 5), ended_at_us=1, at_us=NOON_US + 900)
+    await finish(store, 2, a_file("a"), at_us=NOON_US + 100)
     await finish(store, 3)
     await commit(store, queued(4, inputs=(C,)))
 
-    found = await store.expirable(10)
+    found = await store.expirable(Kept.FILES, 10)
 
-    assert [(e.number, e.id, e.finished_at_us, e.size_bytes) for e in found] == [
-        (2, an_id(2), NOON_US + 100, 3),
-        (1, an_id(1), NOON_US + 900, 15),
+    assert [(e.number, e.id, e.over_at_us, e.digests) for e in found] == [
+        (2, an_id(2), NOON_US + 100, ((A, 2),)),
+        (1, an_id(1), NOON_US + 900, ((A, 2), (B, 1))),
     ]
-    assert len(await store.expirable(1)) == 1
+    assert len(await store.expirable(Kept.FILES, 1)) == 1
 
 
 # Attempts that were followed by another
