@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from coordinator.rpc import log_service
+from coordinator.rpc.disk_reserve import DiskReserve
 from hostler.client import Client, LogChunk
-from hostler.errors import InvalidRequest, NotRunning, TooLarge, WorkloadNotFound
+from hostler.errors import InvalidRequest, NotRunning, TooLarge, Unavailable, WorkloadNotFound
 from hostler.jobs import BriefJob, File, JobQuery, JobSpec, Record, Stage, Work
 from hostler.lifecycle import Outcome, State
 from hostler.wire.work import work_from_bytes
@@ -230,6 +231,20 @@ async def test_records_belong_to_their_principal(client: Client) -> None:
     assert [r.status for r in await client.records.find(principal="ada")] == ["running"]
     assert [r.status for r in await client.records.find(["x"], principal="bob")] == ["failed"]
     assert await client.records.find(principal="eve") == []
+
+
+async def test_nothing_new_is_kept_while_the_disk_is_full(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither records nor workloads: the room left is for the ends of what runs."""
+
+    def no_space(self: DiskReserve) -> None:
+        raise Unavailable("no space", retry_after_s=30)
+
+    monkeypatch.setattr(DiskReserve, "check", no_space)
+
+    with pytest.raises(Unavailable):
+        await client.records.put(Record(id="outside", status="running"))
+    with pytest.raises(Unavailable):
+        await client.workloads.apply([process("four")])
 
 
 async def test_a_job_of_the_cluster_cannot_be_a_record(client: Client, worker: FakeWorker) -> None:

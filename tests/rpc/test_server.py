@@ -14,7 +14,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from coordinator.app import Coordinator
+from coordinator.app import Coordinator, EngineFailed
+from coordinator.storage.protocol import StoreBroken
+from coordinator.storage.sqlite import SqliteStore
 from hostler.client import Client, open_channel
 from hostler.endpoint import read_endpoint
 from hostler.errors import InvalidRequest, PermissionDenied
@@ -139,6 +141,22 @@ async def test_a_second_coordinator_is_refused_and_the_first_goes_on(
 
     async with Client(coordinator.grpc_address) as client:
         assert await client.submit_one(a_spec())
+
+
+async def test_a_coordinator_whose_store_breaks_while_it_starts_ends(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for answers that its engine will never give."""
+
+    async def broken(*_: object) -> dict[int, bytes]:
+        raise StoreBroken("disk I/O error")
+
+    monkeypatch.setattr(SqliteStore, "commit", broken)
+
+    async with asyncio.timeout(20):
+        with pytest.raises(EngineFailed):
+            async with Coordinator(load(data_dir=data_dir, grpc="", disk_reserve_bytes=0)):
+                pytest.fail("it has started")
 
 
 async def test_a_port_that_is_taken_is_one_sentence(coordinator: Coordinator, tmp_path: Path) -> None:

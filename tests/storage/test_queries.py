@@ -10,7 +10,7 @@ from hostler.jobs import EndedProcess, JobPage, JobQuery, LogStatus, Progress, W
 from hostler.lifecycle import Outcome, State
 from hostler.wire.work import work_to_bytes
 from tests.support.builders import NOON_US, W1, W2, a_key, an_end, an_id
-from tests.support.stored import assigned, begun, commit, over, queued, seen
+from tests.support.stored import assigned, begun, commit, over, queued, seen, stage_over
 
 
 def ids(page: JobPage) -> list[str]:
@@ -250,6 +250,31 @@ async def test_every_transition_is_an_event_in_order(store: SqliteStore) -> None
     assert numbers == sorted(set(numbers))
     assert {event.job for event in events} == {an_id(1)}
     assert (events[2].detail, events[3].attempt, events[3].worker) == ("why not", 2, W1)
+
+
+async def test_an_event_tells_its_own_attempt_and_stage(store: SqliteStore) -> None:
+    """Also when several attempts met in one commit; what came before the first counts as of that."""
+    second = assigned(1, sequence=3)._replace(key=AttemptKey(JobId(an_id(1)), 1, 1))
+    await commit(
+        store,
+        seen(),
+        *(queued(1), assigned(1)),
+        *(Returned(1, a_key(1), "why not", NOON_US), assigned(1, sequence=2, attempt=2), begun(1, 2)),
+        *(stage_over(1)._replace(key=a_key(1, 2)), second),
+    )
+
+    events = await store.events_after(0, (), 100)
+
+    assert [(event.kind, event.stage, event.attempt) for event in events] == [
+        ("queued", 0, 1),
+        ("assigned", 0, 1),
+        ("requeued", 0, 1),
+        ("assigned", 0, 2),
+        ("started", 0, 2),
+        ("stage_ended", 0, 2),
+        ("assigned", 1, 1),
+    ]
+    assert [event.detail for event in events if event.kind == "assigned"][1:] == ["", ""]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
