@@ -23,7 +23,7 @@ from hostler import frames
 
 COMPACT_BYTES: Final = 16 * 1024 * 1024
 GROUP_MAX: Final = 4096  # entries in one frame
-KEPT: Final = 32  # JSON object: journal id, boot id, generation, mark
+KEPT: Final = 32  # JSON object: journal id, boot id, generation, mark, epoch
 ACCEPTED: Final = 33  # JSON list of [key, seq, digest]
 TOMBSTONE: Final = 34  # JSON list of [key, seq]
 ACKNOWLEDGED: Final = 35  # JSON list of keys
@@ -56,6 +56,7 @@ class Journal:
         self.boot_id = ""
         self.generation = 0
         self.mark = 0
+        self.epoch = 0  # the highest of a coordinator that was heard
         self.open_attempts: dict[str, int] = {}  # key -> sequence; accepted and not acknowledged
         self.digests: dict[str, str] = {}  # of the open attempts
         self.tombstones: dict[str, int] = {}  # key -> sequence; refused before they came
@@ -133,6 +134,20 @@ class Journal:
                 self.mark = before  # it counts once it is written
                 raise
 
+    def raise_epoch(self, epoch: int) -> None:
+        """Hear no coordinator of a lower epoch from now on; synced.
+
+        Raises:
+            OSError: the disk is full or broken; the old epoch stays.
+        """
+        if epoch > self.epoch:
+            before, self.epoch = self.epoch, epoch
+            try:
+                self._rewrite()
+            except OSError:
+                self.epoch = before  # it counts once it is written
+                raise
+
     def acknowledge(self, keys: Collection[str]) -> None:
         """The coordinator has the end of these attempts, or the refusal: forget them. The mark stays.
 
@@ -157,6 +172,7 @@ class Journal:
         if kind == KEPT:
             self.journal_id, self.boot_id = str(content["journal_id"]), str(content["boot_id"])
             self.generation, self.mark = int(content["generation"]), int(content["mark"])
+            self.epoch = int(content.get("epoch", 0))
         elif kind == ACCEPTED:
             for key, seq, digest in content:
                 self.open_attempts[key] = seq
@@ -203,6 +219,7 @@ class Journal:
             "boot_id": self.boot_id,
             "generation": self.generation,
             "mark": self.mark,
+            "epoch": self.epoch,
         }
         accepted = [[key, seq, self.digests.get(key, "")] for key, seq in self.open_attempts.items()]
         parts = [frames.encode(KEPT, _dumps(kept).encode(), 0)]
