@@ -98,13 +98,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files_bytes_max: Annotated[
         int, Meta(ge=0, description="Bytes of files above which those of the oldest jobs go; 0: no limit.")
     ] = 0
-    heartbeat_s: Annotated[float, Meta(gt=0, le=60, description="Seconds of silence after which a worker speaks.")] = (
-        2.0
-    )
-    max_queued: Annotated[int, Meta(ge=1, description="Waiting jobs above which a submit is refused.")] = 1_000_000
-    disk_reserve_bytes: Annotated[
-        int, Meta(ge=0, description="Free disk space below which nothing new is accepted.")
-    ] = 256 * 1024 * 1024
     logs_keep_s: Annotated[
         float, Meta(ge=0, description="Seconds after a job's end for which its logs are kept; 0: for ever.")
     ] = 30 * 86400.0
@@ -122,6 +115,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     jobs_max: Annotated[
         int, Meta(ge=0, description="Finished jobs above which the oldest are forgotten; 0: no limit.")
     ] = 1_000_000
+    heartbeat_s: Annotated[float, Meta(gt=0, le=60, description="Seconds of silence after which a worker speaks.")] = (
+        2.0
+    )
+    max_queued: Annotated[int, Meta(ge=1, description="Waiting jobs above which a submit is refused.")] = 1_000_000
+    disk_reserve_bytes: Annotated[
+        int, Meta(ge=0, description="Free disk space below which nothing new is accepted.")
+    ] = 256 * 1024 * 1024
     allowed_hosts: Annotated[
         tuple[str, ...], Meta(description="Names besides localhost that a Host header may carry.")
     ] = ()

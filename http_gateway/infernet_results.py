@@ -12,7 +12,7 @@ import msgspec
 from hostler.client import Client
 from hostler.errors import FileNotFound, JobNotFound
 from hostler.ids import is_uuid
-from hostler.jobs import End, Job, JobQuery
+from hostler.jobs import End, Job, JobQuery, LogStatus
 from hostler.lifecycle import State
 from http_gateway import infernet_shapes as shapes
 from http_gateway import job_outputs
@@ -84,7 +84,10 @@ class Results:
             await answer.add(msgspec.json.encode(shapes.failure_shape(job)))
         elif shapes.is_stream(job) and not _has_result(job.end):
             found = await job_outputs.read_text(self._client, job)
-            shape: dict[str, object] = {"container": shapes.container_of(job), "output": {"output": found.text}}
+            shape: dict[str, object] = {
+                "container": shapes.container_of(job, job.stage),
+                "output": {"output": found.text},
+            }
             if found.status is LogStatus.EXPIRED:
                 shape |= {"output": None, "error": shapes.EXPIRED}
             await answer.add(msgspec.json.encode(shape))

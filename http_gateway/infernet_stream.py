@@ -53,19 +53,41 @@ async def send_output(
 async def _send(response: web.StreamResponse, client: Client, job: str, principal: str) -> None:
     clock = asyncio.get_running_loop()
     quiet_until = clock.time() + ID_ALONE_S
-    async with (
-        aclosing(bridged_log(client, job, follow=True, principal=principal)) as ledger,
-        aclosing(until_closing(ledger, closing)) as chunks,
-    ):
-        async for chunk in chunks:
-            if chunk is None:
-                continue
-            if piece := b"".join(frame.payload for frame in iter_frames(chunk.frames) if frame.kind == OUT):
-                if (pause_s := quiet_until - clock.time()) > 0:
-                    await asyncio.sleep(pause_s)
-                await write_or_break(response, piece)
-            if chunk.status is LogStatus.EXPIRED or (chunk.status is LogStatus.LOST and chunk.lost_bytes):
-                raise Unavailable("the rest of the output was lost")
-    if closing.is_set():
-        raise Unavailable("the gateway ends")
-    return response
+    async with aclosing(_output(client, job, principal)) as output:
+        async for piece in output:
+            if (pause_s := quiet_until - clock.time()) > 0:
+                await asyncio.sleep(pause_s)
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await response.write(piece)
+            except TimeoutError:
+                raise ConnectionResetError("the reader takes nothing") from None
+
+
+async def _output(client: Client, job: str, principal: str) -> AsyncGenerator[bytes]:
+    """Yield the job's standard output to its end, going on where it broke off when the coordinator comes back."""
+    clock = asyncio.get_running_loop()
+    position = attempt = 0
+    give_up_at = clock.time() + BRIDGE_S
+    while True:
+        try:
+            found = client.read_log(job, start=position, follow=True, attempt=attempt, principal=principal)
+            # It is a generator, whatever its type says: closing it ends the call at once.
+            async with aclosing(cast(AsyncGenerator[LogChunk], found)) as chunks:
+                async for chunk in chunks:
+                    give_up_at = clock.time() + BRIDGE_S
+                    position = max(position, chunk.position + len(chunk.frames))
+                    attempt = attempt or chunk.attempt  # positions are this attempt's
+                    if piece := b"".join(frame.payload for frame in iter_frames(chunk.frames) if frame.kind == OUT):
+                        yield piece
+                    if chunk.status in (LogStatus.EXPIRED, LogStatus.LOST):
+                        raise _Lost("the rest of the output was lost")
+            return
+        except Unavailable as error:
+            if isinstance(error, _Lost) or clock.time() >= give_up_at:
+                raise
+            await asyncio.sleep(BRIDGE_PAUSE_S)
+
+
+class _Lost(Unavailable):
+    """The output will never be whole; waiting does not help."""

@@ -103,14 +103,14 @@ async def send_bytes(
 ) -> web.StreamResponse:
     """Answer with the bytes of the streams in *kinds*, and nothing else.
 
+    What plain bytes cannot say is in the headers, as known when the answer begins. An answer whose
+    rest cannot be had breaks off, so that it is never taken for the whole.
 
     Raises:
         FileNotFound: the log has expired.
-    What plain bytes cannot say is in the headers, as known when the answer begins. An answer whose
+    """
     if job.log_status is LogStatus.EXPIRED:
         raise FileNotFound(f"the log of job {job.id} was removed when its time was over")
-    rest cannot be had breaks off, so that it is never taken for the whole.
-    """
     response = web.StreamResponse(
         headers={
             **FIXED_HEADERS,
@@ -131,10 +131,12 @@ async def send_bytes(
                 continue
             if output := b"".join(frame.payload for frame in iter_frames(chunk.frames) if frame.kind in kinds):
                 await _write(response, output)
+            # How much was lost may not be known: then the number says nothing.
+            lost_now = chunk.lost_bytes > lost_before or job.log_status is not LogStatus.LOST
+            if chunk.status is LogStatus.LOST and lost_now:
+                raise Unavailable("the rest of the log was lost meanwhile")
             if chunk.status is LogStatus.EXPIRED:
                 raise Unavailable("the log was removed when its time was over")
-            if chunk.status is LogStatus.LOST and chunk.lost_bytes > lost_before:
-                raise Unavailable("the rest of the log was lost meanwhile")
     if closing.is_set():
         raise Unavailable("the gateway ends")
     return response

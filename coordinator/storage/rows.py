@@ -113,8 +113,6 @@ NOTE_PAST_LOG = (
 )
 LOSE_PAST_LOG = "UPDATE past_attempt SET log_status = 3, log_lost = ? WHERE job = ? AND stage = ? AND attempt = ?"
 LOSE_LOG = "UPDATE job SET log_status = 3, log_lost = ? WHERE number = ?"
-# A log that was still short of its job's end when the end could only be concluded.
-END_LOG_UNKNOWN = "UPDATE job SET log_status = 3 WHERE number = ? AND started_at > 0"
 KEEP_LEDGER = "INSERT OR REPLACE INTO ledger (job, stage, attempt, frames) VALUES (?,?,?,?)"
 KEEP_EXTENT = (
     "INSERT OR REPLACE INTO extent (job, stage, attempt, position, segment, place, length) VALUES (?,?,?,?,?,?,?)"
@@ -271,7 +269,8 @@ def _ended(out: _Statements, c: Ended) -> None:
     out.inserted.pop(c.number, None)
     unknown = c.ledger_bytes == LEDGER_UNKNOWN
     held = len(c.ledger)
-    status = LogStatus.COMPLETE if unknown or held >= c.ledger_bytes else LogStatus.ARRIVING
+    # Also when nothing is held and no start is known: the program may have run, and nobody can say what it wrote.
+    status = LogStatus.LOST if unknown else LogStatus.COMPLETE if held >= c.ledger_bytes else LogStatus.ARRIVING
     out.add(
         END,
         (
@@ -291,9 +290,7 @@ def _ended(out: _Statements, c: Ended) -> None:
             c.number,
         ),
     )
-    if unknown:
-        out.add(END_LOG_UNKNOWN, (c.number,))
-    elif status is LogStatus.ARRIVING:
+    if status is LogStatus.ARRIVING:
         out.add(NOTE_LOG_AT_END, (c.number,))
     if c.ledger:
         out.add(KEEP_LEDGER, (c.number, c.key.stage, c.key.attempt, c.ledger))

@@ -43,8 +43,8 @@ async def log_chunks(
 
     Raises:
         Failure: the coordinator stayed away for *patience_s*.
-        HostlerError: the coordinator refuses.
         FileNotFound: the log has expired.
+        HostlerError: the coordinator refuses.
     """
     position, pause_s = start, RETRY_S_MIN
     away_since: float | None = None
@@ -55,10 +55,10 @@ async def log_chunks(
                 position = chunk.position + len(chunk.frames)
                 if chunk.frames:
                     attempt = chunk.attempt
-                yield chunk
-                if chunk.end:
                 if chunk.end and chunk.status is LogStatus.EXPIRED:
                     raise FileNotFound(f"the log of job {job} was removed when its time was over")
+                yield chunk
+                if chunk.end:
                     return
             if not follow:
                 return
@@ -112,7 +112,8 @@ async def copy_log(
                 await asyncio.to_thread(_write_beside, line, DESCRIPTORS[kind], content)
         if chunk.end and chunk.status is LogStatus.LOST:
             with line.aside():
-                say(f"{chunk.lost_bytes:,} bytes of the log were lost with their host")
+                how_much = f"{chunk.lost_bytes:,} bytes" if chunk.lost_bytes else "what may have followed"
+                say(f"{how_much} of the log was lost with its host")
 
 
 async def follow_job(client: Client, job: str) -> Job:

@@ -303,7 +303,9 @@ def _time_lines(job: Job) -> Iterable[tuple[str, str]]:
 
 def _log_text(job: Job) -> str:
     text = f"{job.log_bytes:,} bytes, {job.log_status.word}"
-    return f"{text} ({job.log_lost_bytes:,} bytes)" if job.log_status is LogStatus.LOST else text
+    if job.log_status is not LogStatus.LOST:
+        return text
+    return f"{text} ({job.log_lost_bytes:,} bytes)" if job.log_lost_bytes else f"{text} (how much is not known)"
 
 
 def _console() -> tuple[Any, bool]:

@@ -232,15 +232,16 @@ async def test_a_follower_survives_a_restart_of_the_coordinator(gateway: Caller,
     assert first + rest == b"ab"
 
 
+@pytest.mark.parametrize("lost_bytes", [10, 0])
 async def test_a_stream_without_an_end_breaks_off_when_the_log_is_lost_meanwhile(
-    gateway: Caller, coordinator: FakeCoordinator
+    gateway: Caller, coordinator: FakeCoordinator, lost_bytes: int
 ) -> None:
-    """Plain bytes must never look like the whole when they are not."""
+    """Plain bytes must never look like the whole when they are not; 0: nobody knows how many are missing."""
     job = await submitted(gateway)
     await coordinator.write(job, (OUT, b"a"))
 
     def lose(found: Job) -> Job:
-        return replace(finished(found), log_status=LogStatus.LOST, log_lost_bytes=10)
+        return replace(finished(found), log_status=LogStatus.LOST, log_lost_bytes=lost_bytes)
 
     async with gateway.session.get(f"{gateway.url}/v1/jobs/{job}/log?raw=out&follow=1") as response:
         assert await response.content.readexactly(1) == b"a"

@@ -379,18 +379,24 @@ async def test_a_log_whose_rest_is_lost_says_so(store: SqliteStore) -> None:
     assert (await store.load()).changes[1:] == []
 
 
-async def test_the_log_of_a_lost_attempt_is_lost_only_if_it_ran(store: SqliteStore) -> None:
-    """What never ran has an empty log, and that is complete."""
-    await commit(store, seen(), queued(1), queued(2), assigned(1), assigned(2, sequence=2), begun(1))
+async def test_the_log_of_a_lost_attempt_is_lost_also_when_no_start_is_known(store: SqliteStore) -> None:
+    """It may have started, and written, without a word of it having come: an empty log would not be proved whole.
+
+    One that is known never to have run has an empty log, and that is complete.
+    """
+    await commit(store, seen(), *(queued(number) for number in (1, 2, 3)))
+    await commit(store, assigned(1), assigned(2, sequence=2), begun(1))
     await commit(
         store,
         over(1, ledger_bytes=LEDGER_UNKNOWN, outcome=Outcome.LOST),
         over(2, ledger_bytes=LEDGER_UNKNOWN, outcome=Outcome.LOST, started_at_us=0),
+        over(3, ledger_bytes=0, outcome=Outcome.STOPPED, started_at_us=0),
     )
 
-    found = [await store.get_job(an_id(number)) for number in (1, 2)]
+    found = [await store.get_job(an_id(number)) for number in (1, 2, 3)]
 
-    assert [job.log_status for job in found if job] == [LogStatus.LOST, LogStatus.COMPLETE]
+    assert [job.log_status for job in found if job] == [LogStatus.LOST, LogStatus.LOST, LogStatus.COMPLETE]
+    assert (await store.load()).changes[1:] == []
 
 
 async def test_a_log_is_found_by_attempt(store: SqliteStore) -> None:
