@@ -233,8 +233,11 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
 def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
     """Reconcile a worker's inventory with what is assigned to it, before any new work."""
     known = live.workers.get(hello.worker)
-    if known is not None and (reason := reason_against(known, hello, now)):
-        return _refused(known, reason, session)
+    if known is not None:
+        held = (live.jobs[number] for number in known.held.values())
+        started = max((job.sequence for job in held if job.started_at_us), default=0)
+        if reason := reason_against(known, hello, now, started):
+            return _refused(known, reason, session)
     changes: list[Change] = [EpochRaised(hello.epoch + 1)] if hello.epoch > live.epoch else []
     effects: list[Effect] = []
     if known is not None and known.connected:

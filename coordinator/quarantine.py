@@ -13,8 +13,12 @@ TAKEOVERS = 3  # of streams that were up, by other agents each time ...
 TAKEOVERS_S = 60.0  # ... within so long
 
 
-def reason_against(known: Worker | None, hello: Hello, now: Instant) -> str:
-    """Why a hello puts its worker under quarantine, or is refused by it; empty: it is heard."""
+def reason_against(known: Worker | None, hello: Hello, now: Instant, started: int = 0) -> str:
+    """Why a hello puts its worker under quarantine, or is refused by it; empty: it is heard.
+
+    *started* is the highest sequence of an attempt that the worker has said to have started and that is not over: a
+    journal with a lower mark was restored, if only from a backup that the same generation made, and would run it again.
+    """
     if known is None:
         return ""
     if known.quarantine:
@@ -22,6 +26,8 @@ def reason_against(known: Worker | None, hello: Hello, now: Instant) -> str:
     if known.journal_id == hello.journal_id and known.boot_id == hello.boot_id:
         if hello.generation < known.generation:
             return "an agent came with an older journal than the one seen last: a restored or copied data directory"
+        if hello.mark < started:
+            return "an agent came with a journal that knows less than it has told: a restored data directory"
         if hello.generation == known.generation and known.instance and hello.instance != known.instance:
             return "two agents came with the same journal: copies of one data directory"
     takes_over = known.connected and hello.instance != known.instance

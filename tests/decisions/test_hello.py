@@ -296,6 +296,20 @@ def test_an_older_generation_of_the_same_journal_brings_its_worker_under_quarant
     assert [type(change) for change in scene.history[length:]] == [Quarantined]
 
 
+def test_a_journal_that_knows_less_than_its_worker_has_told_brings_it_under_quarantine() -> None:
+    """Restored from a backup of the same generation, it comes with the next one, and would run a program again."""
+    scene = Scene()
+    key = scene.running()
+    scene.leave()
+    length = len(scene.history)
+
+    effects = scene.join(session="session-2", generation=2, mark=0)
+
+    assert isinstance(only(effects, Answer)[0].value, PermissionDenied)
+    assert [type(change) for change in scene.history[length:]] == [Quarantined]
+    assert scene.job(key.job).state is State.RUNNING
+
+
 def test_generations_are_compared_only_within_one_journal() -> None:
     """A new journal begins to count anew."""
     scene = Scene()
