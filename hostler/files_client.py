@@ -96,6 +96,14 @@ class FilesClient:
         finally:
             call.cancel()
 
+    async def put_bytes(self, content: bytes, *, principal: str | None = None) -> StoredFile:
+        """Store *content*, which is held already. Raises as `put` does."""
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield content
+
+        return await self.put(whole(), size_bytes=len(content), principal=principal)
+
     def read(self, digest: str, *, offset: int = 0, length: int = 0) -> AbstractAsyncContextManager[Reading]:
         """Read stored bytes: ``async with files.read(digest) as reading``. For workers."""
         return self._reading(

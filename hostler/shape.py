@@ -9,7 +9,20 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
-from hostler.jobs import Advance, Container, End, EndedProcess, Failure, Job, Outputs, Receipt, Service, Usage
+from hostler.jobs import (
+    NO_LIMITS,
+    Advance,
+    Container,
+    End,
+    EndedProcess,
+    Failure,
+    Job,
+    Limits,
+    Outputs,
+    Receipt,
+    Service,
+    Usage,
+)
 from hostler.lifecycle import State
 from hostler.stages import StageView, stages_of
 from hostler.workers import Worker
@@ -61,6 +74,13 @@ def job_shape(job: Job) -> dict[str, Any]:
         "failure": None if end is None or end.failure is None else _failure(end.failure),
         "retried": job.retried,
         "retries": spec.retries or 0,
+        "start_within": spec.start_within_s,
+        "limits": _limits(spec.work.limits),
+        "merge": spec.work.merge,
+        "loss_policy": spec.work.loss_policy or None,
+        "on_lost": spec.on_lost or None,
+        "lost_after": spec.lost_after_s,
+        "crash_limit": spec.crash_limit,
         "due": time_shape(job.due_at_us),
         "outputs": None if end is None else {"files": end.outputs, "missing": list(end.outputs_missing)},
         "stages": [_stage(view) for view in stages_of(job)] or None,
@@ -81,6 +101,9 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
         "seen": time_shape(worker.seen_at_us),
         "runtimes": list(worker.runtimes),
         "workloads": list(worker.workloads),
+        "abilities": list(worker.abilities),
+        "reason": worker.reason or None,
+        "drain_by": time_shape(worker.drain_by_us),
     }
 
 
@@ -107,6 +130,13 @@ def workload_shape(workload: Workload) -> dict[str, Any]:
         "timeout_s": workload.timeout_s,
         "grace_s": workload.grace_s,
         "output_bytes_max": workload.output_bytes_max,
+        "output_stop": workload.output_stop,
+        "merge": workload.merge,
+        "limits": _limits(workload.limits),
+        "loss_policy": workload.loss_policy or None,
+        "on_lost": workload.on_lost or None,
+        "crash_limit": workload.crash_limit,
+        "start_path": workload.start_path or None,
         "retries": workload.retries,
         "retry_on": list(workload.retry_on),
         "labels": dict(workload.labels),
@@ -225,6 +255,12 @@ def _service(service: Service) -> dict[str, Any]:
         "check_status": service.check_status,
         "start_s": service.start_s,
     }
+
+
+def _limits(limits: Limits) -> dict[str, Any] | None:
+    if limits == NO_LIMITS:
+        return None
+    return {"memory_bytes": limits.memory_bytes, "cpus": limits.cpus, "pids": limits.pids}
 
 
 def _progress(advance: Advance) -> dict[str, Any] | None:

@@ -74,6 +74,7 @@ class Api:
     routes: tuple[web.RouteDef, ...] = ()
     render_error: Callable[[Refusal], object] = plain_error
     statuses: Mapping[ErrorCode, int] = field(default_factory=dict)  # where its document differs from TO_HTTP
+    open_to_networks: bool = False  # its callers are told apart, and may be other users in admitted networks
 
     def refuse(self, error: HostlerError) -> web.Response:
         """Answer *error* in this family's words."""

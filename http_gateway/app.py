@@ -18,18 +18,16 @@ from hostler.peers import owner_of_peer
 from hostler.settings import Settings
 from http_gateway.api import Api, Handler, api_of, guard, refuse_or_break
 from http_gateway.apis import altron, health, infernet, metrics, native, native_files, pixyz, start_stop_query
-from http_gateway.auth import LocalTrust, OwnerLookup, Principals, parse_networks
+from http_gateway.auth import LocalTrust, OwnerLookup, Principals
 from http_gateway.batching import Submitter
 from http_gateway.connections import Connection, connection_factory
-from http_gateway.infernet_shapes import FAMILY
+from http_gateway.large_bodies import LargeBodies
 from http_gateway.measures import HttpMeasures, counting
+from http_gateway.networks import parse_networks
 
 BACKLOG = 512
 CONNECTIONS_MAX = 1000
 END_S = 3.0  # for requests to end in order once the gateway is told to end
-
-# Families whose callers are told apart, and so may be other users than ours where the settings admit their network.
-OPEN_TO_NETWORKS = frozenset({FAMILY, "health"})
 
 APIS: web.AppKey[tuple[Api, ...]] = web.AppKey("apis", tuple)
 
@@ -48,14 +46,15 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
     closing = asyncio.Event()
     submitter = Submitter(client)
     measures = HttpMeasures()
+    large_bodies = LargeBodies()
     apis = (
         start_stop_query.StartStopQuery(client, submitter).api(),
-        native.Native(client, submitter, closing).api(),
-        native_files.NativeFiles(client, upload_bytes_max=settings.upload_bytes_max).api(),
+        native.Native(client, submitter, large_bodies, closing).api(),
+        native_files.NativeFiles(client, large_bodies, upload_bytes_max=settings.upload_bytes_max).api(),
         health.Health(client).api(),
-        altron.Altron(client, submitter, settings).api(),
+        altron.Altron(client, submitter, large_bodies, settings).api(),
         pixyz.Pixyz(client, submitter, settings).api(),
-        infernet.Infernet(client, submitter, settings, closing).api(),
+        infernet.Infernet(client, submitter, large_bodies, settings, closing).api(),
         metrics.MetricsPage(client, measures).api(),
     )
     networks = parse_networks(settings.admitted_networks, field="admitted_networks")
@@ -70,7 +69,7 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
                 web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
                 for route in api.routes
             )
-            if api.name in OPEN_TO_NETWORKS:
+            if api.open_to_networks:
                 for_networks.update(routes)
 
     async def submitting(_: web.Application) -> AsyncIterator[None]:

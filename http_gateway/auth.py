@@ -14,16 +14,17 @@ import hmac
 import os
 import re
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
 from hostler import logs
-from hostler.errors import ErrorCode, InvalidRequest, PermissionDenied, Unauthenticated
+from hostler.errors import ErrorCode, PermissionDenied, Unauthenticated
 from hostler.peers import owner_of_peer
 from http_gateway.api import HttpRefused
+from http_gateway.networks import Address, Network, is_within
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 PRINCIPAL = "local"
@@ -31,36 +32,12 @@ KEY_HEADER = "x-api-key"
 BEARER = "bearer "
 DIGEST_CHARACTERS = 16  # of a key's digest, in the name of the principal who shows it
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 OwnerLookup = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _PROXY_HEADERS = ("forwarded", "via")
 _PROXY_PREFIX = "x-forwarded-"
 _PRINCIPAL: web.RequestKey[str] = web.RequestKey("principal", str)
-
-
-def parse_networks(texts: Iterable[str], *, field: str) -> tuple[Network, ...]:
-    """Read networks in CIDR form; an address alone is a network of one.
-
-    Raises:
-        InvalidRequest: one of them is none, with *field* as the setting's name.
-    """
-    found = []
-    for text in texts:
-        try:
-            found.append(ip_network(text, strict=False))
-        except ValueError as error:
-            raise InvalidRequest(
-                f"setting {field}: {text[:100]!r} is no network such as 10.0.0.0/8", field=field
-            ) from (error)
-    return tuple(found)
-
-
-def is_within(address: Address | None, networks: Iterable[Network]) -> bool:
-    """Whether an address is known and lies in one of some networks."""
-    return address is not None and any(address in network for network in networks)
 
 
 def peer_address(request: web.Request) -> Address | None:

@@ -22,6 +22,7 @@ CALLS_MAX = 4  # at once; a second one starts only when it would be full
 WAITING_ITEMS_MAX = 40_000  # above it submissions are refused
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 ITEM_BYTES = 128  # an item's share besides its texts
+PART_BYTES = 16  # that of each of its files, stages, variables and labels
 
 Answer = str | HostlerError
 
@@ -156,11 +157,7 @@ def _split(specs: Sequence[JobSpec]) -> list[_Part]:
     loop = asyncio.get_running_loop()
     parts: list[_Part] = []
     for spec in specs:
-        size = ITEM_BYTES + sum(map(len, spec.work.argv)) + len(spec.params)
-        for file in spec.work.files:
-            size += len(file.path) + len(file.content) + len(file.digest)
-        for name, value in spec.work.env.items():
-            size += len(name) + len(value)
+        size = _size(spec)
         last = parts[-1] if parts else None
         if last is None or len(last.specs) >= CALL_ITEMS_MAX or last.size + size > CALL_BYTES_MAX:
             parts.append(_Part([spec], size, loop.create_future()))
@@ -168,3 +165,19 @@ def _split(specs: Sequence[JobSpec]) -> list[_Part]:
             last.specs.append(spec)
             last.size += size
     return parts
+
+
+def _size(spec: JobSpec) -> int:
+    """About how many bytes a job takes in a call: its texts, and a share for each of its parts."""
+    work = spec.work
+    texts = (*work.argv, *spec.retry_on, spec.params, work.cwd, work.stdin_path, spec.name, spec.owner, spec.key)
+    size = ITEM_BYTES + sum(map(len, texts)) + len(spec.worker) + len(spec.workload) + len(spec.principal)
+    for mapping in (work.env, spec.labels):
+        size += sum(PART_BYTES + len(name) + len(value) for name, value in mapping.items())
+    for stage in spec.stages:
+        size += PART_BYTES + len(stage.workload)
+    for file in work.files:
+        size += PART_BYTES + len(file.path) + len(file.content) + len(file.digest)
+    if work.python is not None:
+        size += len(work.python.path) + len(work.python.entrypoint) + len(work.python.interpreter)
+    return size

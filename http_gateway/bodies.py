@@ -1,7 +1,8 @@
 """Request bodies: read with caps and a deadline, and JSON that means one thing only.
 
-Every cap is here. JSON is refused when programs could read it in two ways (duplicate keys, NaN,
-lone surrogates), and when it is deeper or its numbers are longer than anything we are asked for.
+The caps of JSON bodies are here; uploads have theirs in `http_gateway.uploads`. JSON is refused when
+programs could read it in two ways (duplicate keys, NaN, lone surrogates), and when it is deeper or its
+numbers are longer than anything we are asked for.
 """
 
 import asyncio
@@ -43,7 +44,11 @@ async def read_json(request: web.Request, *, bytes_max: int = BODY_BYTES_MAX) ->
         TooLarge: it is longer than *bytes_max*.
         HttpRefused: it is compressed, or it did not arrive in time.
     """
-    raw = await read(request, bytes_max=bytes_max)
+    return await parse_apart(await read(request, bytes_max=bytes_max))
+
+
+async def parse_apart(raw: bytes) -> object:
+    """Parse JSON, outside of the event loop when that takes long. Raises as `parse` does."""
     if len(raw) > THREAD_BYTES:
         return await asyncio.to_thread(parse, raw)
     return parse(raw)

@@ -4,7 +4,6 @@ Memory is flat: a piece is asked for when the one before it has been taken. An a
 cannot be had breaks off, so that it is never taken for the whole.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -16,8 +15,7 @@ from aiohttp import web
 from hostler.errors import Unavailable
 from hostler.files_client import Reading
 from http_gateway.api import FIXED_HEADERS, HttpRefused
-
-STALLED_S = 600.0  # a reader that takes nothing for so long has gone
+from http_gateway.slow_readers import write_or_break
 
 Opening = Callable[[int, int], AbstractAsyncContextManager[Reading]]
 """Opens a file for reading, from an offset on, so many bytes of it (0: to its end)."""
@@ -147,7 +145,7 @@ async def _send(
     left = length
     async for piece in reading.pieces:
         # A file that a running job goes on writing may have grown since its length was promised.
-        await _write(response, piece[:left] if len(piece) > left else piece)
+        await write_or_break(response, piece[:left] if len(piece) > left else piece)
         left -= min(left, len(piece))
         if not left:
             break
@@ -155,11 +153,3 @@ async def _send(
         raise Unavailable("the rest of the file cannot be had")
     await response.write_eof()
     return response
-
-
-async def _write(response: web.StreamResponse, piece: bytes) -> None:
-    try:
-        async with asyncio.timeout(STALLED_S):
-            await response.write(piece)
-    except TimeoutError:
-        raise ConnectionResetError("the reader takes nothing") from None

@@ -8,10 +8,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from hostler.client import Client
+from hostler.errors import DeadlineExceeded
 from hostler.workloads import Workload
-from http_gateway.infernet_shapes import Address, JobRequest, Refused, check_request, is_container
+from http_gateway.fresh import Fresh
+from http_gateway.infernet_shapes import JobRequest, Refused, check_request, is_container
+from http_gateway.networks import Address
 
 FRESH_S = 1.0
+ANSWER_S = 1.0  # for the coordinator to list its workloads: clients wait 1 s for some answers, 5 s for others
 SLICE_ITEMS = 500  # looked at before others get their turn
 
 
@@ -20,21 +24,15 @@ class Containers:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._asking = asyncio.Lock()
-        self._known: Mapping[str, Workload] = {}
-        self._asked_at = float("-inf")
+        self._known: Fresh[Mapping[str, Workload]] = Fresh(self._ask, age_s_max=FRESH_S)
 
-    async def known(self, *, age_s_max: float = FRESH_S) -> Mapping[str, Workload]:
-        """Return the containers by name, those that only later stages may name included."""
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - age_s_max
-        async with self._asking:  # the first caller asks, the others find its answer
-            if self._asked_at < oldest:
-                asked_at = loop.time()
-                found = await self._client.workloads.list()
-                self._known = {workload.name: workload for workload in found if is_container(workload)}
-                self._asked_at = asked_at
-            return self._known
+    async def known(self) -> Mapping[str, Workload]:
+        """Return the containers by name, those that only later stages may name included.
+
+        Raises:
+            HostlerError: the coordinator does not say; a DeadlineExceeded after a second.
+        """
+        return await self._known.get()
 
     async def check(
         self, requests: Sequence[JobRequest | Refused], address: Address | None
@@ -45,8 +43,15 @@ class Containers:
         refused = [before is not after for before, after in zip(requests, checked, strict=True)]
         if not any(refused):
             return checked
-        known = await self.known(age_s_max=0)
-        return await _checked(requests, known, address)
+        return await _checked(requests, await self._known.get_new(), address)
+
+    async def _ask(self) -> Mapping[str, Workload]:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                found = await self._client.workloads.list()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the coordinator has not said its workloads within {ANSWER_S:g} s") from None
+        return {workload.name: workload for workload in found if is_container(workload)}
 
 
 async def _checked(

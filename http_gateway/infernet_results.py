@@ -16,6 +16,7 @@ from hostler.jobs import End, Job, JobQuery, LogStatus
 from hostler.lifecycle import State
 from http_gateway import infernet_shapes as shapes
 from http_gateway import job_outputs
+from http_gateway.raw_json import is_json
 from http_gateway.streamed_json import StreamedJson
 
 JOBS_AT_ONCE = 8  # asked for, and held
@@ -84,15 +85,12 @@ class Results:
             await answer.add(msgspec.json.encode(shapes.failure_shape(job)))
         elif shapes.is_stream(job) and not _has_result(job.end):
             found = await job_outputs.read_text(self._client, job)
-            shape: dict[str, object] = {
-                "container": shapes.container_of(job, job.stage),
-                "output": {"output": found.text},
-            }
+            shape: dict[str, object] = {"container": shapes.container_of(job), "output": {"output": found.text}}
             if found.status is LogStatus.EXPIRED:
                 shape |= {"output": None, "error": shapes.EXPIRED}
             await answer.add(msgspec.json.encode(shape))
         else:
-            await self._write_output(answer, shapes.container_of(job, job.stage), job.end or End())
+            await self._write_output(answer, shapes.container_of(job), job.end or End())
         if intermediate:
             await answer.add(b',"intermediate_results":[')
             for number, (container, end) in enumerate(shapes.earlier_ends(job)):
@@ -119,7 +117,7 @@ class Results:
                 await answer.add(head + b'null,"error":%s}' % _text(shapes.EXPIRED))
         elif not end.result:
             await answer.add(head + b"null}")
-        elif shapes.is_json(end.result):
+        elif is_json(end.result):
             await answer.add(head + end.result + b"}")
         else:
             await answer.add(head + b'null,"error":%s}' % _text(shapes.NO_JSON))

@@ -4,19 +4,20 @@ Pure: nothing here waits or asks anybody. The guardian's messages, their `params
 which they are looked for are those of the real node.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple
 
 import msgspec
 
 from hostler.errors import InvalidRequest
-from hostler.jobs import INLINE_BYTES_MAX, NAME_CHARACTERS_MAX, STAGES_MAX, End, File, Job, JobSpec, Record, Stage, Work
+from hostler.jobs import NAME_CHARACTERS_MAX, STAGES_MAX, End, Job, JobSpec, Record, Stage, Work
 from hostler.lifecycle import Outcome, State
+from hostler.stages import stages_of
 from hostler.workloads import Workload
+from http_gateway.networks import Address, Network, is_within, parse_networks
+from http_gateway.raw_json import is_json
 
 FAMILY = "infernet"
 OFFCHAIN = "1"  # where data comes from and where a result goes, as containers are told it
@@ -24,10 +25,6 @@ STREAM = "2"
 SOURCE_VARIABLE = "HOSTLER_SERVICE_SOURCE"
 DESTINATION_VARIABLE = "HOSTLER_SERVICE_DESTINATION"
 PROOF_VARIABLE = "HOSTLER_SERVICE_REQUIRES_PROOF"
-PARAMS_PATH = "params.json"
-# Data up to here is the job's parameters. They may be written twice, as parameters and as standard input,
-# and both together have the limit of what travels with a job.
-PARAMS_BYTES_MAX = INLINE_BYTES_MAX // 2 - 4096
 
 ID_CHARACTERS_MAX = 200  # of a record
 RECORD_CONTAINERS_MAX = 100
@@ -48,7 +45,6 @@ NO_JSON = "the result is not JSON"
 EXPIRED = "the result is not stored any more"
 
 Json = dict[str, object]
-Address = IPv4Address | IPv6Address
 
 
 class JobRequest(NamedTuple):
@@ -119,10 +115,8 @@ def check_request(request: JobRequest, known: Mapping[str, Workload], address: A
     return None
 
 
-def job_spec(
-    request: JobRequest, *, owner: str, params: str = "", file: File | None = None, stream: bool = False
-) -> JobSpec:
-    """Make the job of a request whose data is *params*, or the stored *file*.
+def job_spec(request: JobRequest, *, owner: str, stream: bool = False) -> JobSpec:
+    """Make the job of a request, but for its data.
 
     With *stream* it is the first container alone, and once: what a reader has got cannot be taken back.
     """
@@ -133,9 +127,8 @@ def job_spec(
         PROOF_VARIABLE: "true" if request.requires_proof else "false",
     }
     return JobSpec(
-        work=Work(env=variables, files=() if file is None else (file,)),
+        work=Work(env=variables),
         stages=tuple(Stage(workload=name) for name in containers),
-        params=params,
         name=",".join(containers)[:NAME_CHARACTERS_MAX],
         owner=owner,
         family=FAMILY,
@@ -198,18 +191,16 @@ def resources_of(workload: Workload) -> msgspec.Raw | None:
 
 
 def _admits(workload: Workload, address: Address | None) -> bool:
-    if not workload.allowed_networks:
-        return True
-    return address is not None and any(address in network for network in _networks(workload.allowed_networks))
+    return not workload.allowed_networks or is_within(address, _networks(workload.allowed_networks))
 
 
 @lru_cache(maxsize=1000)
-def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     """Read networks; what is none admits nobody."""
-    found = []
+    found: list[Network] = []
     for text in texts:
-        with suppress(ValueError):
-            found.append(ip_network(text, strict=False))
+        with suppress(InvalidRequest):
+            found += parse_networks((text,), field="allowed_networks")
     return tuple(found)
 
 
@@ -223,16 +214,15 @@ def status_of(job: Job) -> str:
     return "success" if job.outcome is Outcome.SUCCEEDED else "failed"
 
 
-def container_of(job: Job, stage: int) -> str:
-    """The container of one of a job's stages."""
+def container_of(job: Job) -> str:
+    """The container of a job's current stage."""
     stages = job.spec.stages
-    return stages[stage].workload if stage < len(stages) else job.spec.workload
+    return stages[job.stage].workload if stages else job.spec.workload
 
 
 def earlier_ends(job: Job) -> list[tuple[str, End]]:
     """How the stages before a job's current one ended, each with its container, in order."""
-    ends = {past.stage: past.end for past in job.past if past.outcome is Outcome.SUCCEEDED and past.stage < job.stage}
-    return [(container_of(job, stage), ends[stage]) for stage in sorted(ends)]
+    return [(view.workload, view.end) for view in stages_of(job)[: job.stage] if view.end is not None]
 
 
 def is_stream(job: Job) -> bool:
@@ -245,7 +235,7 @@ def failure_shape(job: Job) -> Json:
     end = job.end or End()
     said = end.failure.message if end.failure is not None else ""
     error = said or end.error or end.evidence or REASONS.get(job.outcome, job.outcome.word)
-    return {"container": container_of(job, job.stage), "error": error}
+    return {"container": container_of(job), "error": error}
 
 
 def record_shape(record: Record, *, intermediate: bool) -> Json:
@@ -257,30 +247,6 @@ def record_shape(record: Record, *, intermediate: bool) -> Json:
     if intermediate:
         shape["intermediate_results"] = []
     return shape
-
-
-def is_json(raw: bytes) -> bool:
-    """Whether some bytes can stand in a JSON answer as they are."""
-    try:
-        raw.decode()
-        msgspec.json.decode(raw, type=msgspec.Raw)
-    except UnicodeDecodeError:
-        return False
-    except (ValueError, RecursionError):  # half of a surrogate pair is JSON too
-        return _is_odd_json(raw.decode())
-    return True
-
-
-def _is_odd_json(text: str) -> bool:
-    try:
-        json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse(text: str) -> None:
-    raise ValueError(text)
 
 
 # Parameters of a query

@@ -13,13 +13,16 @@ from dataclasses import replace
 from typing import NamedTuple, cast
 
 from hostler.client import Client, LogChunk
-from hostler.errors import FileNotFound, TooLarge
+from hostler.errors import FileNotFound
 from hostler.frames import ERR, OUT, iter_frames
 from hostler.jobs import Job, LogStatus, OutputFile
 from hostler.lifecycle import Outcome
 
 TEXT_BYTES_MAX = 1024 * 1024
 RESULT_BYTES_MAX = 16 * 1024 * 1024
+RESULT_HEADER = "Hostler-Result"  # with one of the next two
+TOO_LARGE = "too_large"
+EXPIRED = "expired"
 LEDGER_BYTES_MAX = 32 * 1024 * 1024  # looked through for a text: the other stream is in between
 LOG_S = 2.0  # for the rest of a log that still arrives
 TAIL_BYTES = 128 * 1024  # of a ledger, in which its last line is looked for
@@ -52,28 +55,53 @@ async def read_text(client: Client, job: Job) -> TextOutput:
     return TextOutput(decoder.decode(output, final=whole), whole, status)
 
 
-async def with_result(client: Client, job: Job) -> Job:
+class WithResult(NamedTuple):
+    """A job with its result in it, as far as an answer can carry it."""
+
+    job: Job
+    missing: str = ""  # why the result that it left is not in it: `TOO_LARGE` or `EXPIRED`
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer that has no other place for it says of a missing result."""
+        return {RESULT_HEADER: self.missing} if self.missing else {}
+
+
+async def with_result(client: Client, job: Job) -> WithResult:
     """Return the job with its result in it, also when that was large and was stored: at most 16 MiB are fetched.
 
-    Raises:
-        TooLarge: it is larger; the text says where it can be had.
+    A result that cannot be shown is left out and makes nothing else of the job unknown.
     """
     end = job.end
     if end is None or end.result or not end.result_digest:
-        return job
+        return WithResult(job)
     if end.result_bytes > RESULT_BYTES_MAX:
-        raise TooLarge(
-            f"the result has {end.result_bytes} bytes, too many for an answer; it is at /v1/jobs/{job.id}/result"
-        )
-    async with client.files.read(end.result_digest) as reading:
-        content = b"".join([piece async for piece in reading.pieces])
-    return replace(job, end=replace(end, result=content))
+        return WithResult(job, TOO_LARGE)
+    try:
+        async with client.files.read(end.result_digest) as reading:
+            content = b"".join([piece async for piece in reading.pieces])
+    except FileNotFound:
+        return WithResult(job, EXPIRED)
+    return WithResult(replace(job, end=replace(end, result=content)))
 
 
-def why_no_result(job: Job) -> str:
-    """Why a finished job's result could not be kept; empty when nothing is wrong with it."""
-    missing = job.end.outputs_missing if job.end is not None else ()
+def why_no_result(found: WithResult) -> str:
+    """Why a finished job's result cannot be had; empty when nothing is wrong with it."""
+    end = found.job.end
+    if found.missing:
+        size = end.result_bytes if end is not None else 0
+        return f"it has {size} bytes, too many" if found.missing == TOO_LARGE else "it is not stored any more"
+    missing = end.outputs_missing if end is not None else ()
     return next((why for why in missing if why.startswith("result.json:")), "")
+
+
+def why_still_stopping(job: Job, *, again: str) -> str:
+    """Why a job that was told to end has not ended; *again* is what one does to wait for it: ``stop it again``."""
+    survivors = job.end.receipt.survivors if job.end is not None else ()
+    if not survivors:
+        return f"the job was told to end and has not ended yet; {again} to wait for it"
+    pids = ", ".join(str(process.pid) for process in survivors)
+    return f"the job was killed and these processes of it cannot end: {pids}"
 
 
 async def why_failed(client: Client, job: Job) -> str:

@@ -1,5 +1,8 @@
 """JSON bodies that may be large, of which only a few are held at once."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from aiohttp import web
 
 from hostler.errors import Overloaded
@@ -9,24 +12,35 @@ LARGE_BODIES_MAX = 8  # over `bodies.BODY_BYTES_MAX`
 
 
 class LargeBodies:
-    """Reads bodies of up to `bodies.BATCH_BYTES_MAX`; those that are small are not counted."""
+    """Reads bodies of up to `bodies.BATCH_BYTES_MAX`; those that are small are not counted. One for all families."""
 
     def __init__(self) -> None:
         self._held = 0
 
-    async def read_json(self, request: web.Request) -> object:
-        """Read the request's body as JSON.
+    @asynccontextmanager
+    async def json_of(self, request: web.Request) -> AsyncIterator[object]:
+        """Read the request's body as JSON: ``async with large_bodies.json_of(request) as body``.
+
+        A large one counts until it is left, because what is made of it in there is as large.
 
         Raises:
-            Overloaded: enough large ones arrive already.
+            Overloaded: enough large ones are held already.
             HostlerError: as `bodies.read_json` does.
         """
         if (request.content_length or bodies.BATCH_BYTES_MAX) <= bodies.BODY_BYTES_MAX:
-            return await bodies.read_json(request)
+            yield await bodies.read_json(request)
+            return
         if self._held >= LARGE_BODIES_MAX:
             raise Overloaded("too many large bodies arrive at once; try again in a second", retry_after_s=1.0)
         self._held += 1
+        counted = True
         try:
-            return await bodies.read_json(request, bytes_max=bodies.BATCH_BYTES_MAX)
+            raw = await bodies.read(request, bytes_max=bodies.BATCH_BYTES_MAX)
+            if len(raw) <= bodies.BODY_BYTES_MAX:  # it had not said its length
+                self._held -= 1
+                counted = False
+            body = await bodies.parse_apart(raw)
+            del raw
+            yield body
         finally:
-            self._held -= 1
+            self._held -= counted

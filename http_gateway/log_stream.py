@@ -1,16 +1,16 @@
 """An attempt's log as it goes to a reader: server-sent events, or plain bytes.
 
 Memory is flat: one chunk of the ledger is held at a time, and the next one is asked for when the
-reader has taken it. A restart of the coordinator in the middle is bridged by position; a reader
-resumes in the same way, with the id of the last event it saw.
+reader has taken it. A restart of the coordinator in the middle is bridged (`http_gateway.log_bridge`);
+a reader resumes in the same way, with the id of the last event it saw.
 """
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -21,11 +21,9 @@ from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.shape import time_shape
 from http_gateway.api import FIXED_HEADERS
+from http_gateway.log_bridge import bridged_log, until_closing
+from http_gateway.slow_readers import write_or_break
 
-PING_S = 15.0
-BRIDGE_S = 60.0  # how long an unreachable coordinator is waited for
-BRIDGE_PAUSE_S = 0.5
-STALLED_S = 600.0  # a reader that takes nothing for so long has gone
 POSITION_MAX = 1 << 63
 
 EVENT_NAMES = {OUT: "out", ERR: "err"}
@@ -78,23 +76,23 @@ async def send_events(
     status, lost_bytes, sent, position = job.log_status, job.log_lost_bytes, 0, asked.place.position
     try:
         async with (
-            aclosing(_ledger(client, job.id, asked)) as ledger,
-            aclosing(_until_closing(ledger, closing)) as chunks,
+            aclosing(_ledger(client, job, asked)) as ledger,
+            aclosing(until_closing(ledger, closing)) as chunks,
         ):
             async for chunk in chunks:
                 if chunk is None:
-                    await _write(response, b": ping\n\n")
+                    await write_or_break(response, b": ping\n\n")
                     continue
                 status, lost_bytes = chunk.status, chunk.lost_bytes
                 events, output = _events(chunk)
                 sent += output
                 position = max(position, chunk.position + len(chunk.frames))
                 if events:
-                    await _write(response, events)
+                    await write_or_break(response, events)
     except Unavailable:
         return response
     if not closing.is_set():
-        await _write(response, _event("end", position, _end(status, sent, lost_bytes)))
+        await write_or_break(response, _event("end", position, _end(status, sent, lost_bytes)))
     return response
 
 
@@ -123,14 +121,14 @@ async def send_bytes(
     lost_before = job.log_lost_bytes
     await response.prepare(request)
     async with (
-        aclosing(_ledger(client, job.id, asked)) as ledger,
-        aclosing(_until_closing(ledger, closing)) as chunks,
+        aclosing(_ledger(client, job, asked)) as ledger,
+        aclosing(until_closing(ledger, closing)) as chunks,
     ):
         async for chunk in chunks:
             if chunk is None:
                 continue
             if output := b"".join(frame.payload for frame in iter_frames(chunk.frames) if frame.kind in kinds):
-                await _write(response, output)
+                await write_or_break(response, output)
             # How much was lost may not be known: then the number says nothing.
             lost_now = chunk.lost_bytes > lost_before or job.log_status is not LogStatus.LOST
             if chunk.status is LogStatus.LOST and lost_now:
@@ -142,65 +140,9 @@ async def send_bytes(
     return response
 
 
-async def _ledger(client: Client, job: str, asked: LogRequest) -> AsyncGenerator[LogChunk]:
-    """Yield the ledger, going on where it broke off when the coordinator comes back."""
+def _ledger(client: Client, job: Job, asked: LogRequest) -> AsyncGenerator[LogChunk]:
     stage, attempt, position = asked.place
-    clock = asyncio.get_running_loop()
-    give_up_at = clock.time() + BRIDGE_S
-    while True:
-        try:
-            found = client.read_log(job, start=position, follow=asked.follow, stage=stage, attempt=attempt)
-            # It is a generator, whatever its type says: closing it ends the call at once.
-            async with aclosing(cast(AsyncGenerator[LogChunk], found)) as chunks:
-                async for chunk in chunks:
-                    position = max(position, chunk.position + len(chunk.frames))
-                    attempt = attempt or chunk.attempt  # positions are this attempt's, also after a retry of the job
-                    give_up_at = clock.time() + BRIDGE_S
-                    yield chunk
-                    if chunk.end:
-                        return
-            return
-        except Unavailable:
-            if clock.time() >= give_up_at:
-                raise
-            await asyncio.sleep(BRIDGE_PAUSE_S)
-
-
-async def _until_closing(chunks: AsyncIterator[LogChunk], closing: asyncio.Event) -> AsyncGenerator[LogChunk | None]:
-    """Yield chunks, None whenever `PING_S` passed without one, and end when *closing* is set."""
-    closed = asyncio.ensure_future(closing.wait())
-    step: asyncio.Task[LogChunk | None] | None = None
-    try:
-        while True:
-            step = step or asyncio.ensure_future(_next(chunks))
-            await asyncio.wait({step, closed}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
-            if closed.done():
-                return
-            if not step.done():
-                yield None
-                continue
-            chunk = step.result()
-            step = None
-            if chunk is None:
-                return
-            yield chunk
-    finally:
-        closed.cancel()
-        if step is not None:
-            step.cancel()
-            await asyncio.gather(step, return_exceptions=True)
-
-
-async def _next(chunks: AsyncIterator[LogChunk]) -> LogChunk | None:
-    return await anext(chunks, None)
-
-
-async def _write(response: web.StreamResponse, piece: bytes) -> None:
-    try:
-        async with asyncio.timeout(STALLED_S):
-            await response.write(piece)
-    except TimeoutError:
-        raise ConnectionResetError("the reader takes nothing") from None
+    return bridged_log(client, job.id, start=position, follow=asked.follow, stage=stage, attempt=attempt)
 
 
 def _events(chunk: LogChunk) -> tuple[bytes, int]:

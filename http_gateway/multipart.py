@@ -5,15 +5,11 @@ an InvalidRequest with a sentence, never a guess: no boundary, none at the end, 
 encoding of the content. A part of its own multipart type is bytes like any other.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import web
-
 from hostler.errors import InvalidRequest, TooLarge
-from http_gateway.api import HttpRefused
 
 PARTS_MAX = 100
 HEAD_BYTES_MAX = 16 * 1024
@@ -21,7 +17,6 @@ HEADERS_MAX = 20
 PREAMBLE_BYTES_MAX = 64 * 1024
 BOUNDARY_BYTES_MAX = 200
 PIECE_BYTES = 512 * 1024  # a caller who stores a part gets pieces of about this size
-STALLED_S = 60.0  # a body of which nothing arrives for so long has broken off
 
 Read = Callable[[], Awaitable[bytes]]
 """Returns the next bytes of a body, and none at its end."""
@@ -37,32 +32,6 @@ _CHARSETS = {"": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "utf-8"
 
 class MalformedForm(InvalidRequest):
     """The body is not the form that its Content-Type promises."""
-
-
-def body_reader(request: web.Request, *, bytes_max: int) -> Read:
-    """Return what reads the body of *request*; *bytes_max* 0 is no limit.
-
-    It raises TooLarge beyond the limit, HttpRefused (408) when nothing arrives any more, and
-    InvalidRequest when the framing is wrong.
-    """
-    seen = 0
-
-    async def read() -> bytes:
-        nonlocal seen
-        try:
-            async with asyncio.timeout(STALLED_S):
-                piece = await request.content.readany()
-        except TimeoutError:
-            text = f"nothing of the body arrived for {STALLED_S:.0f} s"
-            raise HttpRefused(408, "body_timeout", text, headers={"Connection": "close"}) from None
-        except web.RequestPayloadError as error:
-            raise InvalidRequest("the body broke off or its framing is wrong") from error
-        seen += len(piece)
-        if bytes_max and seen > bytes_max:
-            raise TooLarge(f"the body is longer than {bytes_max} bytes")
-        return piece
-
-    return read
 
 
 class Part:

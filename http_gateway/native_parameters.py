@@ -1,20 +1,21 @@
 """What the native API reads from paths and queries: checked, and named when it is wrong.
 
 A parameter that is not known is refused: a misspelt filter would show everything, and an option that belongs
-into the body would have no effect. Bodies are read by `http_gateway.models`.
+into the body would have no effect. Bodies are read by `http_gateway.native_bodies`.
 """
 
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from hostler.errors import InvalidRequest, JobNotFound
+from hostler.errors import InvalidRequest, JobNotFound, WorkerNotFound
 from hostler.ids import is_uuid
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import JobQuery
 from hostler.lifecycle import State
 
 PAGE_ITEMS_MAX = 1000
+WORKER_CHARACTERS_MAX = 200
 
 _STATES = {state.word: state for state in State}
 
@@ -29,6 +30,18 @@ def checked_id(text: str) -> str:
 def job_id(request: web.Request) -> str:
     """Return the job's id in the path. Raises JobNotFound."""
     return checked_id(request.match_info["id"])
+
+
+def worker(request: web.Request) -> str:
+    """Return the worker's id or name in the path. Raises WorkerNotFound."""
+    name = request.match_info["id"]
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = ""
+    if not 0 < len(name) <= WORKER_CHARACTERS_MAX:
+        raise WorkerNotFound("no worker can have this id or name", field="id")
+    return name
 
 
 def output_path(request: web.Request) -> str:

@@ -16,8 +16,8 @@ from hostler.files_client import StoredFile
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import DURATION_S_MAX, PATH_PART_BYTES_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
 from http_gateway import bodies
-from http_gateway.api import HttpRefused
-from http_gateway.multipart import PARTS_MAX, FormReader, Part, body_reader, boundary_of, parse_parameters
+from http_gateway.multipart import PARTS_MAX, FormReader, Part, boundary_of, parse_parameters
+from http_gateway.uploads import body_reader
 
 FAMILY = "pixyz"
 CUSTOM = "custom"  # the process that is the caller's own script
@@ -84,18 +84,18 @@ class _Gathered:
 async def read_form(request: web.Request, put: Put, *, bytes_max: int) -> Form:
     """Read the body of *request*, storing input files with *put*; a body of another kind is an empty form.
 
+    The body is one that `http_gateway.uploads.invite` let pass.
+
     Raises:
         InvalidRequest: the body is malformed.
         TooLarge: the body, a text or the script is.
-        HttpRefused: it is compressed, or stopped arriving.
+        HttpRefused: it stopped arriving.
     """
     kind, parameters = parse_parameters(request.headers.get("Content-Type", ""))
     if kind == "application/x-www-form-urlencoded":
         return await _read_urlencoded(request, put)
     if kind != "multipart/form-data":
         return Form()
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise HttpRefused(415, "unsupported_encoding", "send the body as it is, without Content-Encoding")
     reader = FormReader(body_reader(request, bytes_max=bytes_max), boundary_of(parameters))
     gathered = _Gathered()
     while (part := await reader.next_part()) is not None:

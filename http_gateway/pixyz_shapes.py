@@ -13,6 +13,7 @@ import msgspec
 
 from hostler.jobs import Advance, Job, OutputFile
 from hostler.lifecycle import Outcome, State
+from http_gateway.raw_json import is_json
 
 SENT = "SENT"  # only in the answer to a submission
 OPEN_WORDS = {
@@ -146,10 +147,7 @@ def _result(job: Job) -> Any:
         return {}
     if job.end is None or not job.end.result:
         return None
-    try:
-        # It is looked at only to be sure that it is JSON: its numbers stay as they were written.
-        msgspec.json.decode(job.end.result)
-    except (msgspec.DecodeError, RecursionError, ValueError):
+    if not is_json(job.end.result):
         return job.end.result.decode(errors="replace")
     return msgspec.Raw(job.end.result)
 

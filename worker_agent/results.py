@@ -72,9 +72,9 @@ def size_of_file(workspace: Workspace) -> int:
 
 
 def read_file(workspace: Workspace) -> Result:
-    """Read the result file."""
+    """Read the result file; blanks around the value are no part of it."""
     try:
-        content = workspace.read(RESULT, RESULT_BYTES_MAX)
+        content = workspace.read(RESULT, RESULT_BYTES_MAX).strip(_BLANKS)
     except FileNotFoundError:
         return Result()
     except OSError as error:

@@ -1,6 +1,7 @@
 """How a command fails: one sentence, a hint what to do next, and the exit code.
 
-Pure. Exit codes: 0 fine, 1 a job failed, 2 usage, 3 not found, 4 unreachable, 130 interrupted.
+Pure. Exit codes: 0 fine, 1 a job failed or the answer is no, 2 usage, 3 not found, 4 unreachable, 130 interrupted,
+141 the reader of our output has gone; of `run` also 125, hostler itself failed.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ HINTS: Mapping[ErrorCode, str] = MappingProxyType(
         ErrorCode.UNAVAILABLE: "see that the coordinator runs (hostler up shows it), then try again",
         ErrorCode.DEADLINE_EXCEEDED: "the coordinator is busy or stopped; look again with: hostler jobs",
         ErrorCode.PERMISSION_DENIED: "run the command as the user who runs the cluster",
-        ErrorCode.UNAUTHENTICATED: "run the command as the user who runs the cluster",
+        ErrorCode.UNAUTHENTICATED: "run it as the user who runs the cluster, or on another host with the cluster's key",
     }
 )
 

@@ -5,7 +5,6 @@ Writing happens in a thread: a reader that has stopped must not keep Ctrl-C from
 
 import asyncio
 import os
-import select
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -13,6 +12,7 @@ from hostler.cli.beside import beside
 from hostler.cli.failures import Failure
 from hostler.cli.progress import StatusLine, status_line, watch_progress
 from hostler.cli.render import say
+from hostler.cli.writing import write_all
 from hostler.client import Client, LogChunk
 from hostler.errors import DeadlineExceeded, FileNotFound, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
@@ -33,13 +33,14 @@ async def log_chunks(
     *,
     start: int = 0,
     follow: bool,
-    stage: int = 0,
+    stage: int | None = None,
     attempt: int = 0,
     patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[LogChunk]:
     """Yield the log of an attempt; after a lost connection resume at the position that was reached.
 
-    Attempt 0 is the current one; of a chain, where several stages have a first attempt, both are to be named.
+    Attempt 0 is the current one; of a chain, where several stages have a first attempt, both are to be named. For
+    a job that is no chain *stage* is None.
 
     Raises:
         Failure: the coordinator stayed away for *patience_s*.
@@ -47,10 +48,11 @@ async def log_chunks(
         HostlerError: the coordinator refuses.
     """
     position, pause_s = start, RETRY_S_MIN
+    at_stage = "" if stage is None else f" --stage {stage}"  # a position is that of one stage's log
     away_since: float | None = None
     while True:
         try:
-            async for chunk in client.read_log(job, start=position, follow=follow, stage=stage, attempt=attempt):
+            async for chunk in client.read_log(job, start=position, follow=follow, stage=stage or 0, attempt=attempt):
                 away_since, pause_s = None, RETRY_S_MIN
                 position = chunk.position + len(chunk.frames)
                 if chunk.frames:
@@ -70,7 +72,7 @@ async def log_chunks(
         if now - away_since > patience_s:
             raise Failure(
                 f"lost the coordinator: {reason}; the job goes on by itself",
-                hint=f"read on with: hostler logs -f --from {position} {job}",
+                hint=f"read on with: hostler logs -f --from {position}{at_stage} {job}",
             )
         await asyncio.sleep(pause_s)
         pause_s = min(RETRY_S_MAX, pause_s * 2)
@@ -82,7 +84,7 @@ async def copy_log(
     *,
     start: int = 0,
     follow: bool,
-    stage: int = 0,
+    stage: int | None = None,
     attempt: int = 0,
     kinds: frozenset[int] = frozenset((OUT, ERR)),
     line: StatusLine | None = None,
@@ -94,7 +96,7 @@ async def copy_log(
         job: its id.
         start: position to begin at.
         follow: wait for more until the log is complete.
-        stage: which one it is of a chain.
+        stage: which one it is of a chain; None: the job is none.
         attempt: which one; 0: the current one, and those that follow on it.
         kinds: `OUT`, `ERR`, or both.
         line: stands on the same terminal, and steps aside.
@@ -136,7 +138,8 @@ async def follow_job(client: Client, job: str) -> Job:
                 stage, attempt = begun[0]
                 with line.aside():
                     _say_begun(found, stage, attempt, copied)
-                await copy_log(client, job, follow=True, stage=stage, attempt=attempt, line=line)
+                named = stage if found.spec.stages else None
+                await copy_log(client, job, follow=True, stage=named, attempt=attempt, line=line)
                 copied.append(begun[0])
     finally:
         line.close()
@@ -197,13 +200,3 @@ def gap_text(payload: bytes) -> str:
     """What a gap in a log is for people."""
     out_bytes, err_bytes = parse_gap(payload)
     return f"{out_bytes:,} bytes of standard output and {err_bytes:,} of standard error were dropped here"
-
-
-def write_all(descriptor: int, content: bytes) -> None:
-    """Write every byte, also to a descriptor that somebody has made non-blocking."""
-    view = memoryview(content)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])

@@ -245,10 +245,13 @@ async def _ends(client: Client, ids: Sequence[str], *, deadline: float | None) -
             await asyncio.sleep(RETRY_S_MAX)
 
 
-def _place_of_log(job: Job, stage: int | None) -> tuple[int, int]:
-    """The stage and attempt whose log is meant; attempt 0 is the current one, and those that follow on it."""
+def _place_of_log(job: Job, stage: int | None) -> tuple[int | None, int]:
+    """The stage and attempt whose log is meant; attempt 0 is the current one, and those that follow on it.
+
+    The stage is None when the job is no chain.
+    """
     if not job.spec.stages and not stage:
-        return 0, 0
+        return None, 0
     found = [one for one in attempts_of(job) if stage in (None, one[0])]
     if not found and stage is not None:
         raise JobNotFound(f"stage {stage} of job {job.id} has no log; it has not run")
@@ -256,7 +259,7 @@ def _place_of_log(job: Job, stage: int | None) -> tuple[int, int]:
 
 
 async def _print_frames(
-    client: Client, job: str, *, start: int, follow: bool, at: tuple[int, int], kinds: frozenset[int]
+    client: Client, job: str, *, start: int, follow: bool, at: tuple[int | None, int], kinds: frozenset[int]
 ) -> None:
     async for chunk in log_chunks(client, job, start=start, follow=follow, stage=at[0], attempt=at[1]):
         offset = 0

@@ -1,8 +1,7 @@
 """The command ``hostler``: what can be typed, and what comes back when it goes wrong.
 
 Each command here says its options and hands over to the module that does it, imported only then: help and
-errors must be there at once. Exit codes: 0 fine, 1 a job failed, 2 usage, 3 not found, 4 unreachable,
-130 interrupted; `run` returns the job's own.
+errors must be there at once. The exit codes are in `hostler.cli.failures`; `run` returns the job's own.
 """
 
 import errno
@@ -17,6 +16,7 @@ import typer
 from hostler import __version__
 from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
 from hostler.cli.options import Place, RunOptions, SubmitOptions, expanded
+from hostler.cli.quantities import duration
 from hostler.errors import HostlerError
 
 # typer carries a copy of click since 0.20 or so and used the package before; this is the base of its errors in both.
@@ -29,13 +29,14 @@ JOB_COMMAND = {"allow_interspersed_args": False}
 Argv = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The program and its arguments.")]
 OptionalArgv = Annotated[
     list[str] | None,
-    typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --workload is given."),
+    typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --workload or --stage is given."),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
 Stage = Annotated[
     int | None,
     typer.Option("--stage", min=0, metavar="N", help="This stage of a chain, from 0."),
 ]
+WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="A worker: its name, its id, or the start of it.")]
 WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
 
@@ -188,15 +189,6 @@ def gateway(
     become("http_gateway", place, http=http)
 
 
-@app.command(rich_help_panel=CLUSTER)
-@expanded
-def workers(place: Place) -> int:
-    """List the workers."""
-    from hostler.cli.workers import list_workers
-
-    return list_workers(place)
-
-
 @app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
 @expanded
 def run(argv: Argv, options: RunOptions, place: Place) -> int:
@@ -319,10 +311,61 @@ def signal(
     return signal(place, job, name)
 
 
+workers = typer.Typer(help="List the workers; give one no further work, or some again.")
 workloads = typer.Typer(help="Register, look at and remove workloads: named definitions of work.")
 outputs = typer.Typer(help="List and fetch the files that jobs put out.")
+app.add_typer(workers, name="workers", rich_help_panel=CLUSTER)
 app.add_typer(workloads, name="workloads", rich_help_panel=CLUSTER)
 app.add_typer(outputs, name="outputs", rich_help_panel=JOBS)
+
+
+@workers.callback(invoke_without_command=True)
+@expanded
+def workers_list(context: typer.Context, place: Place) -> int:
+    """List the workers; the commands give one no further work, or some again."""
+    context.obj = place
+    if context.invoked_subcommand is not None:
+        return OK
+    from hostler.cli.workers import list_workers
+
+    return list_workers(place)
+
+
+@workers.command("drain")
+@expanded
+def workers_drain(
+    worker: WorkerName,
+    place: Place,
+    deadline: Annotated[
+        float | None,
+        typer.Option(metavar="TIME", parser=duration, help="End what still runs there after so long (10m)."),
+    ] = None,
+    leave: Annotated[bool, typer.Option("--leave", help="Its agent ends once nothing runs there.")] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for people.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when nothing runs there any more.")] = False,
+) -> int:
+    """Give a worker nothing more, until it is resumed. What runs there goes on."""
+    from hostler.cli.workers import drain
+
+    return drain(place, worker, deadline_s=deadline, leave=leave, reason=reason, wait=wait)
+
+
+@workers.command("resume")
+@expanded
+def workers_resume(worker: WorkerName, place: Place) -> int:
+    """Give a drained worker work again."""
+    from hostler.cli.workers import resume
+
+    return resume(place, worker)
+
+
+@workers.command("release")
+@expanded
+def workers_release(worker: WorkerName, place: Place) -> int:
+    """End the quarantine of a worker for which two agents had spoken."""
+    from hostler.cli.workers import release
+
+    return release(place, worker)
 
 
 @workloads.command("apply")

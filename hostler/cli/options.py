@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hostler.cli.quantities import duration, duration_or_never, size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -40,9 +42,43 @@ class JobOptions:
         list[str] | None, typer.Option(metavar="K=V", help="Set a variable of the job's environment. Repeatable.")
     ] = None
     cwd: Annotated[str | None, typer.Option(metavar="DIR", help="Where the job runs; default: here.")] = None
-    timeout: Annotated[float, typer.Option(metavar="S", help="End the job after S seconds; 0: never.")] = 0.0
-    grace: Annotated[float, typer.Option(metavar="S", help="Seconds between SIGTERM and SIGKILL.")] = 10.0
-    output_max: Annotated[int, typer.Option(metavar="BYTES", help="Keep at most so much output; 0: all.")] = 0
+    timeout: Annotated[
+        float, typer.Option(metavar="TIME", parser=duration, help="End the job after so long (30s, 10m); 0: never.")
+    ] = 0.0
+    grace: Annotated[float, typer.Option(metavar="TIME", parser=duration, help="Between SIGTERM and SIGKILL.")] = 10.0
+    start_within: Annotated[
+        float, typer.Option(metavar="TIME", parser=duration, help="Give up if it has not started by then; 0: never.")
+    ] = 0.0
+    output_max: Annotated[
+        int, typer.Option(metavar="BYTES", parser=size, help="Keep at most so much output (64M); 0: all.")
+    ] = 0
+    output_stop: Annotated[
+        bool, typer.Option("--output-stop", help="End the job at --output-max instead of dropping what is more.")
+    ] = False
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Its standard error goes where its standard output goes, in exact order.")
+    ] = False
+    memory: Annotated[
+        int, typer.Option(metavar="BYTES", parser=size, help="Memory of all its processes (512M); 0: no limit.")
+    ] = 0
+    cpus: Annotated[float, typer.Option(min=0, metavar="N", help="Processors' time (1.5); 0: no limit.")] = 0.0
+    pids: Annotated[int, typer.Option(min=0, metavar="N", help="Processes and threads; 0: no limit.")] = 0
+    start_path: Annotated[
+        str, typer.Option(metavar="PATH", help="warm, or hardened: a PID namespace, no new privileges.")
+    ] = ""
+    loss_policy: Annotated[
+        str, typer.Option(metavar="POLICY", help="When its worker is cut off: keep (the default), or stop.")
+    ] = ""
+    on_lost: Annotated[
+        str, typer.Option(metavar="WHAT", help="When its worker is lost: fail (the default), or retry.")
+    ] = ""
+    lost_after: Annotated[
+        float | None,
+        typer.Option(metavar="TIME", parser=duration_or_never, help="Lost so long after its worker left, or never."),
+    ] = None
+    crash_limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="With --on-lost retry: give up at the Nth loss; 0: 3.")
+    ] = 0
     name: Annotated[str, typer.Option(help="A name for lists.")] = ""
     priority: Annotated[int, typer.Option(help="Higher runs first; -1000 to 1000.")] = 0
     key: Annotated[str, typer.Option(help="Submitting again with the same key gives the same job.")] = ""
@@ -99,11 +135,16 @@ def expanded(command: Callable[..., int]) -> Callable[..., int]:
     """Turn each parameter whose type is an options dataclass into one parameter per field.
 
     typer reads a function's signature; the returned function has the long one and calls *command*
-    with the short one.
+    with the short one. A parameter ``context`` gets typer's.
     """
     parameters = inspect.signature(command).parameters
     groups: dict[str, Any] = {name: one.annotation for name, one in parameters.items() if is_dataclass(one.annotation)}
-    flat = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, one in parameters.items() if name not in groups]
+    wants_context = "context" in parameters
+    flat = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, one in parameters.items()
+        if name not in groups and name != "context"
+    ]
     for kind in groups.values():
         flat.extend(
             inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
@@ -115,7 +156,7 @@ def expanded(command: Callable[..., int]) -> Callable[..., int]:
         for name, kind in groups.items():
             made = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
             values[name] = made.or_else(context.obj) if isinstance(made, Place) and context.obj else made
-        return command(**values)
+        return command(**values, context=context) if wants_context else command(**values)
 
     signature = inspect.Signature([context, *flat], return_annotation=int)
     call.__signature__ = signature  # type: ignore[attr-defined]

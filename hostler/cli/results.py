@@ -4,9 +4,9 @@ import asyncio
 
 from hostler.cli.connect import cluster, resolve_jobs
 from hostler.cli.failures import NOT_FOUND, OK, Failure
-from hostler.cli.follow import write_all
 from hostler.cli.options import Place
 from hostler.cli.render import state_text
+from hostler.cli.writing import write_all
 from hostler.client import Client
 from hostler.errors import ErrorCode
 from hostler.jobs import End, Job
@@ -36,7 +36,7 @@ def print_result(place: Place, text: str, *, stage: int | None) -> int:
 
 async def _copy(client: Client, end: End) -> None:
     if not end.result_digest:
-        await asyncio.to_thread(write_all, 1, end.result.rstrip() + b"\n")
+        await asyncio.to_thread(write_all, 1, end.result + b"\n")
         return
     async with client.files.read(end.result_digest) as reading:
         async for piece in reading.pieces:

@@ -1,7 +1,6 @@
 """Makes a job out of what was typed after `run` or `submit`."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from hostler.cli.failures import NOT_FOUND, Failure, usage_failure
 from hostler.cli.options import JobOptions, SubmitOptions, pairs
 from hostler.errors import ErrorCode, InvalidRequest
 from hostler.job_checks import check_spec, is_workspace_path
-from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Stage, Work
+from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Limits, Stage, Work
 from hostler.stages import read_stage
 
 if TYPE_CHECKING:
@@ -33,9 +32,11 @@ def spec_of(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: b
         Failure: something about it cannot be (exit code 2).
         typer.BadParameter: a ``K=V`` has another form.
     """
-    for name, seconds in (("--timeout", options.timeout), ("--grace", options.grace)):
-        if not math.isfinite(seconds):
-            raise usage_failure(f"{name} is {seconds}; give a number of seconds")
+    return _checked(_spec(options, argv, key=key, stdin=stdin))
+
+
+def _spec(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: bool = False) -> JobSpec:
+    """As `spec_of`, of what may not be a whole job yet."""
     work = Work(
         argv=tuple(argv),
         env=pairs(options.env, "--env"),
@@ -43,17 +44,25 @@ def spec_of(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: b
         timeout_s=options.timeout,
         grace_s=options.grace,
         output_bytes_max=options.output_max,
+        output_stop=options.output_stop,
+        merge=options.merge,
+        limits=Limits(memory_bytes=options.memory, cpus=options.cpus, pids=options.pids),
+        loss_policy=options.loss_policy,
+        start_path=options.start_path,
         stdin=stdin,
     )
-    spec = JobSpec(
+    return JobSpec(
         work=work,
         name=options.name,
         key=options.key or key,
         worker=options.worker,
         labels=pairs(options.label, "--label"),
         priority=options.priority,
+        start_within_s=options.start_within,
+        on_lost=options.on_lost,
+        lost_after_s=options.lost_after,
+        crash_limit=options.crash_limit,
     )
-    return _checked(spec)
 
 
 def submission_of(options: SubmitOptions, argv: Sequence[str]) -> tuple[JobSpec, dict[str, Path]]:
@@ -70,10 +79,9 @@ def submission_of(options: SubmitOptions, argv: Sequence[str]) -> tuple[JobSpec,
     own = bool(named or stages or files or params or options.workspace)
     if own and options.cwd is None:
         options = replace(options, cwd="")
-    spec = spec_of(options, argv or ("workload",))
+    spec = _spec(options, argv)
     work = replace(
         spec.work,
-        argv=tuple(argv),
         files=tuple(File(path=path) for path in files),
         workspace=own and bool(argv),
     )
@@ -205,7 +213,8 @@ def _scalar(value: str) -> Any:
 
 def _checked(spec: JobSpec) -> JobSpec:
     work = spec.work
-    texts = (*work.argv, work.cwd, spec.name, spec.key, spec.worker, spec.workload, spec.params)
+    texts = (*work.argv, work.cwd, spec.name, spec.key, spec.worker, spec.workload, spec.params, work.loss_policy)
+    texts = (*texts, work.start_path, spec.on_lost)
     for text in (*texts, *_flat(work.env), *_flat(spec.labels), *(file.path for file in work.files)):
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise usage_failure(

@@ -13,12 +13,11 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from hostler.cli.failures import NOT_FOUND, Failure, usage_failure
-from hostler.cli.follow import write_all
 from hostler.cli.progress import Advanced, Transfers
+from hostler.cli.writing import write_all
 from hostler.client import Client
 from hostler.errors import ErrorCode
 from hostler.files_client import PIECE_BYTES_MAX, Reading, StoredFile
@@ -27,14 +26,6 @@ from hostler.job_checks import is_workspace_path
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """A file of this host, and where a job gets it."""
-
-    source: Path
-    path: str  # in the workspace
 
 
 def check_source(path: Path) -> None:
@@ -79,15 +70,6 @@ async def send_file(client: Client, path: Path, shown: Transfers) -> StoredFile:
     if stored.digest != digest.hexdigest():
         raise Failure(f"{path} did not arrive as it is; nothing was submitted", hint="try again")
     return stored
-
-
-async def send_bytes(client: Client, content: bytes) -> StoredFile:
-    """Store *content* in the cluster."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield content
-
-    return await client.files.put(pieces(), size_bytes=len(content))
 
 
 @contextmanager

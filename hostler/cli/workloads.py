@@ -9,7 +9,6 @@ from hostler.cli.connect import cluster
 from hostler.cli.failures import OK, usage_failure
 from hostler.cli.options import Place
 from hostler.cli.render import command_text, moment_text, print_fields, print_json, print_line, print_table, say
-from hostler.cli.transfer import send_bytes
 from hostler.jobs import Container, Service
 from hostler.shape import workload_shape
 from hostler.workload_files import Definition, read_directory, with_script
@@ -32,7 +31,7 @@ def apply(place: Place, paths: Sequence[Path]) -> int:
             workloads: list[Workload] = []
             for definition in definitions.values():
                 source = definition.script_source
-                stored = None if source is None else await send_bytes(client, source)
+                stored = None if source is None else await client.files.put_bytes(source)
                 workloads.append(with_script(definition, stored.digest if stored is not None else ""))
             applied = await client.workloads.apply(workloads)
         if place.as_json:

@@ -4,10 +4,8 @@ It is what answers until an operator puts a bot of their own in its place, and i
 """
 
 import ast
-import json
 import operator
 import re
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +43,7 @@ class NotArithmetic(ValueError):
 
 def main(ctx: "Context", params: Any) -> dict[str, Any]:
     """Answer the last message of a list."""
-    messages = params if isinstance(params, list) else json.load(sys.stdin)
-    return {"text": reply(messages)}
+    return {"text": reply(params)}
 
 
 def reply(messages: list[dict[str, Any]]) -> str:

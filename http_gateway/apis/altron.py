@@ -15,9 +15,7 @@ nothing is fetched.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -32,31 +30,27 @@ from hostler.errors import (
     InternalError,
     InvalidRequest,
     JobNotFound,
-    Overloaded,
     WorkloadNotFound,
 )
 from hostler.ids import is_uuid
-from hostler.jobs import INLINE_BYTES_MAX, NAME_CHARACTERS_MAX, PRIORITY_MAX, File, Job, JobSpec, Work
+from hostler.jobs import NAME_CHARACTERS_MAX, PRIORITY_MAX, Job, JobSpec, Work
 from hostler.lifecycle import Outcome, State
 from hostler.settings import Settings
 from hostler.shape import time_shape
 from http_gateway import bodies, job_outputs
 from http_gateway.api import Api, json_response
 from http_gateway.batching import Submitter
+from http_gateway.large_bodies import LargeBodies
+from http_gateway.large_params import with_params
+from http_gateway.raw_json import is_list, is_text, raw_values
 
 FAMILY = "altron"
 SENDER = "Altron"
 MESSAGES_MAX = 200
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
-LARGE_BODIES_MAX = 8  # bodies over `bodies.BODY_BYTES_MAX` held at once
 COALESCED_BYTES_MAX = 8 * 1024  # of a job's parameters; larger ones are submitted in a call of their own
 STOP_WAIT_S = 30.0  # for the proof that nothing is left
 REPLY_GRACE_S = 1.0  # between SIGTERM and SIGKILL of a reply that nobody waits for any more
 REPLY_STOP_WAIT_S = 3.0  # for the proof of that
-STDIN_PATH = "stdin.json"
-# Messages up to here are the job's parameters. They may be written twice, as parameters and as standard input,
-# and both together have the limit of what travels with a job.
-PARAMS_BYTES_MAX = INLINE_BYTES_MAX // 2 - 4096
 
 # The document knows 400 and 500. Kept apart: an unknown job, a body over the limit, and "not now".
 STATUSES = {
@@ -98,13 +92,13 @@ class Message(BaseModel):
 class Altron:
     """The endpoints, in the document's order."""
 
-    def __init__(self, client: Client, submitter: Submitter, settings: Settings) -> None:
+    def __init__(self, client: Client, submitter: Submitter, large_bodies: LargeBodies, settings: Settings) -> None:
         self._client = client
         self._submitter = submitter
         self._workload = settings.altron_workload
         self._reply_workload = settings.altron_reply_workload
         self._reply_wait_s = settings.altron_reply_wait_s
-        self._large_bodies = 0
+        self._large_bodies = large_bodies
 
     def api(self) -> Api:
         """Return the family."""
@@ -152,19 +146,20 @@ class Altron:
     async def get_result(self, request: web.Request) -> web.Response:
         """Get the result of a process job; before its end there is none yet, and nothing waits for it."""
         job = await self._find(_asked_id(request))
-        text = ""
-        images: list[object] = []
+        text: str | msgspec.Raw | None = ""
+        images: list[str] | msgspec.Raw | None = []
         headers: dict[str, str] = {}
         if job.state is State.FINISHED:
-            job = await job_outputs.with_result(self._client, job)
-            result = _result(job)
-            said, shown = result.get("text"), result.get("images")
-            if isinstance(said, str):
-                text = said
-            else:
+            found = await job_outputs.with_result(self._client, job)
+            headers |= found.headers
+            result = _result(found.job)
+            text, images = result.get("text"), result.get("images")
+            if not is_text(text):
                 output = await job_outputs.read_text(self._client, job)
-                text, headers = output.text, {"Hostler-Log-Status": output.status.word if output.whole else "cut"}
-            images = shown if isinstance(shown, list) else [*await job_outputs.read_images(self._client, job)]
+                text = output.text
+                headers["Hostler-Log-Status"] = output.status.word if output.whole else "cut"
+            if not is_list(images):
+                images = await job_outputs.read_images(self._client, job)
         return json_response({"id": job.id, "status": _status(job), "text": text, "images": images}, headers=headers)
 
     async def terminate(self, request: web.Request) -> web.Response:
@@ -172,31 +167,25 @@ class Altron:
         name = _asked_id(request, await _id_of_body(request))
         job = await self._client.stop(_checked(name), wait_s=STOP_WAIT_S, family=FAMILY)
         if job.state is not State.FINISHED:
-            raise InternalError(_still_stopping(job))
+            raise InternalError(job_outputs.why_still_stopping(job, again="terminate it again"))
         return json_response({"id": job.id, "status": _status(job)})
 
     async def message(self, request: web.Request) -> web.Response:
         """Send a list of Discord messages to Altron, and wait for its reply."""
-        messages = _messages(await self._read_messages(request))
-        raw = msgspec.json.encode([message.model_dump() for message in messages])
-        job = await self._run_reply(await self._reply_spec(raw))
+        spec = JobSpec(work=Work(), workload=self._reply_workload, name="reply", family=FAMILY)
+        async with self._large_bodies.json_of(request) as body:
+            raw = msgspec.json.encode([message.model_dump() for message in _messages(body)])
+            spec = await with_params(self._client, spec, raw)
+        job = await self._run_reply(spec)
         if job.outcome is not Outcome.SUCCEEDED:
             why = await job_outputs.why_failed(self._client, job)
             raise InternalError(f"the reply workload {self._reply_workload!r} failed: {why}")
-        job = await job_outputs.with_result(self._client, job)
-        if why := job_outputs.why_no_result(job):
+        found = await job_outputs.with_result(self._client, job)
+        if why := job_outputs.why_no_result(found):
             raise InternalError(f"the reply workload {self._reply_workload!r} left no usable result: {why}")
-        result = _result(job)
-        text, sender, image = (result.get(name) for name in ("text", "sender", "image"))
-        if not isinstance(text, str):
-            text = (await job_outputs.read_text(self._client, job)).text
-        return json_response(
-            {
-                "sender": sender if isinstance(sender, str) else SENDER,
-                "text": text,
-                "image": image if isinstance(image, str) else None,
-            }
-        )
+        said = {name: value for name, value in _result(found.job).items() if is_text(value)}
+        text = said["text"] if "text" in said else (await job_outputs.read_text(self._client, job)).text
+        return json_response({"sender": said.get("sender", SENDER), "text": text, "image": said.get("image")})
 
     async def ping(self, _: web.Request) -> web.Response:
         """Answer ``"pong"``."""
@@ -228,26 +217,6 @@ class Altron:
         return await self._client.get(_checked(name), family=FAMILY)
 
     # Replies
-
-    async def _read_messages(self, request: web.Request) -> object:
-        if (request.content_length or MESSAGE_BYTES_MAX) <= bodies.BODY_BYTES_MAX:
-            return await bodies.read_json(request)
-        if self._large_bodies >= LARGE_BODIES_MAX:
-            raise Overloaded("too many large messages arrive at once; try again in a second", retry_after_s=1.0)
-        self._large_bodies += 1
-        try:
-            return await bodies.read_json(request, bytes_max=MESSAGE_BYTES_MAX)
-        finally:
-            self._large_bodies -= 1
-
-    async def _reply_spec(self, raw: bytes) -> JobSpec:
-        """Make the job whose program finds the messages on its standard input, or in its parameters."""
-        spec = JobSpec(work=Work(), workload=self._reply_workload, name="reply", family=FAMILY)
-        if len(raw) <= PARAMS_BYTES_MAX:
-            return replace(spec, params=raw.decode())
-        stored = await self._client.files.put(_one(raw), size_bytes=len(raw))
-        file = File(path=STDIN_PATH, digest=stored.digest, size_bytes=stored.size_bytes)
-        return replace(spec, work=Work(files=(file,), stdin_path=STDIN_PATH))
 
     async def _run_reply(self, spec: JobSpec) -> Job:
         """Run a job to its end and return it. However else this is left, the job is told to stop.
@@ -363,23 +332,6 @@ def _status(job: Job) -> str:
     return "running" if job.state in RUNNING else "pending"
 
 
-def _result(job: Job) -> dict[str, object]:
-    """The result of a job's program when it is a JSON object, else an empty one."""
-    raw = job.end.result if job.end is not None else b""
-    try:
-        result = msgspec.json.decode(raw) if raw else {}
-    except msgspec.DecodeError:
-        return {}
-    return result if isinstance(result, dict) else {}
-
-
-def _still_stopping(job: Job) -> str:
-    survivors = job.end.receipt.survivors if job.end is not None else ()
-    if not survivors:
-        return "the job was told to end and has not ended yet; terminate it again to wait for it"
-    pids = ", ".join(str(process.pid) for process in survivors)
-    return f"the job was killed and these processes of it cannot end: {pids}"
-
-
-async def _one(piece: bytes) -> AsyncIterator[bytes]:
-    yield piece
+def _result(job: Job) -> dict[str, msgspec.Raw]:
+    """The values of a job's result when it is a JSON object, as they were written; else none."""
+    return raw_values(job.end.result if job.end is not None else b"")

@@ -4,19 +4,15 @@ It is cheap enough to be asked at any rate: one question to the coordinator answ
 the same half second.
 """
 
-import asyncio
-import time
-
 from aiohttp import web
 
 from hostler.client import Client, Cluster
-from hostler.errors import HostlerError, Unavailable
+from hostler.errors import HostlerError
 from http_gateway.api import Api, json_response
+from http_gateway.fresh import Fresh
 
 ANSWER_S = 1.0  # for the coordinator to answer
 FRESH_S = 0.5
-
-_Seen = Cluster | HostlerError
 
 
 class Health:
@@ -24,22 +20,25 @@ class Health:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._asking = asyncio.Lock()
-        self._seen: _Seen = Unavailable("nothing was asked yet")
-        self._stale_at = 0.0
+        self._cluster: Fresh[Cluster] = Fresh(self._ask, age_s_max=FRESH_S)
 
     def api(self) -> Api:
         """Return the family."""
         return Api(
-            name="health", prefixes=("", "/infernet"), owns=("/health",), routes=(web.get("/health", self.health),)
+            name="health",
+            prefixes=("", "/infernet"),
+            owns=("/health",),
+            routes=(web.get("/health", self.health),),
+            open_to_networks=True,
         )
 
     async def health(self, _: web.Request) -> web.Response:
         """Say how the cluster fares; 503 when the coordinator does not answer."""
-        seen = await self._ask()
-        if isinstance(seen, HostlerError):
+        try:
+            seen = await self._cluster.get()
+        except HostlerError as error:
             return json_response(
-                {"status": "unavailable", "error": seen.message}, status=503, headers={"Retry-After": "1"}
+                {"status": "unavailable", "error": error.message}, status=503, headers={"Retry-After": "1"}
             )
         return json_response(
             {
@@ -51,12 +50,5 @@ class Health:
             }
         )
 
-    async def _ask(self) -> _Seen:
-        async with self._asking:  # the first caller asks, the others find its answer
-            if time.monotonic() >= self._stale_at:
-                try:
-                    self._seen = await self._client.describe(timeout_s=ANSWER_S)
-                except HostlerError as error:
-                    self._seen = error
-                self._stale_at = time.monotonic() + FRESH_S
-            return self._seen
+    async def _ask(self) -> Cluster:
+        return await self._client.describe(timeout_s=ANSWER_S)

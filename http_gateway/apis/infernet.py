@@ -18,25 +18,27 @@ a body say nothing. ``docs/apis/infernet.md`` says what the document leaves open
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 from aiohttp import web
 
 from hostler.client import Client
 from hostler.errors import ErrorCode, HostlerError, InvalidRequest
-from hostler.jobs import SUBMIT_ITEMS_MAX, File, JobSpec
+from hostler.jobs import SUBMIT_ITEMS_MAX, JobSpec
 from hostler.settings import Settings
 from http_gateway import bodies
 from http_gateway import infernet_shapes as shapes
 from http_gateway.api import Api, HttpRefused, json_response
-from http_gateway.auth import is_within, parse_networks, peer_address, principal_of
+from http_gateway.auth import peer_address, principal_of
 from http_gateway.batching import Submitter
 from http_gateway.infernet_containers import Containers
 from http_gateway.infernet_results import Results
 from http_gateway.infernet_shapes import FAMILY, JobRequest, Refused
 from http_gateway.infernet_stream import send_output
 from http_gateway.large_bodies import LargeBodies
+from http_gateway.large_params import with_params
+from http_gateway.networks import is_within, parse_networks
 from http_gateway.streamed_json import StreamedJson
 
 ANSWER_S = 1.0  # for the coordinator to say how it fares: the client waits no longer
@@ -50,12 +52,20 @@ STATUSES = {ErrorCode.WORKLOAD_NOT_FOUND: 400, ErrorCode.FILE_NOT_FOUND: 400, Er
 class Infernet:
     """The endpoints, in the document's order."""
 
-    def __init__(self, client: Client, submitter: Submitter, settings: Settings, closing: asyncio.Event) -> None:
+    def __init__(
+        self,
+        client: Client,
+        submitter: Submitter,
+        large_bodies: LargeBodies,
+        settings: Settings,
+        closing: asyncio.Event,
+    ) -> None:
         """Prepare the family.
 
         Args:
             client: the coordinator's.
             submitter: for jobs.
+            large_bodies: of all families together.
             settings: those that begin with ``infernet_``.
             closing: set when the gateway ends.
 
@@ -68,7 +78,7 @@ class Infernet:
         self._version = settings.infernet_version
         self._status_networks = parse_networks(settings.infernet_status_networks, field="infernet_status_networks")
         self._containers = Containers(client)
-        self._large_bodies = LargeBodies()
+        self._large_bodies = large_bodies
 
     def api(self) -> Api:
         """Return the family."""
@@ -82,7 +92,14 @@ class Infernet:
             web.get("/resources", self.resources),
         )
         owns = ("/info", "/api", "/resources", "/infernet")
-        return Api(name=FAMILY, prefixes=("", "/infernet"), owns=owns, routes=routes, statuses=STATUSES)
+        return Api(
+            name=FAMILY,
+            prefixes=("", "/infernet"),
+            owns=owns,
+            routes=routes,
+            statuses=STATUSES,
+            open_to_networks=True,
+        )
 
     async def info(self, _: web.Request) -> web.Response:
         """Retrieve information about the containers and the number of jobs pending."""
@@ -99,27 +116,26 @@ class Infernet:
 
     async def create(self, request: web.Request) -> web.Response:
         """Create a new off-chain job."""
-        asked = await self._read_one(request)
-        if isinstance(asked, Refused):
-            return json_response(asked.shape(), status=400)
-        spec = await self._spec(asked, principal_of(request))
+        spec = await self._read_one(request)
+        if isinstance(spec, Refused):
+            return json_response(spec.shape(), status=400)
         return json_response({"id": await self._submitter.submit_one(spec)})
 
     async def create_batch(self, request: web.Request) -> web.Response:
         """Create off-chain jobs in batch; each is answered in its place."""
-        body = await self._read_body(request)
-        if not isinstance(body, list):
-            raise InvalidRequest("Expected a list")
-        if len(body) > SUBMIT_ITEMS_MAX:
-            raise InvalidRequest(f"{len(body)} job requests; at most {SUBMIT_ITEMS_MAX} at once")
-        asked: list[JobRequest | Refused] = []
-        for start in range(0, len(body), SLICE_ITEMS):
-            asked += map(shapes.read_request, body[start : start + SLICE_ITEMS])
-            await asyncio.sleep(0)
-        checked = await self._containers.check(asked, peer_address(request)) if asked else []
-        items = await self._specs(checked, principal_of(request))
-        specs = [item for item in items if isinstance(item, JobSpec)]
-        answers = iter(await self._submitter.submit(specs) if specs else ())
+        async with self._body(request, "Could not parse message") as body:
+            if not isinstance(body, list):
+                raise InvalidRequest("Expected a list")
+            if len(body) > SUBMIT_ITEMS_MAX:
+                raise InvalidRequest(f"{len(body)} job requests; at most {SUBMIT_ITEMS_MAX} at once")
+            asked: list[JobRequest | Refused] = []
+            for start in range(0, len(body), SLICE_ITEMS):
+                asked += map(shapes.read_request, body[start : start + SLICE_ITEMS])
+                await asyncio.sleep(0)
+            checked = await self._containers.check(asked, peer_address(request)) if asked else []
+            items = await self._specs(checked, principal_of(request))
+            specs = [item for item in items if isinstance(item, JobSpec)]
+            answers = iter(await self._submitter.submit(specs) if specs else ())
         return json_response([_answer_shape(next(answers) if isinstance(item, JobSpec) else item) for item in items])
 
     async def find(self, request: web.Request) -> web.StreamResponse:
@@ -137,11 +153,8 @@ class Infernet:
         """Register the id and the status of a job that somebody else runs."""
         if not is_within(peer_address(request), self._status_networks):
             raise HttpRefused(403, ErrorCode.PERMISSION_DENIED, "Unauthorized")
-        try:
-            body = await self._large_bodies.read_json(request)
-        except bodies.NotJson as error:
-            raise InvalidRequest(f"Could not store job status: {error.message}") from None
-        record = shapes.read_record(body)
+        async with self._body(request, "Could not store job status") as body:
+            record = shapes.read_record(body)
         if isinstance(record, Refused):
             return json_response(record.shape(), status=400)
         await self._client.records.put(record, principal=principal_of(request))
@@ -149,11 +162,10 @@ class Infernet:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Create a job of the first container, and send its output as it comes."""
-        asked = await self._read_one(request)
-        if isinstance(asked, Refused):
-            return json_response(asked.shape(), status=400)
+        spec = await self._read_one(request, stream=True)
+        if isinstance(spec, Refused):
+            return json_response(spec.shape(), status=400)
         principal = principal_of(request)
-        spec = await self._spec(asked, principal, stream=True)
         submitting = asyncio.create_task(self._submitter.submit_one(spec))
         try:
             # A caller who hangs up must not cut the submission off: the job would run and nobody knew its id.
@@ -173,25 +185,26 @@ class Infernet:
 
     # What they share
 
-    async def _read_body(self, request: web.Request) -> object:
+    @asynccontextmanager
+    async def _body(self, request: web.Request, refusal: str) -> AsyncIterator[object]:
+        """Read the body as JSON; what is none is refused in the document's words."""
         try:
-            return await self._large_bodies.read_json(request)
+            async with self._large_bodies.json_of(request) as body:
+                yield body
         except bodies.NotJson as error:
-            raise InvalidRequest(f"Could not parse message: {error.message}") from None
+            raise InvalidRequest(f"{refusal}: {error.message}") from None
 
-    async def _read_one(self, request: web.Request) -> JobRequest | Refused:
-        asked = shapes.read_request(await self._read_body(request))
-        (checked,) = await self._containers.check([asked], peer_address(request))
-        return checked
+    async def _read_one(self, request: web.Request, *, stream: bool = False) -> JobSpec | Refused:
+        async with self._body(request, "Could not parse message") as body:
+            (asked,) = await self._containers.check([shapes.read_request(body)], peer_address(request))
+            return (
+                asked if isinstance(asked, Refused) else await self._spec(asked, principal_of(request), stream=stream)
+            )
 
     async def _spec(self, asked: JobRequest, principal: str, *, stream: bool = False) -> JobSpec:
         """Make the job of a request; data that is too large to travel with it is stored first."""
-        raw = msgspec.json.encode(asked.data)
-        if len(raw) <= shapes.PARAMS_BYTES_MAX:
-            return shapes.job_spec(asked, owner=principal, params=raw.decode(), stream=stream)
-        stored = await self._client.files.put(_one(raw), size_bytes=len(raw), principal=principal)
-        file = File(path=shapes.PARAMS_PATH, digest=stored.digest, size_bytes=stored.size_bytes)
-        return shapes.job_spec(asked, owner=principal, file=file, stream=stream)
+        spec = shapes.job_spec(asked, owner=principal, stream=stream)
+        return await with_params(self._client, spec, msgspec.json.encode(asked.data), principal=principal)
 
     async def _specs(
         self, checked: list[JobRequest | Refused], principal: str
@@ -224,7 +237,3 @@ def _answer_shape(answer: str | Refused | HostlerError | JobSpec) -> dict[str, o
     if isinstance(answer, Refused):
         return answer.shape()
     return {"error": answer.message} if isinstance(answer, HostlerError) else {"id": answer}
-
-
-async def _one(piece: bytes) -> AsyncIterator[bytes]:
-    yield piece

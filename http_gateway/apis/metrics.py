@@ -7,7 +7,6 @@ answers all callers of the same second. ``docs/metrics.md`` lists the names.
 
 import asyncio
 import gzip
-import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -15,6 +14,7 @@ from aiohttp import web
 from hostler.client import Client
 from hostler.errors import HostlerError
 from http_gateway.api import FIXED_HEADERS, Api
+from http_gateway.fresh import Fresh
 from http_gateway.measures import HttpMeasures
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ class MetricsPage:
         self._client = client
         self._measures = measures
         self._exposition: Exposition | None = None
-        self._asking = asyncio.Lock()
-        self._seen = UP % 0
-        self._stale_at = 0.0
+        self._coordinators: Fresh[bytes] = Fresh(self._ask, age_s_max=FRESH_S)
 
     def api(self) -> Api:
         """Return the family."""
@@ -53,7 +51,7 @@ class MetricsPage:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Retrieve Prometheus metrics."""
-        coordinators = await self._ask()
+        coordinators = await self._coordinators.get()
         body = self._own() + coordinators
         headers = {**FIXED_HEADERS, "Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         if _takes_gzip(request.headers.get("Accept-Encoding", "")):
@@ -70,15 +68,11 @@ class MetricsPage:
         return self._exposition.render()
 
     async def _ask(self) -> bytes:
-        async with self._asking:  # the first caller asks, the others find its answer
-            if time.monotonic() >= self._stale_at:
-                try:
-                    async with asyncio.timeout(ANSWER_S):
-                        self._seen = UP % 1 + await self._client.metrics()
-                except (HostlerError, TimeoutError):
-                    self._seen = UP % 0
-                self._stale_at = time.monotonic() + FRESH_S
-            return self._seen
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return UP % 1 + await self._client.metrics()
+        except (HostlerError, TimeoutError):
+            return UP % 0
 
 
 def _takes_gzip(accepted: str) -> bool:

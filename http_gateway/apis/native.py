@@ -8,6 +8,7 @@
     POST /v1/jobs/{id}/signal   send a signal to the main process
     GET  /v1/jobs/{id}/log      server-sent events, or plain bytes with ?raw=
     GET  /v1/workers
+    POST /v1/workers/{id}/drain, resume, release
     GET  /v1/cluster
     errors                      {"error": {"code", "message", "field"}}
 
@@ -39,13 +40,14 @@ from http_gateway import native_parameters as parameters
 from http_gateway.api import Api, coded_error, json_response
 from http_gateway.batching import Submitter
 from http_gateway.large_bodies import LargeBodies
-from http_gateway.models import JobItem, Request, Seconds, job_item, validated
+from http_gateway.native_bodies import JobItem, Request, Seconds, job_item, validated
 
 LONG_POLL_S_MAX = 60.0
 WAIT_S_MAX = 600.0
 LEAST_WAIT_S = 0.001  # to the coordinator 0 means without end
 STOP_WAIT_S = 30.0
 ATTEMPT_MAX = (1 << 31) - 1  # also of stages
+REASON_CHARACTERS_MAX = 200
 SLICE_ITEMS = 250  # validated at a stretch, before others have their turn
 
 _SIGNALS = {number.name: int(number) for number in signal.Signals}
@@ -72,6 +74,14 @@ class StopBody(Request):
     grace: Seconds | None = None
 
 
+class DrainBody(Request):
+    """The body of POST /v1/workers/{id}/drain; it may be empty."""
+
+    deadline: Seconds | None = None
+    leave: bool = False
+    reason: Annotated[str, Field(max_length=REASON_CHARACTERS_MAX)] = ""
+
+
 class SignalBody(Request):
     """The body of POST /v1/jobs/{id}/signal."""
 
@@ -81,11 +91,11 @@ class SignalBody(Request):
 class Native:
     """The endpoints of ``/v1``."""
 
-    def __init__(self, client: Client, submitter: Submitter, closing: asyncio.Event) -> None:
+    def __init__(self, client: Client, submitter: Submitter, large_bodies: LargeBodies, closing: asyncio.Event) -> None:
         self._client = client
         self._submitter = submitter
         self._closing = closing
-        self._large_bodies = LargeBodies()
+        self._large_bodies = large_bodies
 
     def api(self) -> Api:
         """Return the family."""
@@ -102,6 +112,9 @@ class Native:
                 web.post("/jobs/{id}/signal", self.signal),
                 web.get("/jobs/{id}/log", self.log, allow_head=False),
                 web.get("/workers", self.workers),
+                web.post("/workers/{id}/drain", self.drain),
+                web.post("/workers/{id}/resume", self.resume),
+                web.post("/workers/{id}/release", self.release),
                 web.get("/cluster", self.cluster),
             ),
             render_error=coded_error,
@@ -113,7 +126,10 @@ class Native:
         With ?wait=S those that finish within S seconds are answered with their end.
         """
         wait_s = parameters.seconds(request, "wait", most_s=LONG_POLL_S_MAX)
-        body = validated(Submission, await self._large_bodies.read_json(request))
+        async with self._large_bodies.json_of(request) as body:
+            return await self._submit(request, validated(Submission, body), wait_s)
+
+    async def _submit(self, request: web.Request, body: Submission, wait_s: float) -> web.Response:
         if len(body.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(body.jobs)} jobs; at most {SUBMIT_ITEMS_MAX} at once", field="jobs")
         key = _header_key(request, body.jobs)
@@ -162,9 +178,7 @@ class Native:
     async def stop(self, request: web.Request) -> web.Response:
         """Stop a job: 200 with the receipt once nothing of it is left, 202 when that takes too long."""
         name = parameters.job_id(request)
-        parameters.check_names(request)
-        raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
-        body = validated(StopBody, bodies.parse(raw)) if raw.strip() else StopBody()
+        body = await _optional_body(request, StopBody)
         job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S)
         return json_response(job_shape(job), status=200 if job.state is State.FINISHED else 202)
 
@@ -194,6 +208,25 @@ class Native:
         workers = await self._client.workers()
         return json_response({"workers": [worker_shape(worker) for worker in workers]})
 
+    async def drain(self, request: web.Request) -> web.Response:
+        """Give a worker nothing more, and show it; what runs there goes on, until the deadline if there is one."""
+        name = parameters.worker(request)
+        body = await _optional_body(request, DrainBody)
+        worker = await self._client.drain_worker(name, deadline_s=body.deadline, leave=body.leave, reason=body.reason)
+        return json_response(worker_shape(worker))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Give a drained worker work again, and show it."""
+        name = parameters.worker(request)
+        await _optional_body(request, Request)
+        return json_response(worker_shape(await self._client.resume_worker(name)))
+
+    async def release(self, request: web.Request) -> web.Response:
+        """End the quarantine of a worker, and show it."""
+        name = parameters.worker(request)
+        await _optional_body(request, Request)
+        return json_response(worker_shape(await self._client.release_worker(name)))
+
     async def cluster(self, request: web.Request) -> web.Response:
         """Show what the coordinator says of itself."""
         parameters.check_names(request)
@@ -215,6 +248,16 @@ def _unless_refused(answers: Answers) -> Answers:
     if answers and isinstance(answers[0], _NOT_NOW) and all(isinstance(a, _NOT_NOW) for a in answers):
         raise answers[0]
     return answers
+
+
+Body = TypeVar("Body", bound=Request)
+
+
+async def _optional_body(request: web.Request, model: type[Body]) -> Body:
+    """Read a body that may be missing. Raises InvalidRequest, also of a query, which nothing here has."""
+    parameters.check_names(request)
+    raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
+    return validated(model, bodies.parse(raw) if raw.strip() else {})
 
 
 def _header_key(request: web.Request, jobs: list[object]) -> str:

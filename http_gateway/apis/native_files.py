@@ -29,7 +29,7 @@ from http_gateway import native_parameters as parameters
 from http_gateway.api import Api, coded_error, json_response
 from http_gateway.file_answers import send_archive, send_file
 from http_gateway.large_bodies import LargeBodies
-from http_gateway.models import Request, validated, workload_items
+from http_gateway.native_bodies import Request, validated, workload_items
 from http_gateway.streamed_json import StreamedJson
 from http_gateway.uploads import let_wait, pieces_of
 
@@ -46,10 +46,10 @@ class WorkloadsBody(Request):
 class NativeFiles:
     """The endpoints of ``/v1`` about files and workloads."""
 
-    def __init__(self, client: Client, *, upload_bytes_max: int) -> None:
+    def __init__(self, client: Client, large_bodies: LargeBodies, *, upload_bytes_max: int) -> None:
         self._client = client
         self._upload_bytes_max = upload_bytes_max
-        self._large_bodies = LargeBodies()
+        self._large_bodies = large_bodies
 
     def api(self) -> Api:
         """Return the family."""
@@ -126,10 +126,11 @@ class NativeFiles:
     async def apply(self, request: web.Request) -> web.Response:
         """Register definitions, all or none."""
         parameters.check_names(request)
-        body = validated(WorkloadsBody, await self._large_bodies.read_json(request))
-        if len(body.workloads) > WORKLOADS_MAX:
-            raise TooLarge(f"{len(body.workloads)} workloads; at most {WORKLOADS_MAX} at once", field="workloads")
-        applied = await self._client.workloads.apply(workload_items(body.workloads))
+        async with self._large_bodies.json_of(request) as asked:
+            body = validated(WorkloadsBody, asked)
+            if len(body.workloads) > WORKLOADS_MAX:
+                raise TooLarge(f"{len(body.workloads)} workloads; at most {WORKLOADS_MAX} at once", field="workloads")
+            applied = await self._client.workloads.apply(workload_items(body.workloads))
         results = [{"name": one.name, "version": one.version, "changed": one.changed} for one in applied]
         return json_response({"workloads": results})
 

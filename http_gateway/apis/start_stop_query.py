@@ -37,6 +37,7 @@ from hostler.workers import WorkerState
 from http_gateway import bodies, go_text
 from http_gateway.api import Api, Refusal, json_response
 from http_gateway.batching import Submitter
+from http_gateway.job_outputs import why_still_stopping
 
 FAMILY = "scheduler"
 START_WAIT_S = 2.0  # for the start, so that a program that is not there is an error of /start
@@ -131,7 +132,7 @@ class StartStopQuery:
         job = await self._find(asked)
         job = await self._client.stop(job.id, grace_s=0.0, wait_s=STOP_WAIT_S, family=FAMILY)
         if job.state is not State.FINISHED:
-            raise InternalError(_still_stopping(job))
+            raise InternalError(why_still_stopping(job, again="stop it again"))
         if job.outcome is Outcome.LOST and not _proved_gone(job.end):
             raise WorkerNotFound(TEXTS[ErrorCode.WORKER_NOT_FOUND])
         return json_response({"success": True})
@@ -195,14 +196,6 @@ def _not_started(progress: Progress | None) -> HostlerError | None:
     if progress.outcome is Outcome.REJECTED or progress.cause == "not_started":
         return InvalidRequest(progress.error or NOT_RUN)
     return None
-
-
-def _still_stopping(job: Job) -> str:
-    survivors = job.end.receipt.survivors if job.end is not None else ()
-    if not survivors:
-        return "the job was told to end and has not ended yet; stop it again to wait for it"
-    pids = ", ".join(str(process.pid) for process in survivors)
-    return f"the job was killed and these processes of it cannot end: {pids}"
 
 
 def _proved_gone(end: End | None) -> bool:

@@ -178,7 +178,7 @@ def test_a_result_is_printed_as_it_was_left(hostler: Hostler, fake: FakeCluster)
     large = b'["' + b"x" * 300_000 + b'"]'
     digest = hashlib.sha256(large).hexdigest()
     fake.kept.stored[digest] = large
-    plain = fake.add(left(b'{"a":  1}\n'), spec=JobSpec(work=Work(argv=("x",))))
+    plain = fake.add(left(b'{"a":  1}'), spec=JobSpec(work=Work(argv=("x",))))
     stored = fake.add(
         replace(exited(0), result_digest=digest, result_bytes=len(large)), spec=JobSpec(work=Work(argv=("x",)))
     )

@@ -25,7 +25,7 @@ from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto, status_of, trailers_of
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker, WorkerState
-from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeRecords, FakeWorkloads
+from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeRecords, FakeWorkloads, fail
 
 NOW_US = 1_790_000_000_000_000
 WORKER = "d5feef60-3029-11e9-b210-d663bd873d93"  # the document's
@@ -271,6 +271,29 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         """List workers."""
         await self._check(context)
         return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(w) for w in self.workers])
+
+    async def DrainWorker(self, request: jobs_pb2.DrainWorkerRequest, context: Context) -> Any:
+        """Give a worker nothing more."""
+        by_us = NOW_US + round(request.deadline_s * 1e6) if request.HasField("deadline_s") else 0
+        return await self._change_worker(
+            request.worker, context, state=WorkerState.DRAINING, reason=request.reason, drain_by_us=by_us
+        )
+
+    async def ResumeWorker(self, request: jobs_pb2.WorkerRequest, context: Context) -> Any:
+        """Give it work again."""
+        return await self._change_worker(request.worker, context, state=WorkerState.CONNECTED, reason="", drain_by_us=0)
+
+    async def ReleaseWorker(self, request: jobs_pb2.WorkerRequest, context: Context) -> Any:
+        """End its quarantine."""
+        return await self._change_worker(request.worker, context, state=WorkerState.UNREACHABLE, reason="")
+
+    async def _change_worker(self, name: str, context: Context, **changes: Any) -> Any:
+        await self._check(context)
+        for place, worker in enumerate(self.workers):
+            if name in (worker.id, worker.name):
+                self.workers[place] = replace(worker, **changes)
+                return worker_to_proto(self.workers[place])
+        return await fail(context, WorkerNotFound("no such worker"))
 
     async def Describe(self, request: jobs_pb2.DescribeRequest, context: Context) -> jobs_pb2.DescribeResponse:
         """Say how it fares."""

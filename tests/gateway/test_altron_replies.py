@@ -136,7 +136,7 @@ async def test_what_is_no_list_of_messages_is_400(gateway: Caller, coordinator: 
     assert not coordinator.jobs
 
 
-async def test_many_messages_are_stored_and_read_from_standard_input(
+async def test_many_messages_are_stored_and_are_the_parameters_all_the_same(
     gateway: Caller, coordinator: FakeCoordinator
 ) -> None:
     """A picture in a message is text that is handed on."""
@@ -148,7 +148,7 @@ async def test_many_messages_are_stored_and_read_from_standard_input(
     (job,) = coordinator.jobs.values()
     (file,) = job.spec.work.files
     assert (answer.status, answer.json["text"]) == (200, "large")
-    assert (job.spec.params, job.spec.work.stdin_path) == ("", file.path)
+    assert (job.spec.params, file.path, job.spec.work.stdin_path) == ("", "params.json", "")
     assert json.loads(coordinator.files.stored[file.digest]) == messages
 
 

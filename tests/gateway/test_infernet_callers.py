@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from http_gateway.auth import parse_networks
+from http_gateway.networks import parse_networks
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.gateway.infernet_calls import CONTAINERS, a_job, a_request, open_gateway

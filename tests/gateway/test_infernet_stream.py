@@ -15,7 +15,7 @@ from hostler.frames import ERR, OUT
 from hostler.ids import is_uuid
 from hostler.jobs import LogStatus
 from hostler.lifecycle import Outcome, State
-from http_gateway import infernet_stream
+from http_gateway import log_bridge
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.gateway.infernet_calls import CONTAINERS, a_request, open_gateway
@@ -174,7 +174,7 @@ async def test_a_restart_of_the_coordinator_is_bridged(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The output goes on where it broke off."""
-    monkeypatch.setattr(infernet_stream, "BRIDGE_PAUSE_S", 0.02)
+    monkeypatch.setattr(log_bridge, "BRIDGE_PAUSE_S", 0.02)
     async with streaming(gateway) as (name, response):
         await coordinator.write(name, (OUT, b"one "))
         assert await response.content.readany() == b"one "

@@ -12,7 +12,7 @@ import pytest
 
 from hostler.errors import Unavailable
 from hostler.lifecycle import Outcome
-from http_gateway import multipart
+from http_gateway import uploads
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished, killed, running
 from tests.gateway.fake_files import digest_of
@@ -129,7 +129,7 @@ async def test_a_body_whose_framing_turns_out_to_be_wrong_is_given_up(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of it: nothing more of it can be read, and nothing is stored."""
-    monkeypatch.setattr(multipart, "STALLED_S", 0.3)
+    monkeypatch.setattr(uploads, "STALLED_S", 0.3)
     host, port = gateway.url.removeprefix("http://").rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -150,7 +150,7 @@ async def test_an_upload_that_stops_arriving_is_408(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its connection is not used again."""
-    monkeypatch.setattr(multipart, "STALLED_S", 0.3)
+    monkeypatch.setattr(uploads, "STALLED_S", 0.3)
 
     raw = await gateway.raw(f"{HEAD}Content-Length: 4000000\r\n\r\n".encode() + b"x" * 100_000, until=b"}\n")
 

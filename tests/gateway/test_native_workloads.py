@@ -9,7 +9,7 @@ from hostler.jobs import File
 from hostler.workload_files import KINDS
 from hostler.workloads import Runtime, Stdin, Workload
 from http_gateway import bodies, large_bodies
-from http_gateway.models import WorkloadItem
+from http_gateway.native_bodies import WorkloadItem
 from tests.gateway.conftest import Answer, Caller
 from tests.gateway.fake_coordinator import FakeCoordinator
 from tests.gateway.fake_files import digest_of

@@ -12,7 +12,7 @@ import pytest
 from hostler.errors import Unavailable
 from hostler.jobs import File, PythonScript
 from hostler.workloads import Workload
-from http_gateway import multipart as reading
+from http_gateway import uploads
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import NOT_NOW, FakeCoordinator
 from tests.gateway.fake_files import digest_of
@@ -404,7 +404,7 @@ async def test_an_upload_that_stops_arriving_is_408(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for it for ever."""
-    monkeypatch.setattr(reading, "STALLED_S", 0.3)
+    monkeypatch.setattr(uploads, "STALLED_S", 0.3)
     body = multipart(("file", b"x" * 4_000_000, "x.bin"))
     head = f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode()
     raw = await gateway.raw(head + body[:1_000_000], until=b"\r\n\r\n")

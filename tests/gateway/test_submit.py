@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hostler.jobs import File, PythonScript
+from hostler.jobs import NO_LIMITS, File, Limits, PythonScript
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import NOT_NOW, WORKER, FakeCoordinator
 from tests.gateway.test_native import UNKNOWN, submitted
@@ -40,9 +40,49 @@ async def test_every_field_of_an_item_reaches_the_coordinator(gateway: Caller, c
     assert (plain.slots, plain.work.grace_s, plain.work.leftovers_wait, plain.family) == (1, 10.0, False, "native")
 
 
+async def test_limits_losses_and_the_start_deadline_reach_the_coordinator(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """Under the names of the contract; what is left out is not said."""
+    full = {
+        "argv": ["x"],
+        "limits": {"memory_bytes": 1 << 29, "cpus": 1.5, "pids": 100},
+        "merge": True,
+        "output_bytes_max": 1000,
+        "output_stop": True,
+        "start_path": "hardened",
+        "start_within": 30,
+        "loss_policy": "stop",
+        "on_lost": "retry",
+        "lost_after": -1,
+        "crash_limit": 5,
+    }
+
+    name = await submitted(gateway, **full)
+    spec = coordinator.jobs[name].spec
+    plain = coordinator.jobs[await submitted(gateway)].spec
+    shown = (await gateway.get(f"/v1/jobs/{name}")).json
+
+    assert spec.work.limits == Limits(memory_bytes=1 << 29, cpus=1.5, pids=100)
+    assert (spec.work.merge, spec.work.output_stop, spec.work.start_path) == (True, True, "hardened")
+    assert (spec.work.loss_policy, spec.on_lost, spec.lost_after_s, spec.crash_limit) == ("stop", "retry", -1.0, 5)
+    assert spec.start_within_s == 30.0
+    assert (plain.work.limits, plain.work.merge, plain.work.loss_policy) == (NO_LIMITS, False, "")
+    assert (plain.on_lost, plain.lost_after_s, plain.crash_limit, plain.start_within_s) == ("", None, 0, 0.0)
+    for key in ("limits", "merge", "start_within", "loss_policy", "on_lost", "lost_after", "crash_limit"):
+        assert shown[key] == full[key]
+
+
 @pytest.mark.parametrize(
     ("item", "field"),
     [
+        ({"argv": ["true"], "start_within": -1}, "start_within"),
+        ({"argv": ["true"], "limits": {"memory": 1}}, "limits.memory"),
+        ({"argv": ["true"], "limits": {"memory_bytes": 1}}, "memory"),
+        ({"argv": ["true"], "loss_policy": "hope"}, "loss_policy"),
+        ({"argv": ["true"], "on_lost": "retry"}, "on_lost"),
+        ({"argv": ["true"], "output_stop": True}, "output_stop"),
+        ({"argv": ["true"], "crash_limit": 101}, "crash_limit"),
         ({}, "argv"),
         ({"argv": []}, "argv"),
         ({"argv": "true"}, "argv"),

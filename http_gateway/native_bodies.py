@@ -17,11 +17,13 @@ from hostler.errors import InvalidRequest
 from hostler.jobs import (
     DIGEST,
     DURATION_S_MAX,
+    NO_LIMITS,
     PRIORITY_MAX,
     RETRIES_MAX,
     Container,
     File,
     JobSpec,
+    Limits,
     PythonScript,
     Service,
     Stage,
@@ -54,6 +56,7 @@ _WANTED: Mapping[str, str] = MappingProxyType(
         "greater_than_equal": "{ge} or more",
         "less_than_equal": "{le} or less",
         "less_than": "less than {lt}",
+        "string_too_long": "a text of at most {max_length} characters",
     }
 )
 
@@ -87,6 +90,18 @@ class PythonItem(Request):
     interpreter: str = ""
 
 
+class LimitsItem(Request):
+    """What all processes of an attempt together may use."""
+
+    memory_bytes: ByteCount = 0
+    cpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    pids: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+
+    def limits(self) -> Limits:
+        """Return what is submitted."""
+        return Limits(memory_bytes=self.memory_bytes, cpus=self.cpus, pids=self.pids)
+
+
 class StageItem(Request):
     """A step of a chain."""
 
@@ -116,7 +131,16 @@ class JobItem(Request):
     timeout: Seconds = 0.0
     grace: Seconds = 10.0
     output_bytes_max: ByteCount = 0
+    output_stop: bool = False
     leftovers: Literal["kill", "wait"] = "kill"
+    merge: bool = False
+    limits: LimitsItem | None = None
+    start_path: str = ""
+    start_within: Seconds = 0.0
+    loss_policy: str = ""
+    on_lost: str = ""
+    lost_after: Annotated[float, Field(le=DURATION_S_MAX, allow_inf_nan=False)] | None = None
+    crash_limit: Annotated[int, Field(ge=0, le=RETRIES_MAX)] = 0
     slots: Annotated[int, Field(ge=0, le=1024)] = 1
     key: str = ""
     name: str = ""
@@ -137,7 +161,16 @@ class JobItem(Request):
                 workspace=self.workspace,
                 stdin_path=self.stdin_path,
                 python=self._python(),
+                output_stop=self.output_stop,
+                merge=self.merge,
+                limits=NO_LIMITS if self.limits is None else self.limits.limits(),
+                start_path=self.start_path,
+                loss_policy=self.loss_policy,
             ),
+            start_within_s=self.start_within,
+            on_lost=self.on_lost,
+            lost_after_s=self.lost_after,
+            crash_limit=self.crash_limit,
             name=self.name,
             owner=self.owner,
             key=self.key,
@@ -223,6 +256,13 @@ class WorkloadItem(Request):
     timeout_s: Seconds = 0.0
     grace_s: Seconds = 10.0
     output_bytes_max: ByteCount = 0
+    output_stop: bool = False
+    merge: bool = False
+    limits: LimitsItem | None = None
+    start_path: str = ""
+    loss_policy: str = ""
+    on_lost: str = ""
+    crash_limit: Annotated[int, Field(ge=0, le=RETRIES_MAX)] = 0
     retries: Annotated[int, Field(ge=0, le=RETRIES_MAX)] = 0
     retry_on: Annotated[list[str], Field(default_factory=list)]
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
@@ -242,6 +282,7 @@ class WorkloadItem(Request):
             "script": None if self.script is None else self.script.stored(),
             "container": None if self.container is None else self.container.container(),
             "service": None if self.service is None else Service(**self.service.model_dump()),
+            "limits": NO_LIMITS if self.limits is None else self.limits.limits(),
             # Spelled as whoever reads TOML files spells it: the same definition is no new version.
             "params_schema": "" if self.params_schema is None else json.dumps(self.params_schema),
             "resources": "" if self.resources is None else json.dumps(self.resources),

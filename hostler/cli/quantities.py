@@ -1,0 +1,45 @@
+"""Durations and sizes as people type them: ``30s``, ``10m``, ``1.5``; ``512M``. Pure but for typer's error."""
+
+import math
+import re
+
+import typer
+
+NEVER_S = -1.0
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})([a-z]*)")
+_FACTORS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str | float) -> float:
+    """Read a duration as seconds: a number, with ms, s, m, h or d behind it.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if isinstance(text, int | float) and math.isfinite(text):  # a default, which typer reads too
+        return float(text)
+    match = _DURATION.fullmatch(str(text).strip())
+    if match is None or match[2] not in _FACTORS:
+        raise typer.BadParameter(f"{text!r} is no duration; give seconds, or a text such as 30s, 10m or 2h")
+    return float(match[1]) * _FACTORS[match[2]]
+
+
+def duration_or_never(text: str | float) -> float:
+    """Read a duration as `duration` does; ``never`` is a negative number."""
+    return NEVER_S if text in ("never", NEVER_S) else duration(text)
+
+
+def size(text: str | int) -> int:
+    """Read bytes: a number, with K, M, G or T behind it, which are powers of 1024.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if isinstance(text, int):
+        return text
+    from hostler.container_checks import read_size  # here: most calls of the command line name no size
+
+    try:
+        return read_size(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no size; give bytes, or a text such as 512M or 2G") from None
