@@ -312,6 +312,13 @@ class EpochRaised(NamedTuple):
     epoch: int
 
 
+class Missed(NamedTuple):
+    """How an attempt ended that was lost may still be heard. Only for loading: its loss says so otherwise."""
+
+    key: AttemptKey
+    worker: str
+
+
 class LateEnd(NamedTuple):
     """A worker came back and said how an attempt ended whose job was already final as lost."""
 
@@ -383,6 +390,7 @@ Change = (
     | Quarantined
     | EpochRaised
     | LateEnd
+    | Missed
     | WorkloadApplied
     | WorkloadRemoved
     | FilesExpired

@@ -325,6 +325,8 @@ def _verdict(live: Live, worker: str, key: AttemptKey, state: str) -> str:
     log = live.trailing.get(key)
     if log is not None and log.worker == worker:
         return "keep"
+    if state == "ended" and live.missed.get(key) == worker:
+        return "keep"  # it was lost, and now its end can be heard
     return "forget" if state == "ended" else "kill"
 
 
@@ -371,9 +373,8 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
     """Move the attempt a report speaks of, if it is this worker's current one; else have it forgotten."""
     job = live.current(report.key)
     if job is None or job.worker != worker_id:
-        # Where its job ended as lost, this says what became of the program; everywhere else it changes nothing.
         late: list[Change] = []
-        if job is None and report.end is not None:
+        if report.end is not None and live.missed.get(report.key) == worker_id:
             late.append(LateEnd(report.key, report.end_bytes, worker_id))
         return Decision(late, [Acknowledge(worker_id, report.key)])
     if report.never_ran:

@@ -25,6 +25,7 @@ from coordinator.changes import (
     LogsExpired,
     LogStored,
     LogTrails,
+    Missed,
     Quarantined,
     RecordPut,
     Retried,
@@ -44,6 +45,8 @@ from hostler.jobs import Progress
 from hostler.lifecycle import Event, State, advance
 from hostler.workloads import Workload
 
+MISSED_CAUSES = frozenset({"worker_lost", "lease"})  # losses that were concluded while the worker was away
+MISSED_MAX = 10_000
 SUPERSEDED_KEPT = 3  # times another agent took over a worker's stream, for the rule of quarantine
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
 
@@ -154,6 +157,7 @@ class Live:
         self.delayed: dict[int, None] = {}  # queued jobs whose next attempt is not due yet
         self.starts_due: dict[int, int] = {}  # number -> when its program must have started, until it has
         self.trailing: dict[AttemptKey, TrailingLog] = {}  # oldest end first
+        self.missed: dict[AttemptKey, str] = {}  # lost attempts, with the worker that may still say how they ended
         self.workloads: dict[str, Workload] = {}  # the newest version of each that was not removed
         self.workload_versions: dict[str, int] = {}  # the highest there ever was
         self.next_number = 1
@@ -180,7 +184,8 @@ class Live:
             DrainAsked: self._drain_asked,
             Quarantined: self._quarantined,
             EpochRaised: self._epoch_raised,
-            LateEnd: lambda change: None,
+            LateEnd: self._late_end,
+            Missed: self._missed,
             WorkloadApplied: self._workload_applied,
             WorkloadRemoved: self._workload_removed,
             FilesExpired: lambda change: None,
@@ -328,6 +333,8 @@ class Live:
         del self.jobs[job.number], self.numbers[job.id]
         self.starts_due.pop(job.number, None)
         self.open_by_family[job.family] -= 1
+        if not self.open_by_family[job.family]:  # a family is any word a caller says: none may stay for ever
+            del self.open_by_family[job.family]
         if job.key:
             self.keys.pop((job.owner, job.key), None)
 
@@ -366,10 +373,23 @@ class Live:
         worker = self._release(job)
         if worker is not None and 0 < change.started_at_us <= change.ended_at_us:
             worker.remember_run_time(job.placement.key, (change.ended_at_us - change.started_at_us) / 1e6)
+        if isinstance(change, Ended | Retried) and change.cause in MISSED_CAUSES and change.ledger_bytes < 0:
+            self._miss(job.attempt_key, job.worker)
         held = change.ledger_bytes if change.ledger else job.log_position
         if held < change.ledger_bytes:
             key = job.attempt_key
             self.trailing[key] = TrailingLog(job.number, key, job.worker, held, change.ledger_bytes, past=past)
+
+    def _miss(self, key: AttemptKey, worker: str) -> None:
+        if len(self.missed) >= MISSED_MAX:
+            del self.missed[next(iter(self.missed))]
+        self.missed[key] = worker
+
+    def _missed(self, change: Missed) -> None:
+        self._miss(change.key, change.worker)
+
+    def _late_end(self, change: LateEnd) -> None:
+        del self.missed[change.key]
 
     def _due(self, change: Due) -> None:
         job = self.jobs[change.number]

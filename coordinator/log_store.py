@@ -6,6 +6,7 @@ worker (`stored`) and the readers hear of them.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Awaitable, Callable, Collection
@@ -19,6 +20,7 @@ from hostler.ids import AttemptKey
 
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 QUEUED_BYTES_MAX = 32 * 1024 * 1024  # received and not yet written; beyond it the pushing stream waits
+REFUSED_PAUSE_S = 0.5  # after the disk refused: workers push what was refused without a pause of their own
 OPEN_READERS_MAX = 16
 SUFFIX = ".log"
 
@@ -60,6 +62,7 @@ class LogStore:
         self._fd = -1
         self._segment = 0
         self._size = 0
+        self._counts = True  # something in the newest segment was stored
         self._told_segment = 0  # pieces in every segment before this one were told of, or never will be
         self.failure: OSError | None = None  # why nothing is stored now; a later piece tries again
 
@@ -100,15 +103,24 @@ class LogStore:
             return
         error = done.exception()
         if isinstance(error, OSError):
-            # Nothing of the group counts: its worker is not told and pushes it again.
+            # Nothing of the group counts: its worker pushes it again as soon as it is told, so it is told later.
             self.failure = error
-            self._on_stored([])
-        elif error is not None:
+            self._writing = True
+            asyncio.get_running_loop().call_later(REFUSED_PAUSE_S, self._refuse)
+            return
+        if error is not None:
             raise error
-        else:
-            self.failure = None
-            self._on_stored(done.result())
-            self._told_segment = done.result()[-1].extent.segment
+        self.failure = None
+        self._on_stored(done.result())
+        self._told_segment = done.result()[-1].extent.segment
+        self._go_on()
+
+    def _refuse(self) -> None:
+        self._writing = False
+        self._on_stored([])
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._queue:
             self._write_next()
         else:
@@ -133,7 +145,11 @@ class LogStore:
         except OSError:
             # What a failed write or sync left behind is unknown: never write after it.
             self._close_segment()
+            if not self._counts:  # on a full disk every try would leave another file
+                with contextlib.suppress(OSError):
+                    self._path(self._segment).unlink()
             raise
+        self._counts = True
         return stored
 
     def _next_segment(self, dirty: set[int]) -> None:
@@ -142,6 +158,7 @@ class LogStore:
                 os.fdatasync(self._fd)
             self._close_segment()
         self._segment += 1
+        self._counts = False
         self._size = 0
         self._fd = os.open(self._path(self._segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         directory = os.open(self._directory, os.O_RDONLY)

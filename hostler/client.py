@@ -22,9 +22,9 @@ from hostler.lifecycle import State
 from hostler.records_client import RecordsClient
 from hostler.tls import Target
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
-from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
+from hostler.wire.errors import CALLING, error_from_proto
 from hostler.workers import Worker
 from hostler.workloads_client import WorkloadsClient
 
@@ -132,11 +132,9 @@ class Client:
         if asserted:
             for item in request.jobs:
                 item.principal = asserted
-        try:
+        with CALLING:
             answer = await self._jobs.Submit(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
-        return [r.id or wire_errors.error_from_proto(r.error) for r in answer.results]
+        return [r.id or error_from_proto(r.error) for r in answer.results]
 
     async def submit_and_wait(
         self, specs: Iterable[JobSpec], *, wait_s: float, principal: str | None = None
@@ -150,14 +148,12 @@ class Client:
         if asserted:
             for item in request.jobs:
                 item.principal = asserted
-        try:
+        with CALLING:
             answer = await self._jobs.Submit(request, timeout=wait_s + 60.0)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return [
             wire_jobs.progress_from_proto(r.progress)
             if r.HasField("progress")
-            else r.id or wire_errors.error_from_proto(r.error)
+            else r.id or error_from_proto(r.error)
             for r in answer.results
         ]
 
@@ -175,28 +171,22 @@ class Client:
             JobNotFound: there is no such job, or not for this caller and family.
         """
         request = jobs_pb2.GetRequest(id=job, family=family, principal=self._as(principal))
-        try:
+        with CALLING:
             return wire_jobs.job_from_proto(await self._jobs.Get(request, timeout=CALL_S))
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def find(self, query: JobQuery, *, principal: str | None = None) -> JobPage:
         """Return one page of jobs, oldest first."""
         request = wire_jobs.query_to_proto(query, self._as(principal))
-        try:
+        with CALLING:
             return wire_jobs.page_from_proto(await self._jobs.List(request, timeout=CALL_S))
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def find_brief(self, query: JobQuery, *, principal: str | None = None) -> AsyncIterator[Sequence[BriefJob]]:
         """Yield pages of ids and states of every job that fits; `limit` and `after` of the query are not used."""
         request = wire_jobs.query_to_proto(query, self._as(principal))
         request.brief, request.limit, request.after = True, 10_000, ""
         while True:
-            try:
+            with CALLING:
                 answer = await self._jobs.List(request, timeout=CALL_S)
-            except grpc.aio.AioRpcError as error:
-                raise wire_errors.error_from_call(error) from error
             yield [wire_jobs.brief_from_proto(job) for job in answer.jobs]
             if not answer.next:
                 return
@@ -223,13 +213,11 @@ class Client:
         request = jobs_pb2.StopRequest(
             id=job, grace_s=grace_s, wait_s=wait_s, family=family, principal=self._as(principal)
         )
-        try:
+        with CALLING:
             # The job's own grace is not known here: the coordinator ends the call by itself.
             known = grace_s is not None and 0 <= grace_s < FOREVER_S  # NaN is not: the coordinator refuses it
             timeout_s = grace_s + wait_s + CALL_S if known and grace_s is not None else FOREVER_S
             return wire_jobs.job_from_proto(await self._jobs.Stop(request, timeout=timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def signal(self, job: str, signal: int, *, principal: str | None = None) -> None:
         """Send a signal to the main process of a running job.
@@ -238,10 +226,8 @@ class Client:
             NotRunning: the job does not run.
         """
         request = jobs_pb2.SignalRequest(id=job, signal=signal, principal=self._as(principal))
-        try:
+        with CALLING:
             await self._jobs.Signal(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def feed(self, job: str, pieces: AsyncIterator[bytes], *, principal: str | None = None) -> int:
         """Feed a job that was submitted with ``stdin``; ends when *pieces* end or the job reads no more.
@@ -263,13 +249,12 @@ class Client:
         sender = asyncio.create_task(send())
         taken = 0
         try:
-            async for answer in call:
-                taken = answer.taken
-                if answer.closed:
-                    break
+            with CALLING:
+                async for answer in call:
+                    taken = answer.taken
+                    if answer.closed:
+                        break
             return taken
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
@@ -294,12 +279,10 @@ class Client:
             principal=self._as(principal),
         )
         limit_s = timeout_s + CALL_S if timeout_s else FOREVER_S
-        try:
+        with CALLING:
             async for message in self._jobs.Wait(request, timeout=limit_s):
                 for progress in message.jobs:
                     yield wire_jobs.progress_from_proto(progress)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def wait_one(self, job: str, *, until: State = State.FINISHED, timeout_s: float = 0.0) -> Job | None:
         """Return the job once it has come as far as *until*; None when *timeout_s* passed first."""
@@ -312,11 +295,9 @@ class Client:
     ) -> AsyncIterator[JobEvent]:
         """Yield committed transitions from event number *after* on; never ends by itself."""
         request = jobs_pb2.WatchRequest(ids=jobs, after=after, principal=self._as(principal))
-        try:
+        with CALLING:
             async for message in self._jobs.Watch(request, timeout=FOREVER_S):
                 yield wire_jobs.event_from_proto(message)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def read_log(
         self,
@@ -336,7 +317,7 @@ class Client:
         request = jobs_pb2.ReadLogRequest(
             id=job, stage=stage, attempt=attempt, follow=follow, principal=self._as(principal), **{"from": start}
         )
-        try:
+        with CALLING:
             async for message in self._jobs.ReadLog(request, timeout=FOREVER_S):
                 yield LogChunk(
                     position=message.position,
@@ -347,16 +328,12 @@ class Client:
                     attempt=message.attempt,
                     stage=message.stage,
                 )
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def workers(self, *, principal: str | None = None) -> list[Worker]:
         """Return every worker the coordinator knows."""
         request = jobs_pb2.ListWorkersRequest(principal=self._as(principal))
-        try:
+        with CALLING:
             answer = await self._cluster.ListWorkers(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return [wire_workers.worker_from_proto(w) for w in answer.workers]
 
     async def drain_worker(
@@ -367,36 +344,28 @@ class Client:
         *worker* is an id or a name that only one worker has.
         """
         request = jobs_pb2.DrainWorkerRequest(worker=worker, deadline_s=deadline_s, leave=leave, reason=reason)
-        try:
+        with CALLING:
             answer = await self._cluster.DrainWorker(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return wire_workers.worker_from_proto(answer)
 
     async def resume_worker(self, worker: str) -> Worker:
         """Take back `drain_worker`."""
-        try:
+        with CALLING:
             answer = await self._cluster.ResumeWorker(jobs_pb2.WorkerRequest(worker=worker), timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return wire_workers.worker_from_proto(answer)
 
     async def release_worker(self, worker: str) -> Worker:
         """End the quarantine of a worker."""
-        try:
+        with CALLING:
             answer = await self._cluster.ReleaseWorker(jobs_pb2.WorkerRequest(worker=worker), timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return wire_workers.worker_from_proto(answer)
 
     async def describe(self, *, timeout_s: float = CALL_S, wait_for_ready: bool = False) -> Cluster:
         """Return what the coordinator says of itself; with *wait_for_ready* keep trying to connect."""
-        try:
+        with CALLING:
             answer = await self._cluster.Describe(
                 jobs_pb2.DescribeRequest(), timeout=timeout_s, wait_for_ready=wait_for_ready
             )
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return Cluster(
             version=answer.version,
             epoch=answer.epoch,
@@ -410,10 +379,8 @@ class Client:
 
     async def metrics(self) -> bytes:
         """Return the coordinator's measurements in the text format of Prometheus."""
-        try:
+        with CALLING:
             answer = await self._cluster.Metrics(jobs_pb2.MetricsRequest(), timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return answer.text
 
     def _as(self, principal: str | None) -> str:

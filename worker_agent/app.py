@@ -14,8 +14,19 @@ from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from hostler.tls import target_of
 from worker_agent.agent import Agent
-from worker_agent.capacity import CONTAINER, RUNTIMES, boot_id, default_slots, host_name
+from worker_agent.capacity import (
+    CONTAINER,
+    HARDENED,
+    RUNTIMES,
+    boot_id,
+    default_slots,
+    hardened_refusal,
+    host_name,
+    limits_kept,
+)
+from worker_agent.draining import ROOM_BYTES, DiskRoom
 from worker_agent.journal import DataDirectoryInUse, Journal
+from worker_agent.lease import LeaseFile
 from worker_agent.link import Identity, Link, Superseded
 from worker_agent.podman import Podman
 from worker_agent.runner import Runner
@@ -38,6 +49,9 @@ async def run(settings: Settings, ending: Ending) -> int:
     directory = make_private_dir(settings.data_dir / "workers" / name)
     slots = settings.slots or default_slots()
     boot = boot_id()
+    refusal, abilities = await asyncio.gather(hardened_refusal(), limits_kept())
+    if refusal and settings.start_path == HARDENED:
+        raise InvalidRequest(f"start_path = hardened is not possible on this host: {refusal}", field="start_path")
     try:
         journal = Journal.open(directory, boot)
     except DataDirectoryInUse as error:
@@ -46,15 +60,22 @@ async def run(settings: Settings, ending: Ending) -> int:
         ) from error
     except OSError as error:
         raise InvalidRequest(f"the journal in {directory} cannot be written: {error.strerror or error}") from error
-    agent = Agent(journal, slots)
+    runtime = make_private_dir(runtime_dir(directory))
+    try:
+        lease = LeaseFile(runtime, boot)
+    except OSError as error:
+        journal.close()
+        raise InvalidRequest(f"the lease in {runtime} cannot be written: {error.strerror or error}") from error
+    agent = Agent(journal, slots, DiskRoom(directory, min(settings.disk_reserve_bytes, ROOM_BYTES)))
     try:
         runner = Runner(
             data_dir=directory,
-            runtime_dir=make_private_dir(runtime_dir(directory)),
+            runtime_dir=runtime,
             generation=journal.generation,
             boot_id=boot,
             slots=slots,
             on_event=agent.on_event,
+            start_path=settings.start_path,
         )
         target = target_of(settings, coordinator_address(settings))
         workspaces = Workspaces(
@@ -76,14 +97,17 @@ async def run(settings: Settings, ending: Ending) -> int:
                     labels=settings.labels,
                     runtimes=RUNTIMES,
                     workloads=settings.workloads,
+                    abilities=abilities if refusal else (*abilities, HARDENED),
                 ),
                 worker=_read_identity(directory),
                 remember=lambda worker: _write_identity(directory, worker),
+                lease=lease,
                 clock=SystemClock(),
             )
             settle_memory()
             return await _work(settings, agent, runner, link, ending)
     finally:
+        lease.close()
         journal.close()
 
 
@@ -104,8 +128,9 @@ async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, en
         asyncio.create_task(agent.workspaces.keep_containers(lambda: link.offer(CONTAINER))),
     )
     asked = asyncio.create_task(ending.wait())
+    emptied = asyncio.create_task(link.asked_to_leave.wait())
     try:
-        await asyncio.wait((linked, *kept, asked), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((linked, *kept, asked, emptied), return_when=asyncio.FIRST_COMPLETED)
         if linked.done() and isinstance(linked.exception(), Superseded):
             logs.get().error("agent.stopped", reason="another agent speaks for this worker")
             return 3
@@ -119,14 +144,19 @@ async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, en
         stopped = await agent.leave(stop_jobs=stop_jobs)
         await link.say_goodbye()
         if stop_jobs:
-            await runner.close(stop_jobs=True)
+            try:
+                await runner.close(stop_jobs=True)
+            except TimeoutError:
+                # Its shim goes on trying; nothing is gained by waiting for what does not die.
+                logs.get().error("agent.left_unkillable", attempts=sorted(runner.running()))
             await agent.workspaces.services.stop_all()
         logs.get().info("agent.stopped", stopped=stopped, left_running=sorted(runner.running()))
         return 0
     finally:
-        for part in (linked, *kept, asked):
+        parts = (linked, *kept, asked, emptied)
+        for part in parts:
             part.cancel()
-        await asyncio.gather(linked, *kept, asked, return_exceptions=True)
+        await asyncio.gather(*parts, return_exceptions=True)
         await agent.workspaces.close()
 
 

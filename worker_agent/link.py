@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from hostler.wire.work import work_from_proto
 from worker_agent.agent import Agent
 from worker_agent.attempts import Cause, Exited, Order
 from worker_agent.journal import JournalFull
+from worker_agent.lease import LeaseFile
 from worker_agent.log_push import LogPush
 from worker_agent.notes import Note
 from worker_agent.output_send import OutputSender
@@ -35,6 +37,11 @@ RECONNECT_FIRST_S = 0.1
 RECONNECT_MAX_S = 2.0
 WELCOME_S = 30.0
 GOODBYE_S = 2.0
+WARN_AGAIN_S = 30.0  # while it stays as it is
+HINT = (
+    "start a coordinator there (hostler coordinator, with this worker's --data-dir), or say where it is with"
+    " --coordinator unix:/path or HOST:PORT; the worker goes on trying"
+)
 
 HELD_STATES = {
     HeldState.WAITING: workers_pb2.HELD_STATE_WAITING,
@@ -63,6 +70,7 @@ class Identity:
     labels: dict[str, str] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ()
     workloads: tuple[str, ...] = ()
+    abilities: tuple[str, ...] = ()
 
 
 class Link:
@@ -76,6 +84,7 @@ class Link:
         identity: Identity,
         worker: str,
         remember: Callable[[str], None],
+        lease: LeaseFile,
         clock: Clock,
     ) -> None:
         """*worker* is the id of an earlier welcome ("" for none); *remember* keeps a new one, durably."""
@@ -84,12 +93,16 @@ class Link:
         self._identity = identity
         self._worker = worker
         self._remember = remember
+        self._lease = lease
         self._clock = clock
         self._heartbeat_s = 2.0
         self._sender = OutputSender(address, agent.workspaces)
         self._offered = asyncio.Event()  # there is more to be said in a hello than was
         self._leaving = asyncio.Event()
         self._left = asyncio.Event()
+        self._instance = uuid.uuid4().hex
+        self._lease_ns = 0
+        self.asked_to_leave = asyncio.Event()  # the worker was emptied, and its agent is to end
         self.connected = False
 
     async def run(self) -> None:
@@ -105,14 +118,17 @@ class Link:
 
     async def _keep_connected(self) -> None:
         delay_s = RECONNECT_FIRST_S
+        warned, warned_at = "", 0.0
         while True:
             began = time.monotonic()
+            is_away = False
             async with open_channel(self._address) as channel:
                 try:
                     await self._session(channel)
                     reason = "the stream ended"
                 except grpc.aio.AioRpcError as error:
                     reason = error.details() or error.code().name
+                    is_away = error.code() is grpc.StatusCode.UNAVAILABLE
                 except asyncio.InvalidStateError:
                     reason = "the stream ended"  # gRPC's word to who writes before the reader has seen the end
                 except TimeoutError:
@@ -128,12 +144,19 @@ class Link:
                 return
             if self._offered.is_set():
                 continue
-            if was_connected or delay_s >= RECONNECT_MAX_S:
-                logs.get().warning("link.lost", reason=reason)
+            is_due = reason != warned or time.monotonic() - warned_at > WARN_AGAIN_S
+            if was_connected or (delay_s >= RECONNECT_MAX_S and is_due):
+                warned, warned_at = reason, time.monotonic()
+                hint = {"address": self._where, "hint": HINT} if is_away and not was_connected else {}
+                logs.get().warning("link.lost", reason=reason, **hint)
             if time.monotonic() - began > RECONNECT_MAX_S:
                 delay_s = RECONNECT_FIRST_S
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, RECONNECT_MAX_S)
+
+    @property
+    def _where(self) -> str:
+        return self._address if isinstance(self._address, str) else self._address.address
 
     def offer(self, runtime: str) -> None:
         """The worker knows a further runtime. Only a hello can say so, so a stream that is up is made anew."""
@@ -156,6 +179,7 @@ class Link:
         stub = workers_pb2_grpc.WorkersStub(channel)
         call = stub.Connect(wait_for_ready=False)
         self._offered.clear()
+        said_ns = self._clock.boot_ns()
         await call.write(workers_pb2.WorkerMessage(hello=self._hello()))
         async with asyncio.timeout(WELCOME_S):
             first = await _next(call)
@@ -163,6 +187,12 @@ class Link:
             if first is not None and first.superseded:
                 raise Superseded
             return
+        if first.epoch < self._agent.journal.epoch:
+            logs.get().error("link.older_coordinator", epoch=first.epoch, heard=self._agent.journal.epoch)
+            return
+        self._agent.journal.raise_epoch(first.epoch)
+        self._lease_ns = int(first.welcome.lease_s * 1e9)
+        self._lease.extend(said_ns + self._lease_ns)
         self._welcomed(first.welcome)
         push = LogPush(stub, self._agent, first.session)
         parts = [
@@ -194,7 +224,10 @@ class Link:
             journal_id=journal.journal_id,
             generation=journal.generation,
             mark=journal.mark,
+            instance=self._instance,
+            epoch=journal.epoch,
             runtimes=identity.runtimes,
+            abilities=identity.abilities,
             workloads=identity.workloads,
             inventory=[
                 workers_pb2.Held(key=_key(held.key), state=HELD_STATES[held.state])
@@ -218,6 +251,12 @@ class Link:
         while (message := await _next(call)) is not None:
             if message.superseded:
                 raise Superseded
+            if message.epoch < agent.journal.epoch:
+                return  # somebody who led once: what it says is worth nothing any more
+            if message.heard_ns:
+                self._lease.extend(message.heard_ns + self._lease_ns)
+            if message.leave:
+                self.asked_to_leave.set()
             if message.acknowledged:
                 agent.on_acknowledged([_text(key) for key in message.acknowledged])
             if message.starts:
@@ -225,7 +264,8 @@ class Link:
             for recalled in message.recalls:
                 agent.on_recall(_text(recalled))
             for stop in message.stops:
-                agent.on_stop(_text(stop.key), stop.sequence, stop.grace_s)
+                cause = Cause.DRAIN if stop.cause == Cause.DRAIN else Cause.STOP
+                agent.on_stop(_text(stop.key), stop.sequence, stop.grace_s, cause)
             for signal in message.signals:
                 agent.on_signal(_text(signal.key), signal.signal)
             for feed in message.feeds:
@@ -247,7 +287,8 @@ class Link:
             agent.news.clear()
             leaving = self._leaving.is_set()
             message = self._news()
-            if leaving:
+            if leaving and not (agent.assignments.has_news or agent.notes):
+                # The coordinator reads nothing behind it.
                 message.goodbye.reason = "the worker was told to end"
             await call.write(message)
             said = time.monotonic()
@@ -259,7 +300,11 @@ class Link:
 
     def _news(self) -> workers_pb2.WorkerMessage:
         agent = self._agent
-        message = workers_pb2.WorkerMessage(sent_at_ns=self._clock.boot_ns(), draining=agent.draining)
+        message = workers_pb2.WorkerMessage(
+            sent_at_ns=self._clock.boot_ns(),
+            draining=bool(agent.draining),
+            draining_reason=agent.draining.reason,
+        )
         for held in agent.assignments.unsaid(REPORTS_PER_MESSAGE):
             message.reports.append(self._report(held))
         for key, usage in agent.samples.items():
@@ -335,6 +380,13 @@ def _text(key: types_pb2.AttemptKey) -> str:
     return f"{key.job}.{key.stage}.{key.attempt}"
 
 
+def _bounds(work: types_pb2.Work) -> Sequence[float]:
+    """What the shim is to keep; of a container podman keeps it."""
+    limits = work.limits
+    bounds = (limits.memory_bytes, limits.cpus, limits.pids)
+    return bounds if any(bounds) and not work.HasField("container") else ()
+
+
 def _start(start: workers_pb2.Start) -> StartCommand:
     work = types_pb2.Work.FromString(start.work)
     order = Order(
@@ -347,6 +399,11 @@ def _start(start: workers_pb2.Start) -> StartCommand:
         output_bytes_max=work.output_bytes_max,
         leftovers_wait=work.leftovers_wait,
         stdin=work.stdin,
+        start_path=work.start_path,
+        merge=work.merge,
+        output_stop=work.output_stop,
+        limits=_bounds(work) if work.HasField("limits") else (),
+        lease=work.loss_policy == "stop",
     )
     needs_workspace = work.workspace or work.files or work.stdin_path or work.result_stdout
     needs_workspace = needs_workspace or any(work.HasField(name) for name in ("python", "container", "service"))

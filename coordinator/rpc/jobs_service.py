@@ -33,6 +33,7 @@ from hostler.wire.errors import error_to_proto
 
 EVENTS_PER_READ = 500
 WATCH_IDS_MAX = 1000
+ID_CHARACTERS = 36
 
 
 class JobsService:
@@ -158,6 +159,8 @@ class JobsService:
         request = parse(jobs_pb2.ListRequest, data)
         if request.after and not request.after.isdecimal():
             raise InvalidRequest("after is not the `next` of an earlier page", field="after")
+        if len(request.id_prefix) > ID_CHARACTERS:
+            raise InvalidRequest(f"an id has {ID_CHARACTERS} characters", field="id_prefix")
         if any(state not in State._value2member_map_ for state in request.states):
             raise InvalidRequest("states names a state that does not exist", field="states")
         if request.brief:

@@ -12,6 +12,7 @@ from coordinator.changes import (
     JobQueued,
     LogStored,
     LogTrails,
+    Missed,
     Quarantined,
     Started,
     StopRequested,
@@ -36,6 +37,14 @@ LOAD_LOGS = (
     " UNION ALL SELECT job, id, past_attempt.stage, past_attempt.attempt, past_attempt.worker,"
     " past_attempt.log_position, past_attempt.ledger_bytes, 1"
     " FROM past_attempt JOIN job ON job.number = past_attempt.job WHERE past_attempt.log_status = 1 ORDER BY 1"
+)
+# Lost attempts of which their workers may still say how they ended.
+LOAD_MISSED = (
+    "SELECT id, stage, attempt, worker FROM job WHERE outcome = 5 AND late_end IS NULL AND worker <> ''"
+    " AND cause IN ('worker_lost', 'lease')"
+    " UNION ALL SELECT id, past_attempt.stage, past_attempt.attempt, past_attempt.worker"
+    " FROM past_attempt JOIN job ON job.number = past_attempt.job"
+    " WHERE past_attempt.outcome = 5 AND past_attempt.late_end IS NULL LIMIT 10000"
 )
 LOAD_WORKLOADS = "SELECT name, MAX(version) AS version, definition, removed FROM workload GROUP BY name ORDER BY name"
 LOAD_DEFINITION = "SELECT definition FROM workload WHERE name = ? AND version = ?"
@@ -63,6 +72,8 @@ def load(reader: sqlite3.Connection) -> Loaded:
     for number, job, stage, attempt, worker, position, ledger_bytes, past in reader.execute(LOAD_LOGS):
         key = AttemptKey(JobId(job), stage, attempt)
         changes.append(LogTrails(number, key, worker, position, ledger_bytes, bool(past)))
+    for job, stage, attempt, worker in reader.execute(LOAD_MISSED):
+        changes.append(Missed(AttemptKey(JobId(job), stage, attempt), worker))
     return Loaded(changes, reader.execute(NEXT_NUMBER).fetchone()[0])
 
 

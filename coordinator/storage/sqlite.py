@@ -43,6 +43,7 @@ CHECKPOINT_S = 1.0
 WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log anew
 PAGE_MAX = 1000
 BRIEF_PAGE_MAX = 10_000
+LOG_READ_BYTES = 1 << 20  # of a log that one look finds; a reader takes about so much at once
 INTEGER_MAX = (1 << 63) - 1  # SQLite's; a larger number from outside means the same as this one
 
 GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
@@ -374,8 +375,13 @@ def _selection(query: JobQuery) -> tuple[str, list[Any]]:
         if value:
             conditions.append(f"{column} = ?")
             values.append(value)
+    number = "number"
+    if query.id_prefix:
+        conditions.append("id >= ? AND id < ?")
+        values += (query.id_prefix, query.id_prefix + "\uffff")
+        number = "+number"  # few ids begin so: they are looked up by the index of ids, and then sorted
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"{where} ORDER BY number {'DESC' if query.newest_first else 'ASC'}", values
+    return f"{where} ORDER BY {number} {'DESC' if query.newest_first else 'ASC'}", values
 
 
 def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
@@ -409,6 +415,17 @@ def _find_records(reader: sqlite3.Connection, owner: str, ids: Collection[str]) 
     ]
 
 
+def _first(found: Iterable[Any], length: int) -> tuple[Extent, ...]:
+    """So many of the first pieces as hold *length* bytes."""
+    extents = []
+    for row in found:
+        extents.append(Extent(*row))
+        length -= extents[-1].length
+        if length <= 0:
+            break
+    return tuple(extents)
+
+
 def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
     # One read transaction: the job's mark and its extents must be of the same moment.
     reader.execute("BEGIN")
@@ -419,7 +436,7 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         stage, attempt = (key.stage, key.attempt) if key is not None else (row["stage"], row["attempt"])
         inline = reader.execute(GET_LEDGER, (row["number"], stage, attempt)).fetchone()
         found = reader.execute(GET_EXTENTS, (row["number"], stage, attempt, min(position, INTEGER_MAX)))
-        extents = tuple(Extent(*e) for e in found)
+        extents = _first(found, LOG_READ_BYTES)
         job, over = rows.job_of(row), row["state"] == State.FINISHED
         is_current = (stage, attempt) == (row["stage"], row["attempt"])
         past = (

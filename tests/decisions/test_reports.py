@@ -3,7 +3,7 @@
 import pytest
 
 from coordinator import decisions
-from coordinator.changes import Change, Ended, LateEnd, Returned, Started, Unkillable
+from coordinator.changes import Ended, Returned, Started, Unkillable
 from coordinator.effects import Acknowledge
 from coordinator.ends import OUTCOME_OF_CAUSE, outcome_of
 from hostler.lifecycle import Outcome, State
@@ -22,11 +22,6 @@ def test_a_start_moves_an_assigned_job_to_running() -> None:
     assert scene.job(key.job).state is State.RUNNING
     assert effects == []
     assert scene.last(Started).key == key
-
-
-def only_late_ends(changes: list[Change]) -> bool:
-    """The store keeps these where a job ended as lost, and nowhere else; the live set does not change by them."""
-    return all(isinstance(change, LateEnd) for change in changes)
 
 
 def test_a_repeated_start_changes_nothing() -> None:
@@ -72,7 +67,7 @@ def test_a_repeated_end_is_acknowledged_and_changes_nothing() -> None:
     length = len(scene.history)
 
     assert scene.say(ended(key, exit_code=9)) == [Acknowledge(W1, key)]
-    assert only_late_ends(scene.history[length:])
+    assert len(scene.history) == length
 
 
 def test_the_end_of_a_job_whose_log_still_arrives_is_final_too() -> None:
@@ -83,7 +78,7 @@ def test_the_end_of_a_job_whose_log_still_arrives_is_final_too() -> None:
 
     assert scene.say(ended(key, exit_code=9)) == [Acknowledge(W1, key)]
     assert scene.live.jobs == {} and key in scene.live.trailing
-    assert only_late_ends(scene.history[length:])
+    assert len(scene.history) == length
 
 
 def test_a_log_that_comes_with_the_end_is_whole() -> None:
@@ -111,7 +106,7 @@ def test_a_report_of_an_older_attempt_changes_nothing() -> None:
         assert scene.say(report) == [Acknowledge(W1, old)]
 
     assert new.attempt == 2
-    assert only_late_ends(scene.history[length:])
+    assert len(scene.history) == length
     assert scene.job(new.job).state is State.ASSIGNED
 
 

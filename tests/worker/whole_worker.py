@@ -12,7 +12,9 @@ from tests.worker.real_runner import Bench, eventually, sh
 from tests.worker.test_recovery import crash
 from worker_agent.agent import Agent
 from worker_agent.capacity import CONTAINER, RUNTIMES
+from worker_agent.cgroups import Containment
 from worker_agent.journal import Journal
+from worker_agent.lease import LeaseFile
 from worker_agent.link import Identity, Link
 from worker_agent.podman import Podman
 from worker_agent.process_tree import boot_id
@@ -30,12 +32,13 @@ class Worker:
         collect_s: float,
         podman_options: Collection[str] | None,
         volumes_allowed: Collection[str],
+        containment: Containment = Containment.AUTO,
     ) -> None:
         self.bench = bench
         self.directory = bench.place / "worker"
         self.journal = Journal.open(self.directory, boot_id())
         self.agent = Agent(self.journal, 2)
-        self.runner = bench.runner(on_event=self.agent.on_event)
+        self.runner = bench.runner(on_event=self.agent.on_event, containment=containment)
         self.podman = Podman("podman" if podman_options is not None else "", podman_options or (), self.directory)
         self.workspaces = Workspaces(
             self.directory,
@@ -46,6 +49,7 @@ class Worker:
             volumes_allowed=volumes_allowed,
         )
         self.address = address
+        self.lease = LeaseFile(self.directory, boot_id())
         self.link: Link
         self.running: list[asyncio.Task[None]] = []
         self.is_killed = False
@@ -60,6 +64,7 @@ class Worker:
             identity=Identity(name="w", host="h", slots=2, runtimes=RUNTIMES, workloads=("a*",)),
             worker="",
             remember=lambda worker: None,
+            lease=self.lease,
             clock=SystemClock(),
         )
         self.running = [
@@ -76,6 +81,7 @@ class Worker:
         await asyncio.gather(*self.running, return_exceptions=True)
         await self.workspaces.close()
         await crash(self.runner)
+        self.lease.close()
         self.journal.close()
 
     async def end(self) -> None:
@@ -94,6 +100,7 @@ class Worker:
             await self.workspaces.services.stop_all()
         await self.workspaces.close()
         await self.bench.end_all(self.runner)
+        self.lease.close()
         self.journal.close()
 
     def path(self, key: str) -> Path:

@@ -16,3 +16,5 @@ ALTER TABLE past_attempt ADD COLUMN late_end BLOB;
 ALTER TABLE worker ADD COLUMN abilities TEXT NOT NULL DEFAULT '';
 ALTER TABLE worker ADD COLUMN drain TEXT NOT NULL DEFAULT '';     -- a JSON list, see coordinator.changes.Drain
 ALTER TABLE worker ADD COLUMN quarantine TEXT NOT NULL DEFAULT '';  -- the reason
+CREATE INDEX job_missed ON job (number) WHERE outcome = 5 AND late_end IS NULL;
+CREATE INDEX past_missed ON past_attempt (job) WHERE outcome = 5 AND late_end IS NULL;
