@@ -151,9 +151,7 @@ class Client:
         with CALLING:
             answer = await self._jobs.Submit(request, timeout=wait_s + 60.0)
         return [
-            wire_jobs.progress_from_proto(r.progress)
-            if r.HasField("progress")
-            else r.id or error_from_proto(r.error)
+            wire_jobs.progress_from_proto(r.progress) if r.HasField("progress") else r.id or error_from_proto(r.error)
             for r in answer.results
         ]
 

@@ -214,10 +214,10 @@ TO_GRPC: Mapping[ErrorCode, str] = MappingProxyType(
 )
 
 
-def from_code(code: str, message: str, *, field: str = "") -> HostlerError:
+def from_code(code: str, message: str, *, field: str = "", retry_after_s: float = 0.0) -> HostlerError:
     """Make the exception for a code that came over the wire; unknown codes give InternalError."""
     try:
         kind = BY_CODE[ErrorCode(code)]
     except ValueError:
         kind = InternalError
-    return kind(message, field=field)
+    return kind(message, field=field, retry_after_s=retry_after_s)

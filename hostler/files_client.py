@@ -16,8 +16,8 @@ import grpc.aio
 from hostler.errors import InternalError, Unavailable
 from hostler.jobs import Outputs
 from hostler.v1 import files_pb2, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc
-from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
+from hostler.wire.errors import CALLING, error_from_call
 
 CALL_S = 30.0
 TRANSFER_S = 7 * 86400.0
@@ -88,7 +88,7 @@ class FilesClient:
             answer = await call
             return StoredFile(digest=answer.digest, size_bytes=answer.size_bytes)
         except grpc.aio.AioRpcError as error:
-            refused = wire_errors.error_from_call(error)
+            refused = error_from_call(error)
             if failed is not None and type(refused) is InternalError:
                 # gRPC has put its own words in the place of the answer: all that is known is that it ended.
                 refused = Unavailable("the coordinator ended the upload before its end; send it again")
@@ -115,10 +115,8 @@ class FilesClient:
     async def outputs(self, job: str, *, family: str = "", principal: str | None = None) -> Outputs:
         """Return the list of a job's output files."""
         request = jobs_pb2.ListOutputsRequest(id=job, family=family, principal=self._as(principal))
-        try:
+        with CALLING:
             return wire_jobs.outputs_from_proto(await self._jobs.ListOutputs(request, timeout=CALL_S))
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     def read_output(
         self,
@@ -156,10 +154,8 @@ class FilesClient:
     @asynccontextmanager
     async def _reading(self, start: Callable[[], Any]) -> AsyncIterator[Reading]:
         call = start()
-        try:
+        with CALLING:
             first = await call.read()
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         try:
             if first is grpc.aio.EOF:
                 raise InternalError("the coordinator sent nothing of the file")
@@ -176,9 +172,7 @@ class FilesClient:
 async def _pieces(call: Any, first: bytes) -> AsyncIterator[bytes]:
     if first:
         yield first
-    try:
+    with CALLING:
         while (chunk := await call.read()) is not grpc.aio.EOF:
             if chunk.bytes:
                 yield chunk.bytes
-    except grpc.aio.AioRpcError as error:
-        raise wire_errors.error_from_call(error) from error

@@ -361,6 +361,7 @@ class JobQuery:
     after: str = ""  # `next` of the page before
     newest_first: bool = False
     workload: str = ""
+    id_prefix: str = ""  # ids that begin so
 
 
 class BriefJob(NamedTuple):

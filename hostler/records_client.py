@@ -6,8 +6,8 @@ import grpc.aio
 
 from hostler.jobs import Record
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc
-from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire
+from hostler.wire.errors import CALLING
 
 CALL_S = 30.0
 
@@ -27,16 +27,12 @@ class RecordsClient:
             NotRunning: the cluster has a job of this id, and its word counts.
         """
         request = jobs_pb2.PutRecordRequest(record=wire.record_to_proto(record), principal=self._as(principal))
-        try:
+        with CALLING:
             await self._stub.Put(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def find(self, ids: Sequence[str] = (), *, principal: str | None = None) -> list[Record]:
         """Return the principal's records of these ids, or all of them, oldest first."""
         request = jobs_pb2.FindRecordsRequest(ids=ids, principal=self._as(principal))
-        try:
+        with CALLING:
             answer = await self._stub.Find(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return [wire.record_from_proto(record) for record in answer.records]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 import grpc.aio
 
 from hostler.v1 import workloads_pb2, workloads_pb2_grpc
-from hostler.wire import errors as wire_errors
 from hostler.wire import workloads as wire
+from hostler.wire.errors import CALLING
 from hostler.workloads import Applied, Workload
 
 CALL_S = 30.0
@@ -28,10 +28,8 @@ class WorkloadsClient:
         request = workloads_pb2.ApplyRequest(
             workloads=[wire.workload_to_proto(w) for w in workloads], principal=self._as(principal)
         )
-        try:
+        with CALLING:
             answer = await self._stub.Apply(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return [wire.applied_from_proto(a) for a in answer.applied]
 
     async def get(self, name: str, *, version: int = 0, principal: str | None = None) -> Workload:
@@ -41,18 +39,14 @@ class WorkloadsClient:
             WorkloadNotFound: there is none of this name and version, or it was removed.
         """
         request = workloads_pb2.GetWorkloadRequest(name=name, version=version, principal=self._as(principal))
-        try:
+        with CALLING:
             return wire.workload_from_proto(await self._stub.Get(request, timeout=CALL_S))
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
 
     async def list(self, *, family: str = "", principal: str | None = None) -> list[Workload]:
         """Return the newest version of every workload, by name; only those a *family* shows when it is given."""
         request = workloads_pb2.ListWorkloadsRequest(family=family, principal=self._as(principal))
-        try:
+        with CALLING:
             answer = await self._stub.List(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error
         return [wire.workload_from_proto(w) for w in answer.workloads]
 
     async def remove(self, name: str, *, principal: str | None = None) -> None:
@@ -62,7 +56,5 @@ class WorkloadsClient:
             WorkloadNotFound: there is none of this name.
         """
         request = workloads_pb2.RemoveWorkloadRequest(name=name, principal=self._as(principal))
-        try:
+        with CALLING:
             await self._stub.Remove(request, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise wire_errors.error_from_call(error) from error

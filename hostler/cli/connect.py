@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 1.0
 PREFIX_CHARACTERS_MIN = 4
+ID_CHARACTERS = 36
 PAGE_JOBS = 1000
 PAGES_MAX = 200  # a search over more than 200,000 jobs would take too long
 AMBIGUOUS_SHOWN_MAX = 8
@@ -143,14 +144,9 @@ async def resolve_jobs(client: "Client", texts: Sequence[str]) -> list[str]:
     if "last" in short:
         newest = await client.find(JobQuery(limit=1, newest_first=True))
         matches["last"] = [job.id for job in newest.jobs]
-    prefixes = short - {"last"}
-    if prefixes:
-        # That no other job begins with a prefix is known only after the last page; that several do, earlier.
-        async for jobs in pages(client, JobQuery(limit=PAGE_JOBS, newest_first=True)):
-            for text in prefixes:
-                matches[text].extend(job.id for job in jobs if job.id.startswith(text))
-            if all(len(matches[text]) > 1 for text in prefixes):
-                break
+    for text in short - {"last"}:
+        query = JobQuery(id_prefix=text[:ID_CHARACTERS], limit=AMBIGUOUS_SHOWN_MAX + 1, newest_first=True)
+        matches[text] = [job.id for job in (await client.find(query)).jobs if job.id.startswith(text)]
     return [text if is_uuid(text) else _the_one(text, matches[text], "job", "jobs") for text in texts]
 
 

@@ -97,7 +97,7 @@ class FindRecordsRequest(_message.Message):
     principal: _builtins.str
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """empty: all; at most 10,000"""
+        """empty: the newest; at most 10,000"""
 
     def __init__(
         self,
@@ -317,6 +317,7 @@ class ListRequest(_message.Message):
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     WORKLOAD_FIELD_NUMBER: _builtins.int
     BRIEF_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """exact"""
     owner: _builtins.str
@@ -331,6 +332,8 @@ class ListRequest(_message.Message):
     workload: _builtins.str
     brief: _builtins.bool
     """only id, state and outcome of each job; then up to 10,000 a page"""
+    id_prefix: _builtins.str
+    """ids that begin so; at most 36 characters"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.State.ValueType]:
         """empty: all"""
@@ -349,10 +352,11 @@ class ListRequest(_message.Message):
         newest_first: _builtins.bool = ...,
         workload: _builtins.str = ...,
         brief: _builtins.bool = ...,
+        id_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "brief", b"brief", "family", b"family", "limit", b"limit", "name", b"name", "newest_first", b"newest_first", "owner", b"owner", "principal", b"principal", "states", b"states", "worker", b"worker", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "brief", b"brief", "family", b"family", "id_prefix", b"id_prefix", "limit", b"limit", "name", b"name", "newest_first", b"newest_first", "owner", b"owner", "principal", b"principal", "states", b"states", "worker", b"worker", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -594,7 +598,9 @@ class JobEvent(_message.Message):
     number: _builtins.int
     job: _builtins.str
     kind: _builtins.str
-    """queued, assigned, requeued, started, stop_requested, ended, log_complete"""
+    """queued, assigned, requeued, started, stop_requested, unkillable, retried, stage_ended, ended, files_expired or
+    logs_expired. The end of a log is none: ReadLog says it.
+    """
     at_us: _builtins.int
     stage: _builtins.int
     attempt: _builtins.int

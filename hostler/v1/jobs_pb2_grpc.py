@@ -163,7 +163,9 @@ class JobsServicer:
 
     def ReadLog(self, request, context):
         """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
-        and ends with the log; without it ends with what is stored.
+        and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
+        next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
+        is over, is said to be so by the status of the last chunk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -616,14 +618,15 @@ class RecordsServicer:
     """
 
     def Put(self, request, context):
-        """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id.
+        """Notes a record, or replaces it; of a principal's records the newest 10,000 are kept. FAILED_PRECONDITION when the
+        cluster has a job of this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Find(self, request, context):
-        """The records of a principal: those of these ids, or all, oldest first.
+        """The records of a principal: those of these ids, or the newest 10,000, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,9 @@ class JobsStub:
     """Streams the transitions of jobs from event number `after` on; never ends by itself."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
-    and ends with the log; without it ends with what is stored.
+    and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
+    next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
+    is over, is said to be so by the status of the last chunk.
     """
     ListOutputs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]
     """The output files of a job: of its last attempt, or what a running one has by now."""
@@ -98,7 +100,9 @@ class JobsAsyncStub(JobsStub):
     """Streams the transitions of jobs from event number `after` on; never ends by itself."""
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
-    and ends with the log; without it ends with what is stored.
+    and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
+    next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
+    is over, is said to be so by the status of the last chunk.
     """
     ListOutputs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]  # type: ignore[assignment]
     """The output files of a job: of its last attempt, or what a running one has by now."""
@@ -188,7 +192,9 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.LogChunk], _abc.AsyncIterator[_jobs_pb2.LogChunk]]:
         """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
-        and ends with the log; without it ends with what is stored.
+        and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
+        next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
+        is over, is said to be so by the status of the last chunk.
         """
 
     @_abc_1.abstractmethod
@@ -225,9 +231,11 @@ class RecordsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RecordsAsyncStub: ...
     Put: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PutRecordRequest, _jobs_pb2.PutRecordResponse]
-    """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id."""
+    """Notes a record, or replaces it; of a principal's records the newest 10,000 are kept. FAILED_PRECONDITION when the
+    cluster has a job of this id.
+    """
     Find: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.FindRecordsRequest, _jobs_pb2.FindRecordsResponse]
-    """The records of a principal: those of these ids, or all, oldest first."""
+    """The records of a principal: those of these ids, or the newest 10,000, oldest first."""
 
 @_typing.type_check_only
 class RecordsAsyncStub(RecordsStub):
@@ -235,9 +243,11 @@ class RecordsAsyncStub(RecordsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Put: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PutRecordRequest, _jobs_pb2.PutRecordResponse]  # type: ignore[assignment]
-    """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id."""
+    """Notes a record, or replaces it; of a principal's records the newest 10,000 are kept. FAILED_PRECONDITION when the
+    cluster has a job of this id.
+    """
     Find: _aio.UnaryUnaryMultiCallable[_jobs_pb2.FindRecordsRequest, _jobs_pb2.FindRecordsResponse]  # type: ignore[assignment]
-    """The records of a principal: those of these ids, or all, oldest first."""
+    """The records of a principal: those of these ids, or the newest 10,000, oldest first."""
 
 class RecordsServicer(metaclass=_abc_1.ABCMeta):
     """What others run and have noted here: names, states, and the containers that were used. It is no job."""
@@ -248,7 +258,9 @@ class RecordsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.PutRecordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.PutRecordResponse, _abc.Awaitable[_jobs_pb2.PutRecordResponse]]:
-        """Notes a record, or replaces it. FAILED_PRECONDITION when the cluster has a job of this id."""
+        """Notes a record, or replaces it; of a principal's records the newest 10,000 are kept. FAILED_PRECONDITION when the
+        cluster has a job of this id.
+        """
 
     @_abc_1.abstractmethod
     def Find(
@@ -256,7 +268,7 @@ class RecordsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.FindRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.FindRecordsResponse, _abc.Awaitable[_jobs_pb2.FindRecordsResponse]]:
-        """The records of a principal: those of these ids, or all, oldest first."""
+        """The records of a principal: those of these ids, or the newest 10,000, oldest first."""
 
 def add_RecordsServicer_to_server(servicer: RecordsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -211,6 +211,7 @@ def query_to_proto(query: JobQuery, principal: str) -> jobs_pb2.ListRequest:
         principal=principal,
         newest_first=query.newest_first,
         workload=query.workload,
+        id_prefix=query.id_prefix,
     )
 
 
@@ -226,6 +227,7 @@ def query_from_proto(message: jobs_pb2.ListRequest) -> JobQuery:
         after=message.after,
         newest_first=message.newest_first,
         workload=message.workload,
+        id_prefix=message.id_prefix,
     )
 
 

@@ -156,7 +156,9 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         fitting = [
             job
             for job in self.jobs.values()
-            if (not query.states or job.state in query.states) and query.name in ("", job.spec.name)
+            if (not query.states or job.state in query.states)
+            and query.name in ("", job.spec.name)
+            and job.id.startswith(query.id_prefix)
         ]
         fitting = fitting[::-1] if query.newest_first else fitting
         start = int(query.after or 0)

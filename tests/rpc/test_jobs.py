@@ -1,18 +1,23 @@
 """Submit, get, list, wait, watch, stop and signal, as a program calls them."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
+from coordinator.decisions import Decision, Submission
+from coordinator.effects import Answer
+from coordinator.live import Live
 from hostler.client import Client
 from hostler.errors import (
     InvalidRequest,
     JobNotFound,
     KeyConflict,
     NotRunning,
+    Overloaded,
     TooLarge,
     Unavailable,
     WorkerNotFound,
@@ -86,6 +91,22 @@ async def test_an_error_of_an_item_has_code_field_and_text(client: Client) -> No
     bad, lost = results[1], results[2]
     assert isinstance(bad, InvalidRequest) and (bad.field, "1000" in bad.message) == ("priority", True)
     assert isinstance(lost, WorkerNotFound) and lost.message == "worker not found"
+
+
+async def test_an_error_says_when_to_try_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is of the whole call or of one item."""
+    monkeypatch.setattr("coordinator.engine.decisions.on_submit", _no_room)
+    (refused,) = await client.submit([a_spec()])
+    assert isinstance(refused, Overloaded) and refused.retry_after_s == 7.0
+
+    monkeypatch.setattr("coordinator.rpc.jobs_service.DiskReserve.check", _no_space)
+    with pytest.raises(Unavailable) as failed:
+        await client.submit([a_spec()])
+    assert failed.value.retry_after_s == 30.5
+
+
+def _no_room(live: Live, items: Sequence[Submission], reply: object, *_: object, **__: object) -> Decision:
+    return Decision([], [Answer(reply, [Overloaded("too many", retry_after_s=7.0) for _ in items])])
 
 
 async def test_a_key_stands_for_one_job_in_all_its_life(client: Client, worker: FakeWorker) -> None:
@@ -389,4 +410,4 @@ async def test_a_full_disk_refuses_what_is_new_and_takes_what_ends(
 
 
 def _no_space(_: object) -> None:
-    raise Unavailable("the coordinator's disk has 0 MiB free")
+    raise Unavailable("the coordinator's disk has 0 MiB free", retry_after_s=30.5)
