@@ -155,6 +155,8 @@ def exit_status(job: Job, *, interrupted: int) -> tuple[int, str]:
     if job.outcome in (Outcome.LOST, Outcome.REJECTED) or end is None:
         why = (end.evidence or end.error) if end is not None else "; ".join(job.pending_reasons)
         return RUN_FAILED, f"the job was {job.outcome.word or 'not run'}: {why or 'the reason is not known'}"
+    if job.outcome is Outcome.TIMED_OUT and not end.started_at_us:
+        return TIMED_OUT, f"the job did not start within {job.spec.start_within_s:g} s, and will not"
     if job.outcome is Outcome.TIMED_OUT:
         return TIMED_OUT, f"the job was ended at its timeout of {timeout_s:g} s"
     if end.error:

@@ -29,6 +29,18 @@ async def test_standard_output_is_the_result(worker: Worker, bench: Bench, coord
     assert not report.end.HasField("failure")
 
 
+async def test_blanks_around_a_result_file_are_no_part_of_it(
+    worker: Worker, bench: Bench, coordinator: FakeCoordinator
+) -> None:
+    """As on standard output: whoever shows a result need not look for its line end."""
+    key = bench.key("a")
+    coordinator.start(key, Work(argv=sh("printf ' \\n{\"a\": 1}\\n\\n' >$HOSTLER_RESULT_FILE"), workspace=True))
+
+    report = await coordinator.over(key)
+
+    assert (report.end.exit_code, report.end.result) == (0, b'{"a": 1}')
+
+
 @pytest.mark.parametrize(
     ("code", "fields", "reason"),
     [
