@@ -6,6 +6,7 @@ from hostler.errors import InvalidRequest, KeyConflict, Overloaded, WorkerNotFou
 from hostler.lifecycle import State
 from tests.support.builders import W1, W2, a_submission, an_id, ended
 from tests.support.scene import Scene, check_invariants
+from tests.support.stored import over
 
 WRONG = InvalidRequest("argv is empty", field="argv")
 
@@ -33,6 +34,16 @@ def test_an_accepted_job_is_queued_and_numbered_in_order() -> None:
         (2, an_id(3), State.QUEUED),
         (3, an_id(4), State.QUEUED),
     ]
+
+
+def test_nothing_is_kept_of_a_family_without_open_jobs() -> None:
+    """A family is any word that a caller says."""
+    scene = Scene()
+    scene.submit(*(a_submission(number, family=f"family-{number}") for number in (1, 2)), a_submission(3))
+    for number in (1, 2):
+        scene.live.apply(over(number))
+
+    assert dict(scene.live.open_by_family) == {"native": 1}
 
 
 def test_an_empty_call_is_answered_with_nothing() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
@@ -195,3 +195,68 @@ async def test_who_pushes_too_much_waits(shelf: Shelf, monkeypatch: pytest.Monke
     done.set()
     await asyncio.wait_for(second, 5)
     await eventually(lambda: len(shelf.stored) == 2)
+
+
+async def test_a_full_disk_leaves_no_file_for_each_try(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers push again and again; what was stored before stays."""
+    await shelf.put(a_piece(1, 0, b"x"))
+    real = os.fdatasync
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on the device")
+
+    monkeypatch.setattr(log_store_module, "REFUSED_PAUSE_S", 0.0)
+    monkeypatch.setattr(os, "fdatasync", full)
+    for number in range(5):
+        await shelf.store.append(a_piece(1, 21, b"y"))
+        await eventually(lambda number=number: len(shelf.groups) == number + 2)  # type: ignore[misc]
+    monkeypatch.setattr(os, "fdatasync", real)
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["00000001.log"]
+
+    (kept,) = await shelf.put(a_piece(1, 21, b"y"))
+    assert await shelf.store.read([kept.extent]) == some_frames(b"y")
+
+
+# Sweeping
+
+
+async def settled() -> None:
+    """Everything that was told of is committed."""
+
+
+async def test_a_sweep_removes_what_no_log_refers_to(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never the segment that is being written, nor one with pieces that were not told of yet."""
+    monkeypatch.setattr(log_store_module, "SEGMENT_BYTES_MAX", 10)
+    stored = await shelf.put(*(a_piece(1, 21 * place, b"x") for place in range(5)))
+    assert [kept.extent.segment for kept in stored] == [1, 2, 3, 4, 5]
+    asked: list[list[int]] = []
+
+    async def in_use(segments: Collection[int]) -> set[int]:
+        asked.append(sorted(segments))
+        return {2}
+
+    assert await shelf.store.sweep(settled, in_use) == 3 * len(some_frames(b"x"))
+
+    assert asked == [[1, 2, 3, 4]]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["00000002.log", "00000005.log"]
+
+
+async def test_pieces_that_are_being_committed_are_waited_for(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First everything is settled that was told of, and only then somebody asks what is referred to."""
+    monkeypatch.setattr(log_store_module, "SEGMENT_BYTES_MAX", 10)
+    await shelf.put(a_piece(1, 0, b"x"), a_piece(1, 21, b"x"))
+    calls: list[str] = []
+
+    async def settling() -> None:
+        calls.append("settled")
+
+    async def in_use(segments: Collection[int]) -> set[int]:
+        calls.append("asked")
+        return set(segments)
+
+    assert await shelf.store.sweep(settling, in_use) == 0
+    assert calls == ["settled", "asked"]

@@ -1,10 +1,13 @@
 """What readers find: jobs by filter and page, keys, progress, events and logs. They see only what is committed."""
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 
 from coordinator.changes import LEDGER_UNKNOWN, Extent, LogLost, LogStored, Returned, StopRequested, Unkillable
 from coordinator.storage.rows import EVENTS_PER_ROW
-from coordinator.storage.sqlite import SqliteStore
+from coordinator.storage.sqlite import GET_EXTENTS, SqliteStore, _selection
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import EndedProcess, JobPage, JobQuery, LogStatus, Progress, Work
 from hostler.lifecycle import Outcome, State
@@ -225,6 +228,23 @@ async def test_progress_is_told_of_every_known_job(store: SqliteStore) -> None:
     }
 
 
+async def test_jobs_are_found_by_how_their_ids_begin(store: SqliteStore) -> None:
+    """Page by page in either order, by the index of ids: the cost is that of what is found."""
+    await commit(store, *(queued(number) for number in range(1, 40)))
+
+    found = await store.find_jobs(JobQuery(id_prefix="0000000", limit=3))
+    assert [job.id for job in found.jobs] == [an_id(1), an_id(2), an_id(3)]
+    following = await store.find_jobs(JobQuery(id_prefix="0000000", limit=20, after=found.next))
+    assert [job.id for job in following.jobs] == [an_id(n) for n in range(4, 16)] and not following.next
+    newest = await store.find_jobs(JobQuery(id_prefix="0000001", limit=1, newest_first=True))
+    assert [job.id for job in newest.jobs] == [an_id(31)]
+    assert (await store.find_jobs(JobQuery(id_prefix="f"))).jobs == ()
+
+    selection, values = _selection(JobQuery(id_prefix="0000001", newest_first=True))
+    (plan,) = store._reader.execute(f"EXPLAIN QUERY PLAN SELECT * FROM job {selection}", values).fetchmany(1)
+    assert "sqlite_autoindex_job_1 (id>? AND id<?)" in plan["detail"]
+
+
 # Events
 
 
@@ -352,6 +372,30 @@ async def test_extents_begin_with_the_one_that_holds_the_position(
     assert found is not None
     assert found.extents == tuple(extent for extent in extents if extent.position in places)
     assert (found.job.log_position, found.job.log_bytes) == (45, 35)
+
+
+async def test_a_long_log_is_opened_at_the_piece_that_holds_the_position(store: SqliteStore, path: Path) -> None:
+    """By the index, however many pieces are before it, and no more of it than a reader takes at once."""
+    await commit(store, seen(), queued(1), assigned(1))
+    length = 100_000
+    for start in range(0, 3000, 1000):
+        extents = tuple(Extent(n * length, 1, n * length, length) for n in range(start, start + 1000))
+        await commit(store, LogStored(1, a_key(1), extents, (start + 1000) * length, 0))
+
+    for position, first in (
+        (0, 0),
+        (length, 1),
+        (length - 1, 0),
+        (2500 * length + 77, 2500),
+        (3000 * length - 1, 2999),
+    ):
+        found = await store.find_log(an_id(1), None, position)
+        assert found is not None
+        assert found.extents[0].position == first * length
+        assert sum(extent.length for extent in found.extents) <= (1 << 20) + length
+    with sqlite3.connect(path) as connection:
+        plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {GET_EXTENTS}", (1, 0, 1, 0))]
+    assert plan[0] == "SEARCH extent USING PRIMARY KEY (job=? AND stage=? AND attempt=? AND position>?)"
 
 
 async def test_a_log_is_complete_once_it_is_as_long_as_its_end_says(store: SqliteStore) -> None:
