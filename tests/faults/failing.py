@@ -54,6 +54,12 @@ COORDINATOR_POINTS = (
     *(f"coordinator.after_commit_of_{kind}" for kind in COMMITTED),
     "coordinator.after_log_write",
 )
+GATEWAY_POINTS = (
+    "gateway.before_submit",
+    "gateway.after_submit",
+    "gateway.before_stop",
+    "gateway.after_stop",
+)
 # The shim's points after which nobody can know how the program ended.
 LOSING = ("shim.after_started", "shim.after_spawn", "shim.before_exit_record")
 
@@ -215,6 +221,14 @@ def _arm_coordinator(points: Points) -> None:
     points.put(LogStore, "_write", after="coordinator.after_log_write")
 
 
+def _arm_gateway(points: Points) -> None:
+    from hostler.client import Client
+
+    caller: Any = Client
+    points.put(caller, "submit", before="gateway.before_submit", after="gateway.after_submit")
+    points.put(caller, "stop", before="gateway.before_stop", after="gateway.after_stop")
+
+
 def main() -> int:
     """Wrap what the arguments say and run the program."""
     directory, clock, module = sys.argv[1:4]
@@ -224,6 +238,8 @@ def main() -> int:
         _arm_agent(points, directory, clock)
     elif module == "coordinator":
         _arm_coordinator(points)
+    elif module == "http_gateway":
+        _arm_gateway(points)
     sys.argv = [module, *sys.argv[4:]]
     code: int = importlib.import_module(f"{module}.__main__").main()
     return code

@@ -1,6 +1,9 @@
 """What holds after every fault run, checked against what the programs wrote down themselves.
 
-The names I1 to I12 are those of the invariants in the simulation's checker.
+I1 accepted jobs end, I2 one start per attempt, I3 ends are final, I4 stopped is gone, I5 one tree per job, I6 true
+ends, I7 true logs, I8 true outputs, I9 one job per key, I10 capacity, I11 epochs and attempts only grow, I12 nothing
+is left, I14 all doors say the same, I16 every answer is a documented one, I17 memory stays bounded. I3, I4, I9, I16
+and I17 are looked at while the run is on: see stream.py, callers.py and watch.py.
 """
 
 import asyncio
@@ -8,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hostler import frames
@@ -15,12 +19,15 @@ from hostler.client import Client
 from hostler.jobs import End, Job, LogStatus
 from hostler.lifecycle import Outcome, State
 from tests.cluster.real_cluster import processes_of
+from tests.faults.callers import Callers
+from tests.faults.history import contradictions
 from tests.faults.patience import comes_true
-from tests.faults.site import Site
-from tests.faults.stream import Accepted
+from tests.faults.site import SLOTS, Site
+from tests.faults.stream import Accepted, insist
 
 LOG_S = 30.0
 GONE_S = 20.0
+SHOWN_MAX = 3  # jobs of a run that the command line is asked for: each takes a program's start
 RETRIED = ("exit", "signal", "timeout", "not_started")
 
 
@@ -71,6 +78,7 @@ class Inspection:
         self._allowed = allowed or Allowed()
         self._truth = Truth.read(site.truth)
         self._shim_kills = site.shim_kills | {key[0] for _, _, *key in site.fired() if key}
+        self._places: dict[str, tuple[str, int]] = {}  # worker and slots, by attempt
         self.violations: list[str] = []
         self.causes: Counter[str] = Counter()
 
@@ -86,7 +94,24 @@ class Inspection:
         for attempt in self._truth.starts:
             if attempt.split(".")[0] not in known:
                 self.violations.append(f"I1: {attempt} was started, and nobody was told of such a job")
+        self._capacity()
         await self._nothing_left()
+
+    async def agree(self, callers: Callers) -> None:
+        """What /v1, start/stop/query and the command line say about each job is what gRPC says (I14)."""
+        await asyncio.gather(*(self._agree(callers, part) for part in _parts(self._jobs, 8)))
+        for accepted in self._jobs[:SHOWN_MAX]:
+            for text in await callers.by_command_line(await self._site.client.get(accepted.id)):
+                self.fail("I14", accepted, text)
+
+    async def _agree(self, callers: Callers, jobs: list[Accepted]) -> None:
+        for accepted in jobs:
+            job = await self._site.client.get(accepted.id)
+            if job.end is None:
+                continue  # told of already
+            look = partial(callers.disagreements, accepted.plan, job)
+            for text in await insist(look, f"I14: job {accepted.plan.number} is shown"):
+                self.fail("I14", accepted, text)
 
     async def _inspect(self, client: Client, jobs: list[Accepted]) -> None:
         for accepted in jobs:
@@ -98,6 +123,9 @@ class Inspection:
             ends = {f"{job.id}.{each.stage}.{each.attempt}": each.end for each in job.past}
             last = f"{job.id}.{job.stage}.{job.attempt}"
             ends[last] = job.end
+            slots = job.spec.slots
+            self._places |= {f"{job.id}.{each.stage}.{each.attempt}": (each.worker, slots) for each in job.past}
+            self._places[last] = (job.worker, slots)
             for key, end in ends.items():
                 self.causes[end.cause] += 1
                 self._end(accepted, key, end)
@@ -138,6 +166,17 @@ class Inspection:
                 self.fail("I6", accepted, f"{key} is said to have lost its shim, which nobody killed: {end.evidence}")
         elif end.cause not in self._allowed.causes:
             self.fail("I6", accepted, f"{key} ended as {end.cause}: {end.evidence} {end.error}")
+
+    def _capacity(self) -> None:
+        """No worker ran more at once than it has slots for (I10), of the programs that say when they ended."""
+        used: Counter[str] = Counter()
+        for what, key in self._truth.order:
+            if key not in self._truth.codes or key not in self._places or what == "output":
+                continue
+            worker, slots = self._places[key]
+            used[worker] += slots if what == "start" else -slots
+            if used[worker] > SLOTS:
+                self.violations.append(f"I10: with {key} worker {worker} ran {used[worker]} slots of {SLOTS}")
 
     def _outcome(self, accepted: Accepted, job: Job, last: str) -> None:
         assert job.end is not None
@@ -206,6 +245,7 @@ class Inspection:
         """What may be left when every part has ended: nothing."""
         if left := await _until_empty(lambda: self._site.left() + self._site.cgroups_left()):
             self.violations.append(f"I12: left behind by the parts: {left}")
+        self.violations += contradictions(self._site.coordinator_dir / "coordinator" / "hostler.db")
 
 
 async def finish(client: Client, jobs: list[Accepted], within_s: float) -> list[str]:

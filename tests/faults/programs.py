@@ -4,7 +4,7 @@ A program writes the ground truth itself, by O_APPEND: a line when it starts and
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Plan:
     outputs: bool = False
     stop_after_s: float | None = None
     grace_s: float = 0.0  # of that stop
-    by_http: bool = False
+    door: str = "grpc"  # through which it comes: "grpc", "v1" or "start"
+    worker: str = ""  # of /start, which names one
 
     @property
     def out(self) -> bytes:
@@ -103,7 +104,7 @@ class Plan:
 def a_plan(chance: random.Random, number: int) -> Plan:
     """A job by chance: most are short, some have a family, outputs, retries or an early end."""
     retries = chance.choice((0, 0, 0, 1, 2))
-    return Plan(
+    plan = Plan(
         number=number,
         key=f"key-{number}-{chance.getrandbits(32):08x}",
         lines=chance.choice((1, 3, 10, 10, 20)),
@@ -115,5 +116,9 @@ def a_plan(chance: random.Random, number: int) -> Plan:
         outputs=chance.random() < 0.2,
         stop_after_s=chance.uniform(0, 1.5) if chance.random() < 0.2 else None,
         grace_s=chance.choice((0, 0, 0.5)),
-        by_http=chance.random() < 0.4,
+        door=chance.choice(("grpc", "grpc", "grpc", "v1", "v1", "start")),
+        worker=chance.choice(("w1", "w2")),
     )
+    if plan.door == "start":  # a program and its argument, and nothing more
+        return replace(plan, retries=0, failures=0, outputs=False, grace_s=0.0)
+    return replace(plan, worker="")

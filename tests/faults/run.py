@@ -18,8 +18,9 @@ from tests.faults.site import Process, Site
 from tests.faults.stream import Stream
 from tests.support.netlab import Lab
 
-HEAL_S = 60.0
-READY_S = 30.0
+HEAL_S = 90.0
+READY_S = 60.0
+RUN_S = 1500.0  # for a whole run: one that hangs must leave its evidence, too
 SETTLED_S = 10.0
 POINT_S = 1.5  # for a point to be reached
 FOUND_S = 3.0  # for a launcher or a shim to be there
@@ -39,6 +40,8 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)  # faults by kind
     causes: Counter[str] = field(default_factory=Counter)  # of ends
     errors: Counter[str] = field(default_factory=Counter)  # that the parts have logged
+    answers: Counter[str] = field(default_factory=Counter)  # that callers got, by door
+    pss_max_bytes: dict[str, int] = field(default_factory=dict)  # by part
     seconds: float = 0.0
 
     def total(self, kind: str) -> int:
@@ -58,7 +61,8 @@ class FaultRun:
 
     def __init__(self, seed: int, counts: Counts, *, lab: Lab | None = None, allowed: Allowed | None = None) -> None:
         self.seed = seed
-        self.site = Site(lab, small_disks=counts.fills > 0, disk_reserve_bytes=1 << 20)
+        self._counts = counts
+        self.site = Site(lab, small_disks=counts.fills > 0, forked=True, disk_reserve_bytes=1 << 20)
         self.faults = script(random.Random(seed), counts, several_hosts=lab is not None)
         self.stream = Stream(self.site, seed)
         self.report = Report()
@@ -66,6 +70,7 @@ class FaultRun:
         self.violations: list[str] = []
         self._began = time.monotonic()
         self._applied: list[str] = []
+        self._processes: list[str] = []  # before the parts were ended
         self._busy: set[str] = set()  # parts and hosts that a fault holds
 
     async def run(self) -> Report:
@@ -77,11 +82,14 @@ class FaultRun:
         inspection: Inspection | None = None
         try:
             try:
-                await self._start()
-                await self._storm()
-                await self._heal()
-                inspection = await self._inspect()
+                async with asyncio.timeout(RUN_S):
+                    await self._start()
+                    await self._storm()
+                    await self._heal()
+                    inspection = await self._inspect()
             finally:
+                self._processes = self.site.left()
+                await self.stream.callers.close()
                 await self.site.down()
             if inspection is not None:
                 await inspection.after_the_end()
@@ -89,8 +97,12 @@ class FaultRun:
         except Exception as error:
             # The owner of the run: whatever broke off, what is known must be kept and told.
             self.violations.append(f"the run broke off: {type(error).__name__}: {error}")
+            self.violations += [*self.stream.violations, *self.stream.watch.violations]
             self._leave_evidence()
             raise Violated(self._text()) from error
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            self.site.remove()  # nobody asks any more
+            raise
         finally:
             if self.violations:
                 self._leave_evidence()
@@ -127,7 +139,6 @@ class FaultRun:
             await asyncio.wait((streaming,), timeout=1.0 if streaming.done() else HEAL_S)
             streaming.cancel()
             await asyncio.gather(streaming, return_exceptions=True)
-        self.violations += self.stream.violations
         if streaming.cancelled():
             self.violations.append(f"I1: calls were not answered within {HEAL_S:.0f} s after healing")
         else:
@@ -316,13 +327,20 @@ class FaultRun:
             if point.name != "fired":
                 point.unlink()
         if not await self._settled(READY_S):
-            self.violations.append(f"not every worker was connected {READY_S:.0f} s after healing")
+            self.violations.append(f"I1: not every worker was connected {READY_S:.0f} s after healing")
+        await self.stream.claim_unanswered()
         self.violations += await finish(self.site.client, self.stream.jobs, HEAL_S)
-        await self.stream.observe()
+        await self.stream.watch.look()
+        await self.stream.repeat()
 
     async def _inspect(self) -> Inspection:
         inspection = Inspection(self.site, self.stream.jobs, self._allowed)
         await inspection.run()
+        if self.site.lab is None:
+            await inspection.agree(self.stream.callers)
+        watch = self.stream.watch
+        self.violations += [*watch.bounds(), *watch.violations, *self.stream.violations]
+        self.report.answers, self.report.pss_max_bytes = self.stream.callers.answers, watch.pss_max_bytes
         self.report.jobs, self.report.causes = len(self.stream.jobs), inspection.causes
         for part in self.site.parts.values():
             if part.codes:
@@ -331,10 +349,11 @@ class FaultRun:
 
     def _leave_evidence(self) -> None:
         place = self.site.directory
-        (place / "script.txt").write_text("\n".join([f"seed {self.seed}", *self._applied, ""]))
+        (place / "script.txt").write_text("\n".join([f"seed {self.seed}, {self._counts}", *self._applied, ""]))
         (place / "violations.txt").write_text("\n".join([*self.violations, ""]))
         (place / "jobs.txt").write_text("".join(f"{job}\n" for job in self.stream.jobs))
-        (place / "processes.txt").write_text("\n".join([*self.site.left(), ""]))
+        lines = ["when it was inspected:", *self._processes, "", "after the end of the parts:", *self.site.left(), ""]
+        (place / "processes.txt").write_text("\n".join(lines))
 
     def _text(self) -> str:
         first = "\n  ".join(self.violations[:10])

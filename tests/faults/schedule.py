@@ -6,7 +6,7 @@ A seed repeats the faults and their pauses; which moment of the program one meet
 import random
 from dataclasses import dataclass
 
-from tests.faults.failing import AGENT_POINTS, COORDINATOR_POINTS, LAUNCHER_POINTS, SHIM_POINTS
+from tests.faults.failing import AGENT_POINTS, COORDINATOR_POINTS, GATEWAY_POINTS, LAUNCHER_POINTS, SHIM_POINTS
 
 # How often each is killed, in proportion. Two names: at the same time.
 _KILLED = {"w1": 4, "w2": 4, "coordinator": 6, "gateway": 3, "launcher": 3, "shim": 4, "coordinator w1": 2}
@@ -42,7 +42,7 @@ class Counts:
     cuts: int = 0
     clocks: int = 0
     fills: int = 0  # of the disks of coordinator and workers, which then are small
-    pause_s_max: float = 5.0
+    pause_s_max: float = 30.0
     cut_s_max: float = 8.0
 
 
@@ -69,7 +69,8 @@ def _kill(chance: random.Random, several_hosts: bool) -> Fault:
     if several_hosts and chance.random() < 0.15:
         return Fault(kind="crash", target=chance.choice(("h2", "h3")), settled=settled, after_s=after_s, for_s=for_s)
     if chance.random() < 0.3:
-        points = chance.choice((AGENT_POINTS, COORDINATOR_POINTS, LAUNCHER_POINTS + SHIM_POINTS))
+        places = [AGENT_POINTS, COORDINATOR_POINTS, LAUNCHER_POINTS + SHIM_POINTS]
+        points = chance.choice(places if several_hosts else [*places, GATEWAY_POINTS])
         return Fault(kind="point", target=chance.choice(points), settled=settled, after_s=after_s, for_s=for_s)
     target = _pick(chance, _KILLED, several_hosts)
     return Fault(
@@ -82,7 +83,7 @@ def _pause(chance: random.Random, pause_s_max: float, several_hosts: bool) -> Fa
         kind="pause",
         target=_pick(chance, _PAUSED, several_hosts),
         after_s=chance.uniform(0.1, 0.5),
-        for_s=chance.uniform(1.0, pause_s_max),
+        for_s=pause_s_max ** chance.random(),  # from 1 s on, and short ones more often
         settled=chance.random() < 0.5,
         choice=chance.getrandbits(16),
     )

@@ -27,8 +27,9 @@ from hostler.jobs import JobQuery
 from hostler.lifecycle import State
 from hostler.settings import load
 from tests.faults.certificates import make_files
+from tests.faults.nursery import Child, Nursery
 from tests.faults.small_disk import SmallDisk
-from tests.support.netlab import Lab
+from tests.support.netlab import NAMESPACES, Lab
 from worker_agent.ledger import scan_segment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ MODULES = {"coordinator": "coordinator", "gateway": "http_gateway"}
 CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup"))
 OPEN = tuple(state for state in State if state is not State.FINISHED)
 HEARTBEAT_S = 0.5
+SLOTS = 4  # of each worker
 END_S = 30.0
 _INTO_CGROUP = 'echo 0 >"$0"; exec "$@"'
 
@@ -79,7 +81,7 @@ class Part:
     name: str
     host: str
     settings: str
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Child | None = None
     due: bool = True  # it is to run; False: it is down on purpose
     codes: list[int] = field(default_factory=list)  # of ends that nobody caused
 
@@ -98,9 +100,13 @@ class Site:
         *,
         workers: tuple[str, ...] = ("w1", "w2"),
         small_disks: bool = False,
+        forked: bool = False,
         **flags: Any,
     ) -> None:
-        """*flags* are settings of every part; with *small_disks* coordinator and workers have a disk each."""
+        """*flags* are settings of every part; with *small_disks* coordinator and workers have a disk each.
+
+        *forked* parts start faster; see nursery.py.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="hf-"))
         self.lab = lab
         self.truth = self.directory / "truth"
@@ -118,6 +124,7 @@ class Site:
             places = {"coordinator": self.coordinator_dir / "coordinator"}
             places |= {name: self.worker_dir(name) for name in self.workers}
             self.disks = {name: SmallDisk(place) for name, place in places.items()}
+        self._nursery = Nursery(self.directory) if forked else None
         self.client = Client(coordinator_address(load(data_dir=self.coordinator_dir)))
 
     def _make_parts(self, workers: tuple[str, ...], flags: dict[str, Any]) -> list[Part]:
@@ -127,7 +134,7 @@ class Site:
             "log_format": "json",
             "heartbeat_s": HEARTBEAT_S,
         } | flags
-        plain |= {"slots": 4, "sample_workloads": False, "podman": ""}
+        plain |= {"slots": SLOTS, "sample_workloads": False, "podman": ""}
         if self.lab is None:
             settings: dict[str, dict[str, Any]] = {
                 name: plain | {"data_dir": self.directory} for name in ("coordinator", "gateway", *workers)
@@ -170,15 +177,25 @@ class Site:
         part = self.parts[name]
         assert part.process is None or part.process.poll() is not None, f"{name} runs"
         module = MODULES.get(name, "worker_agent")
-        command = [sys.executable, "-m", "tests.faults.failing", str(self.points), str(self._clock(name)), module]
-        command += ["--settings", part.settings]
+        arguments = [str(self.points), str(self._clock(name)), module, "--settings", part.settings]
+        part.due = True
+        log_path = self.directory / f"{name}.log"
+        if self._nursery is not None:
+            part.process = self._nursery.start(
+                arguments,
+                log_path,
+                cgroup="" if self._cgroup is None else str(self._cgroup / "cgroup.procs"),
+                network="" if self.lab is None else str(NAMESPACES / self.lab.namespace(part.host)),
+                host=part.host,
+            )
+            return
+        command = [sys.executable, "-m", "tests.faults.failing", *arguments]
         if self._cgroup is not None:
             command = ["sh", "-c", _INTO_CGROUP, str(self._cgroup / "cgroup.procs"), *command]
         if self.lab is not None:
             command = self.lab.command(part.host, command)
-        with (self.directory / f"{name}.log").open("ab") as log:
+        with log_path.open("ab") as log:
             part.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        part.due = True
 
     def kill(self, *names: str) -> None:
         """Kill parts with -9 at the same time; they stay down until they are started."""
@@ -287,7 +304,7 @@ class Site:
         return found
 
     def _wait_stopped(self, pid: int) -> None:
-        until = time.monotonic() + 1.0
+        until = time.monotonic() + END_S  # a busy machine takes its time, and what it writes until then counts
         with contextlib.suppress(OSError):
             while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ":
                 if time.monotonic() > until:
@@ -301,6 +318,31 @@ class Site:
         except FileNotFoundError:
             return []
         return [line.split(" ") for line in lines]
+
+    # -- what the parts say and take
+
+    async def command_line(self, *arguments: str) -> Any:
+        """What the command `hostler` answers in JSON; a failure is its text."""
+        command = [sys.executable, "-m", "hostler.cli.main", "--data-dir", str(self.coordinator_dir), *arguments]
+        asked = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        async with asyncio.timeout(END_S):
+            out, err = await asked.communicate()
+        return json.loads(out) if asked.returncode == 0 else err.decode(errors="replace")
+
+    def taken(self) -> dict[str, tuple[int, int]]:
+        """The memory (proportional set size, bytes) and the number of descriptors of every part that runs."""
+        found = {}
+        for name, part in self.parts.items():
+            if part.process is None or part.process.poll() is not None:
+                continue
+            place = Path(f"/proc/{part.process.pid}")
+            with contextlib.suppress(OSError, StopIteration):
+                lines = (place / "smaps_rollup").read_text().splitlines()
+                pss_kib = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+                found[name] = (pss_kib * 1024, len(os.listdir(place / "fd")))
+        return found
 
     # -- the end
 
@@ -318,10 +360,11 @@ class Site:
 
     def left(self) -> list[str]:
         """The processes of this cluster that live, its jobs' included."""
+        own = {str(self._nursery.pid)} if self._nursery is not None else set()
         mark = os.fsencode(self.directory)
         inside = set(_pids_below(self._cgroup)) if self._cgroup is not None else set()
         found = []
-        for name in filter(str.isdecimal, os.listdir("/proc")):
+        for name in filter(str.isdecimal, set(os.listdir("/proc")) - own):
             with contextlib.suppress(OSError):
                 command = Path(f"/proc/{name}/cmdline").read_bytes()
                 state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
@@ -366,6 +409,8 @@ class Site:
 
     def clear(self) -> None:
         """Kill what is left, remove cgroup and disks; the directory stays, but for what was on the disks."""
+        if self._nursery is not None:
+            self._nursery.close()
         for disk in self.disks.values():
             disk.unmount()
         if self._cgroup is None:
