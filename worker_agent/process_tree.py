@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 from hostler.jobs import EndedProcess
 from worker_agent.attempts import Order
 from worker_agent.cgroups import Cgroup
+from worker_agent.oom_scores import for_a_job
 
 NAMED_MAX: Final = 1000  # processes named in a receipt
 _NAMING_S: Final = 0.02  # naming must not give a fork storm time
@@ -122,9 +123,10 @@ def spawn(order: Order, env: Mapping[bytes, bytes], home: int, *, stdin: int, st
     actions = ((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
     try:
         program = program if "/" in program else _search(program, env)
-        return os.posix_spawn(
-            program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
-        )
+        with for_a_job():
+            return os.posix_spawn(
+                program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
+            )
     except OSError as error:
         text = _ERROR_TEXTS.get(error.errno or 0) or os.strerror(error.errno or 0).lower()
         raise SpawnFailed(f"fork/exec {program}: {text}") from error

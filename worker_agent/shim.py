@@ -35,6 +35,7 @@ from typing import Any, Final
 from worker_agent.attempts import Cause, Order
 from worker_agent.cgroups import Cgroup, Containment
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
+from worker_agent.oom_scores import take_low
 from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
 from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
 from worker_agent.supervision import Phase, Supervision
@@ -421,6 +422,7 @@ def shim_main(
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     become_subreaper(f"shim-{shim}")
+    take_low()
     gc.freeze()
     gc.set_threshold(50_000)  # an attempt leaves no cycles behind; do not look for them after every few
     cgroup = Cgroup.make(cgroup_name, containment)
