@@ -5,14 +5,16 @@ knows no protobuf and no stream; `link` and `log_push` carry its words.
 """
 
 import asyncio
+import signal
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from hostler import logs
+from hostler import frames, logs
 from hostler.jobs import Usage
 from worker_agent.attempt_events import Event, Fed, NeverRan, Output, Returned, Started, Unkillable
 from worker_agent.attempts import Cause, Ended, Exited, Order, never_started
+from worker_agent.draining import DiskRoom, Draining
 from worker_agent.journal import Accepted, Journal, JournalFull
 from worker_agent.notes import Notes
 from worker_agent.recovery import Fate, recover
@@ -25,24 +27,28 @@ STOP_GRACE_S = 10.0  # for jobs that end with the worker
 LEAVE_S = 25.0  # for everything that is to be ended and acknowledged before a goodbye
 CLOSED = -1  # in `fed`: the attempt reads no more
 RETURN_S = 2.0  # for giving back what was not started
+PIDS_SHOWN_MAX = 8
+# Names of reasons to take no work; an attempt that cannot be killed is one by its key.
+_LEAVING, _WRITE, _DISK = "leaving", "write", "disk"
 
 
 class Agent:
     """Owns the journal and the assignments; the runner tells it what happens to programs."""
 
-    def __init__(self, journal: Journal, slots: int) -> None:
+    def __init__(self, journal: Journal, slots: int, disk: DiskRoom | None = None) -> None:
+        """*disk*: with too little room there no new work is taken; None: that is not asked."""
         self.journal = journal
         self.assignments = Assignments(slots)
         self.news = asyncio.Event()  # something is to be said on the control stream
         self.log_news = asyncio.Event()  # a log has grown or may go on
-        self.draining = False
+        self.draining = Draining()
         self.samples: dict[str, Usage] = {}  # the latest, not yet said
         self.fed: dict[str, int] = {}  # stdin taken, not yet said
         self.notes = Notes()
-        self._journal_full = False
+        self._disk = disk
         self._memory_max: dict[str, int] = {}
         self._emptied = asyncio.Event()
-        self._early_stops: dict[str, float] = {}  # of attempts whose shim has not answered yet: the grace
+        self._early_stops: dict[str, tuple[float, Cause]] = {}  # of attempts whose shim has not answered yet
         self._early: list[Event] | None = None  # during recovery: what is told of attempts that are not held yet
         self._runner: Runner
         self.workspaces: Workspaces
@@ -82,6 +88,7 @@ class Agent:
     def on_starts(self, commands: Iterable[StartCommand]) -> None:
         """Accept what is new, durably, and start what has room."""
         accepted, too_late = self.assignments.receive(commands, self.journal.mark)
+        self._look_at_disk()
         if self.draining:
             too_late, accepted = too_late + accepted, []
         try:
@@ -89,7 +96,7 @@ class Agent:
         except JournalFull as error:
             # Nothing was promised. Another worker may have room; this one takes nothing more for now.
             logs.get().error("attempt.refused", reason=f"the journal cannot be written: {error}")
-            self.draining = self._journal_full = True
+            self._drain(_WRITE, f"the journal cannot be written: {error}")
             too_late, accepted = too_late + accepted, []
         for command in accepted:
             self.assignments.accept(command)
@@ -99,12 +106,12 @@ class Agent:
             self.assignments.prove_never_ran(command.order.key)
         self._fill()
 
-    def on_stop(self, key: str, sequence: int, grace_s: float) -> None:
-        """End an attempt, or make sure that it never begins."""
+    def on_stop(self, key: str, sequence: int, grace_s: float, cause: Cause = Cause.STOP) -> None:
+        """End an attempt, or make sure that it never begins. A negative grace is the job's own."""
         state = self.assignments.stop(key)
         if state is HeldState.RUNNING:
-            if not self._runner.stop(key, grace_s=grace_s, cause=Cause.STOP):
-                self._early_stops[key] = grace_s  # its shim was silent when this agent began
+            if not self._runner.stop(key, grace_s=grace_s, cause=cause):
+                self._early_stops[key] = grace_s, cause  # its shim was silent when this agent began
         elif state is HeldState.WAITING:
             self.workspaces.cancel(key)
         elif state is None:
@@ -120,8 +127,9 @@ class Agent:
             self.on_stop(key, 0, 0.0)
 
     def on_signal(self, key: str, number: int) -> None:
-        """Signal the main process of an attempt; one that does not run is passed over."""
-        self._runner.signal(key, number)
+        """Signal the main process of an attempt; one that does not run, and a signal unknown here, is passed over."""
+        if number in signal.valid_signals():
+            self._runner.signal(key, number)
 
     def on_feed(self, key: str, offset: int, content: bytes, *, eof: bool) -> None:
         """Give standard input to an attempt; what cannot be taken now is sent again by the coordinator."""
@@ -167,11 +175,17 @@ class Agent:
         self.log_news.set()
 
     def read_log(self, key: str, position: int, max_bytes: int) -> bytes:
-        """Whole frames of a log; empty when there are none, or the attempt or its segment has gone."""
+        """Whole frames of a log; empty when there are none, or when its segment has gone or cannot be read."""
         try:
             return self._runner.read(key, position, max_bytes)
-        except (KeyError, FileNotFoundError):
+        except (KeyError, OSError, frames.FrameError):
             return b""
+
+    def on_log_unreadable(self, key: str) -> None:
+        """The rest of the log of an attempt that is over cannot be read: it is given up, and the next hello says so."""
+        logs.get().error("log.unreadable", attempt=key)
+        if self.assignments.log_unwanted(key):
+            self._let_go([key])
 
     # Events of the runner
 
@@ -187,7 +201,8 @@ class Agent:
         elif isinstance(event, Started):
             self.assignments.started(event.key, event.pid, event.at_us)
             if event.key in self._early_stops:
-                self._runner.stop(event.key, grace_s=self._early_stops.pop(event.key), cause=Cause.STOP)
+                grace_s, cause = self._early_stops.pop(event.key)
+                self._runner.stop(event.key, grace_s=grace_s, cause=cause)
             self.workspaces.watch(event.key)
         elif isinstance(event, Output):
             self.assignments.grew(event.key, event.position)
@@ -196,17 +211,26 @@ class Agent:
         elif isinstance(event, Fed):
             self.fed[event.key] = event.offset
         elif isinstance(event, Unkillable):
-            logs.get().error("attempt.unkillable", attempt=event.key, pids=[p.pid for p in event.survivors])
-            self.assignments.unkillable(event.key, event.survivors)
+            self._on_unkillable(event)
         elif isinstance(event, NeverRan):
             self._early_stops.pop(event.key, None)
+            self._undrain(event.key)
             self.assignments.prove_never_ran(event.key)
         self.news.set()
+
+    def _on_unkillable(self, event: Unkillable) -> None:
+        pids = [process.pid for process in event.survivors]
+        logs.get().error("attempt.unkillable", attempt=event.key, pids=pids)
+        self.assignments.unkillable(event.key, event.survivors)
+        shown = ", ".join(map(str, pids[:PIDS_SHOWN_MAX])) + (", ..." if len(pids) > PIDS_SHOWN_MAX else "")
+        if self._drain(event.key, f"processes of attempt {event.key} cannot be killed: {shown}"):
+            self._give_back()
 
     def _on_ended(self, ended: Ended | Exited) -> None:
         if isinstance(ended, Ended) and ended.cause is Cause.SUPERVISOR_DIED:
             logs.get().warning("shim.died", attempt=ended.key)
         self._early_stops.pop(ended.key, None)
+        self._undrain(ended.key)
         seen = self._memory_max.pop(ended.key, 0)
         if seen:
             ended = ended.ended() if isinstance(ended, Exited) else ended
@@ -240,7 +264,7 @@ class Agent:
         given_back = "no room for its files" if disk_full else "its files could not be fetched for too long"
         logs.get().warning("attempt.refused", attempt=key, reason=refusal or given_back)
         if disk_full:
-            self.draining = self._journal_full = True
+            self._drain(_WRITE, given_back)
         self.assignments.refuse(key, refusal)
         self.news.set()
 
@@ -301,10 +325,9 @@ class Agent:
         """Look at what the running trees use, every 5 s, until cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_S)
-            if self._journal_full:
-                # Ask for work again: if the disk is still full, the next start says so.
-                self.draining = self._journal_full = False
-                self.news.set()
+            # Ask for work again: if the disk is still full, the next start says so.
+            self._undrain(_WRITE)
+            self._look_at_disk()
             if not self.assignments.active:
                 continue
             for key, usage in self._runner.sample().items():
@@ -313,6 +336,35 @@ class Agent:
             if self.samples:
                 self.news.set()
 
+    # Taking no work
+
+    def _drain(self, name: str, reason: str) -> bool:
+        """Take no new work because of *reason*, until `_undrain`; whether it was not there before."""
+        is_new = self.draining.begin(name, reason)
+        if is_new:
+            logs.get().warning("agent.draining", reason=reason)
+        self.news.set()
+        return is_new
+
+    def _undrain(self, name: str) -> None:
+        if self.draining.end(name):
+            logs.get().info("agent.draining", reason=self.draining.reason)
+            self.news.set()
+
+    def _look_at_disk(self) -> None:
+        problem = self._disk.problem() if self._disk is not None else ""
+        if not problem:
+            self._undrain(_DISK)
+        elif self._drain(_DISK, problem):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """What was accepted and not started is for another worker, or for later."""
+        for key in self.assignments.waiting():
+            self.assignments.prove_never_ran(key)
+            self.workspaces.cancel(key)
+        self.news.set()
+
     # Leaving
 
     async def leave(self, *, stop_jobs: bool) -> list[str]:
@@ -320,10 +372,8 @@ class Agent:
 
         Returns the attempts that were ended. Bounded: after 25 s it leaves with what there is.
         """
-        self.draining, self._journal_full = True, False
-        for key in self.assignments.waiting():
-            self.assignments.prove_never_ran(key)
-            self.workspaces.cancel(key)
+        self.draining.begin(_LEAVING, "the worker is ending")
+        self._give_back()
         stopped = list(self._runner.running()) if stop_jobs else []
         for key in stopped:
             self._runner.stop(key, grace_s=STOP_GRACE_S, cause=Cause.DRAIN)

@@ -6,7 +6,7 @@ forked past `cgroup.kill` (version 2) or past a frozen version 1 freezer.
 
 Version 2 is looked for first: a pure tree at /sys/fs/cgroup or a hybrid one beside version 1. When
 neither can be written, there is no cgroup and the tree is killed through the subreaper alone.
-Limits: Linux, standard library only. It sets no resource limits.
+Limits: Linux, standard library only. It sets no resource limits; `limits` does.
 """
 
 import contextlib
@@ -27,6 +27,15 @@ class Containment(enum.StrEnum):
     NONE = "none"
 
 
+class Hierarchy(NamedTuple):
+    """A mounted hierarchy of control groups, and where this process is in it."""
+
+    mount: str
+    directory: str  # of the group this process is in
+    options: frozenset[str]  # version 1: its controllers are among them
+    version2: bool
+
+
 class _Home(NamedTuple):
     """The directory of the cgroup this process is in."""
 
@@ -38,8 +47,8 @@ def _unescape(mount: str) -> str:
     return mount.replace("\\040", " ")
 
 
-def _homes() -> list[_Home]:
-    """Return where this process is, version 2 first; empty when nothing is mounted."""
+def hierarchies() -> list[Hierarchy]:
+    """Return every mounted hierarchy this process is in, in the order of the mounts; empty when there is none."""
     try:
         with open("/proc/self/cgroup") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -48,22 +57,29 @@ def _homes() -> list[_Home]:
     except OSError:
         return []
     paths = {controllers: path for _, controllers, path in lines}
-    found: list[_Home] = []
+    found: list[Hierarchy] = []
     for fields in mounts:
         root, where, dash = fields[3], _unescape(fields[4]), fields.index("-")
-        kind, options = fields[dash + 1], fields[-1].split(",")
-        freezer = kind == "cgroup" and "freezer" in options
-        if kind != "cgroup2" and not freezer:
+        kind, options = fields[dash + 1], frozenset(fields[-1].split(","))
+        if kind not in ("cgroup", "cgroup2"):
             continue
-        path = next((p for c, p in paths.items() if (c == "" if not freezer else "freezer" in c.split(","))), None)
+        version2 = kind == "cgroup2"
+        path = next((p for c, p in paths.items() if (c == "" if version2 else c and options >= {*c.split(",")})), None)
         if path is None:
             continue
         inside = os.path.relpath(path, root) if path.startswith(root) else path.lstrip("/")
-        found.append(_Home(os.path.normpath(os.path.join(where, inside)), freezer))
+        found.append(Hierarchy(where, os.path.normpath(os.path.join(where, inside)), options, version2))
+    return found
+
+
+def _homes() -> list[_Home]:
+    """Return where a shim's own cgroup can be made, version 2 first; empty when nothing is mounted."""
+    found = [_Home(h.directory, not h.version2) for h in hierarchies() if h.version2 or "freezer" in h.options]
     return sorted(found, key=lambda home: home.freezer)
 
 
-def _write(path: str, content: str) -> None:
+def write_control(path: str, content: str) -> None:
+    """Write a control file in one piece. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, content.encode())
@@ -71,7 +87,8 @@ def _write(path: str, content: str) -> None:
         os.close(fd)
 
 
-def _read(path: str) -> str:
+def read_control(path: str) -> str:
+    """Read a control file. Raises OSError."""
     with open(path) as file:
         return file.read()
 
@@ -109,24 +126,24 @@ class Cgroup:
 
     def enter(self) -> None:
         """Move this process in. Raises OSError."""
-        _write(f"{self.directory}/cgroup.procs", "0")
+        write_control(f"{self.directory}/cgroup.procs", "0")
 
     def leave(self) -> None:
         """Move this process to the parent directory. Raises OSError."""
-        _write(f"{os.path.dirname(self.directory)}/cgroup.procs", "0")
+        write_control(f"{os.path.dirname(self.directory)}/cgroup.procs", "0")
 
     def pids(self) -> list[int]:
         """Return the processes in it and in directories below it; empty when it is gone."""
         found: list[int] = []
         for directory, _, _ in os.walk(self.directory):
             with contextlib.suppress(OSError):
-                found += [int(pid) for pid in _read(f"{directory}/cgroup.procs").split()]
+                found += [int(pid) for pid in read_control(f"{directory}/cgroup.procs").split()]
         return found
 
     def holds(self, pid: int) -> bool:
         """Say whether a process is in it or below it now."""
         try:
-            content = _read(f"/proc/{pid}/cgroup")
+            content = read_control(f"/proc/{pid}/cgroup")
         except OSError:
             return False
         name = "/" + os.path.basename(self.directory)
@@ -137,7 +154,7 @@ class Cgroup:
         if self.freezer:
             return bool(self.pids())
         try:
-            return "populated 1" in _read(f"{self.directory}/cgroup.events")
+            return "populated 1" in read_control(f"{self.directory}/cgroup.events")
         except FileNotFoundError:
             return False
 
@@ -147,16 +164,16 @@ class Cgroup:
             if self.freezer:
                 self._kill_frozen()
             else:
-                _write(f"{self.directory}/cgroup.kill", "1")
+                write_control(f"{self.directory}/cgroup.kill", "1")
 
     def _kill_frozen(self) -> None:
         state = f"{self.directory}/freezer.state"
         own = os.getpid()
-        _write(state, "FROZEN")
+        write_control(state, "FROZEN")
         try:
             until = time.monotonic() + _FREEZE_WAIT_S
             # The state is FREEZING until each process has stopped; reading it makes the kernel look again.
-            while _read(state).strip() != "FROZEN" and time.monotonic() < until:
+            while read_control(state).strip() != "FROZEN" and time.monotonic() < until:
                 time.sleep(0.001)
             for pid in self.pids():
                 if pid != own:
@@ -164,7 +181,22 @@ class Cgroup:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
         finally:
-            _write(state, "THAWED")
+            write_control(state, "THAWED")
+
+    def thaw(self, pid: int) -> bool:
+        """Thaw it if it is frozen around *pid*, from outside; True: it was.
+
+        What runs as root in a cgroup can freeze it, with the shim that watches over it. A shim that freezes it
+        itself, to kill, has stepped out.
+        """
+        name, on, off = ("freezer.state", "FR", "THAWED") if self.freezer else ("cgroup.freeze", "1", "0")
+        try:
+            if not read_control(f"{self.directory}/{name}").startswith(on) or not self.holds(pid):
+                return False
+            write_control(f"{self.directory}/{name}", off)
+        except OSError:
+            return False
+        return True
 
     def remove(self) -> bool:
         """Remove the directory and those below it; False when something is still inside."""

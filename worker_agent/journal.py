@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 from hostler import frames
 
 COMPACT_BYTES: Final = 16 * 1024 * 1024
+COMPACT_AGAIN_BYTES: Final = 1024 * 1024  # when there was no room for it
 GROUP_MAX: Final = 4096  # entries in one frame
 KEPT: Final = 32  # JSON object: journal id, boot id, generation, mark, epoch
 ACCEPTED: Final = 33  # JSON list of [key, seq, digest]
@@ -191,8 +192,10 @@ class Journal:
     def _append(self, kind: int, entries: list[Any]) -> None:
         if self._size > self._compact_at:
             # Before the record, so that what is rewritten is exactly what was noted. The old file stays when it fails.
-            with contextlib.suppress(OSError):
+            try:
                 self._rewrite()
+            except OSError:
+                self._compact_at = self._size + COMPACT_AGAIN_BYTES  # not with each record
         content = b"".join(_encode(kind, entries))
         try:
             written = os.write(self._fd, content)
@@ -233,6 +236,9 @@ class Journal:
             os.rename(aside, self._path)
         except BaseException:
             os.close(fd)
+            # Half a journal must not take the room that a full disk has left.
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
             raise
         if self._fd >= 0:
             os.close(self._fd)

@@ -6,7 +6,7 @@ gRPC kills children at random, and forking a fat process is slow. It has no stat
 it, and the next agent starts its own.
 
 This process copies its environment once: it is the base environment of every job. The settings of
-the worker itself (names with HOSTLER_) are not for jobs and are left out.
+the worker itself (names with HOSTLER_, and what it tells its own gRPC) are not for jobs and are left out.
 Limits: standard library only, never grpc.
 """
 
@@ -25,6 +25,8 @@ from worker_agent.process_tree import become_subreaper, read_stat
 from worker_agent.shim import shim_main
 from worker_agent.shim_protocol import SOCKET_PATH_BYTES_MAX, Decoder, ProtocolError, encode
 
+_OURS = (b"HOSTLER_", b"GRPC_ENABLE_FORK_SUPPORT")
+
 
 class Launcher:
     """The loop of the launcher process."""
@@ -37,7 +39,7 @@ class Launcher:
         self._sockets = sockets
         self._cgroup_prefix = cgroup_prefix
         self._containment = containment
-        self._base_env = {k: v for k, v in os.environb.items() if not k.startswith(b"HOSTLER_")}
+        self._base_env = {k: v for k, v in os.environb.items() if not k.startswith(_OURS)}
 
     def run(self) -> None:
         """Serve until the agent closes its end."""

@@ -20,6 +20,7 @@ from worker_agent.attempts import Ended
 
 ROTATE_BYTES: Final = 64 * 1024 * 1024
 RESERVE_BYTES: Final = 64 * 1024
+_BLOCK_BYTES: Final = 4096  # of a disk, as far as the reserve reckons
 _SCAN_BYTES: Final = 4 * 1024 * 1024
 _LEDGER_FRAME_MAX: Final = frames.HEADER_BYTES + frames.OUTPUT_BYTES_MAX
 
@@ -47,6 +48,7 @@ class AttemptRecord:
     ledger_bytes: int = 0
     exited: bool = False
     ended: Ended | None = None  # only read for wanted keys
+    cgroups: tuple[str, ...] = ()  # directories of the control groups that were made for it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +85,12 @@ def segments_of(directory: Path, shim: int) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def last_shim(directory: Path) -> int:
+    """Return the highest number of a shim that has a file in *directory*, a segment or a socket; 0: none has."""
+    numbers = (path.name.removeprefix("shim-").partition(".")[0] for path in directory.glob("shim-*"))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 def _append(fd: int, content: bytes) -> int:
     """Write all of *content*; return how much of it the disk took, which is less when it is full."""
     written = 0
@@ -104,7 +112,7 @@ class SegmentWriter:
         self._identity = identity
         self._number = 0
         self._reserve_path = directory / f"shim-{identity.shim}.reserve"
-        self._reserved = False
+        self._reserved = 0  # bytes kept free
         self.fd = -1
         self.size = 0
         self.name = ""
@@ -133,7 +141,7 @@ class SegmentWriter:
             return
         try:
             os.posix_fallocate(fd, 0, RESERVE_BYTES)
-            self._reserved = True
+            self._reserved = RESERVE_BYTES
         except OSError:
             # No room now: the next pause between attempts tries again.
             os.ftruncate(fd, 0)
@@ -142,7 +150,7 @@ class SegmentWriter:
 
     def prepare(self) -> None:
         """Between attempts: rotate a large segment and take the reserve back. Keeps the old segment when it cannot."""
-        if not self._reserved:
+        if self._reserved < RESERVE_BYTES:
             self._reserve()
         if self.size > ROTATE_BYTES:
             try:
@@ -162,14 +170,16 @@ class SegmentWriter:
         return False
 
     def write_vital(self, frame: bytes) -> bool:
-        """Append a frame that must not be lost, giving up the reserve for it when the disk is full."""
-        if self.write(frame):
-            return True
-        if self._reserved:
-            self._reserved = False
-            os.truncate(self._reserve_path, 0)
-            return self.write(frame)
-        return False
+        """Append a frame that must not be lost, giving up as much of the reserve as it needs when the disk is full.
+
+        What is left of the reserve is for the frames that follow: others would take what was given up at once.
+        """
+        while not self.write(frame):
+            if not self._reserved:
+                return False
+            self._reserved = max(0, self._reserved - (len(frame) // _BLOCK_BYTES + 2) * _BLOCK_BYTES)
+            os.truncate(self._reserve_path, self._reserved)
+        return True
 
     def close(self) -> None:
         """Close the segment and remove the reserve; the segment itself belongs to the agent now."""
@@ -208,13 +218,15 @@ def _note(segment: Segment, frame: frames.Frame, base: int, wanted: Collection[s
         segment.identity = SegmentIdentity(**json.loads(frame.payload))
         return
     if kind == frames.STARTED:
-        key = str(json.loads(frame.payload)["key"])
+        content = json.loads(frame.payload)
+        key, cgroups = str(content["key"]), tuple(map(str, content.get("cgroups", ())))
         offset = base + frame.end
-        segment.attempts.append(AttemptRecord(key=key, started_at_us=frame.at_us, ledger_offset=offset))
+        record = AttemptRecord(key=key, started_at_us=frame.at_us, ledger_offset=offset, cgroups=cgroups)
+        segment.attempts.append(record)
         return
-    record = segment.attempts[-1] if segment.attempts else None
-    if record is None or record.exited:
+    if not segment.attempts or segment.attempts[-1].exited:
         raise frames.FrameError("a frame outside of an attempt")
+    record = segment.attempts[-1]
     if kind in frames.LEDGER_KINDS:
         record.ledger_bytes = base + frame.end - record.ledger_offset
     elif kind == frames.PID:

@@ -1,7 +1,8 @@
 """The two output pipes of an attempt: from the program into the ledger, up to the cap.
 
 What is beyond the cap, or does not fit on a full disk, is read all the same, so the program is not
-disturbed; it is counted, and a GAP frame says how much of each stream is missing where.
+disturbed; it is counted, and a GAP frame says how much of each stream is missing where. Merged, both streams are
+one pipe, so their order is exact, and all of it is standard output.
 Limits: standard library only; never blocks.
 """
 
@@ -9,6 +10,7 @@ import fcntl
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import Final
 
 from hostler import frames
@@ -25,27 +27,31 @@ class OutputPipes:
         """*bytes_max* bounds both streams together; 0 is no limit."""
         self.kept = [0, 0, 0]  # bytes in the ledger, by kind of frame
         self.dropped = 0
-        self.write_ends: tuple[int, int] | tuple[()] = ()
+        self.is_over = False  # more than *bytes_max* was written
+        # Kept open until the end: the exit of a program would else wake us for each closed pipe,
+        # and an end of file is of no use, as the tree's end decides.
+        self._write_ends: set[int] = set()
         self._segment, self._poll, self._bytes_max = segment, poll, bytes_max
         self._gap = [0, 0, 0]  # bytes dropped since the last GAP frame, by kind
         self._kinds: dict[int, int] = {}  # read end -> frames.OUT or frames.ERR
 
-    def open(self) -> tuple[int, int]:
-        """Make the pipes; return their write ends for the program. Raises OSError."""
+    def open(self, *, merge: bool = False) -> tuple[int, int]:
+        """Make the pipes; return their write ends for the program, with *merge* the same twice. Raises OSError."""
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        try:
-            err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            os.close(out_read)
-            os.close(out_write)
-            raise
-        self._kinds = {out_read: frames.OUT, err_read: frames.ERR}
+        self._kinds = {out_read: frames.OUT}
+        self._write_ends = {out_write}
         os.set_blocking(out_read, False)
-        os.set_blocking(err_read, False)
-        # Kept open until the end: the exit of a program would else wake us twice for two closed pipes,
-        # and an end of file is of no use, as the tree's end decides.
-        self.write_ends = (out_write, err_write)
-        return self.write_ends
+        err_write = out_write
+        if not merge:
+            try:
+                err_read, err_write = os.pipe2(os.O_CLOEXEC)
+            except OSError:
+                self._close_all()
+                raise
+            self._kinds[err_read] = frames.ERR
+            os.set_blocking(err_read, False)
+            self._write_ends.add(err_write)
+        return out_write, err_write
 
     def watch(self) -> None:
         """Begin to read, once the program was started."""
@@ -74,7 +80,12 @@ class OutputPipes:
         kept = content
         if self._bytes_max:
             kept = content[: max(0, self._bytes_max - self.kept[frames.OUT] - self.kept[frames.ERR])]
-        if kept and self._write_gap() and self._segment.write(frames.encode(kind, kept, time.time_ns() // 1000)):
+            self.is_over = self.is_over or len(kept) < len(content)
+        if (
+            kept
+            and self._write_gap(self._segment.write)
+            and self._segment.write(frames.encode(kind, kept, time.time_ns() // 1000))
+        ):
             self.kept[kind] += len(kept)
             lost = len(content) - len(kept)
         else:
@@ -82,18 +93,18 @@ class OutputPipes:
         self._gap[kind] += lost
         self.dropped += lost
 
-    def _write_gap(self) -> bool:
+    def _write_gap(self, write: Callable[[bytes], bool]) -> bool:
         out_bytes, err_bytes = self._gap[frames.OUT], self._gap[frames.ERR]
         if not out_bytes and not err_bytes:
             return True
         frame = frames.encode(frames.GAP, frames.gap_payload(out_bytes, err_bytes), time.time_ns() // 1000)
-        if not self._segment.write(frame):
+        if not write(frame):
             return False
         self._gap = [0, 0, 0]
         return True
 
-    def close(self) -> None:
-        """Take what the pipes still hold, and close them.
+    def drain(self) -> None:
+        """Take what the pipes still hold.
 
         The end of the streams is not waited for: a process that is not of the tree may hold them. It may also
         write on for ever, so no more than a pipe's size is read.
@@ -106,8 +117,16 @@ class OutputPipes:
                 size = size or fcntl.fcntl(fd, _F_GETPIPE_SZ)
                 if total >= size:
                     break
-        for fd in (*self._kinds, *self.write_ends):
+
+    def close(self) -> None:
+        """Take what the pipes still hold, and close them."""
+        self.drain()
+        self._close_all()
+        # Whoever reads the log must see that something is missing, also while the disk is full.
+        self._write_gap(self._segment.write_vital)
+
+    def _close_all(self) -> None:
+        for fd in (*self._kinds, *self._write_ends):
             os.close(fd)
         self._kinds.clear()
-        self.write_ends = ()
-        self._write_gap()
+        self._write_ends.clear()

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hostler.jobs import Receipt
-from worker_agent.attempt_events import NeverRan
+from hostler.jobs import EndedProcess, Receipt
+from worker_agent.attempt_events import NeverRan, Unkillable
 from worker_agent.attempts import Ended
+from worker_agent.cgroups import Cgroup
 from worker_agent.ledger import Segment, SegmentIdentity, parse_segment_name, scan_segment, segment_name
+from worker_agent.leftover_cgroups import LeftoverCgroups
 from worker_agent.orphans import end_of_dead, supervisor_died
 from worker_agent.process_tree import is_alive
 from worker_agent.runner import Runner
@@ -31,6 +33,8 @@ from worker_agent.shim_link import LinkLost, Message, ShimLink
 
 ANSWER_S: Final = 2.0  # for a shim to answer a hello, and to write its first frame
 RETRY_S: Final = 0.5
+DYING_S: Final = 1.0  # from the moment a killed process has closed its sockets until it counts as dead, on a busy host
+SETTLE_S: Final = 5.0  # for what dead shims left to end; what cannot be killed must not keep the agent from its work
 
 
 class Fate(enum.Enum):
@@ -61,6 +65,7 @@ class Recovery:
         self._dead: set[int] = set()
         self._settled: set[int] = set()  # dead and cleaned away, or the runner's: from then on it knows what they write
         self._fates: dict[str, Recovered] = {}
+        self._stubborn: set[str] = set()  # attempts of dead shims whose trees are not ended yet
 
     async def run(self) -> dict[str, Recovered]:
         """Return the fate of every open attempt; unknown ones are followed up in the runner's background."""
@@ -74,9 +79,11 @@ class Recovery:
         segments = await self._scan()
         await self._judge(segments)
         for key in self._open - self._fates.keys():
-            fate = Fate.UNKNOWN if self._silent else Fate.NEVER_RAN
+            fate = Fate.UNKNOWN if self._silent or key in self._stubborn else Fate.NEVER_RAN
             self._fates[key] = Recovered(key=key, fate=fate)
         await self._clean(segments, self._open)
+        living = self._silent | self._runner.shims()
+        await asyncio.to_thread(LeftoverCgroups(self._runner.segments_dir.parent).remove, living.__contains__)
         if self._silent:
             self._runner.own(self._follow_up())
         return self._fates
@@ -123,13 +130,24 @@ class Recovery:
             self._dead.add(shim)
             return
         link = ShimLink(shim=shim, pid=identity.pid, start_ticks=identity.start_ticks, nonce=identity.nonce, path=path)
+        if identity.cgroup:
+            Cgroup(identity.cgroup, freezer=identity.freezer).thaw(identity.pid)
         try:
             state = await link.hello(self._runner.generation, ANSWER_S)
         except LinkLost:
-            (self._dead if self._is_dead(identity) else self._silent).add(shim)
+            (self._dead if await self._dies(identity) else self._silent).add(shim)
             return
         self._silent.discard(shim)
         self._take_in(link, state)
+
+    async def _dies(self, identity: SegmentIdentity) -> bool:
+        """Whether a shim that did not answer is dead, or in a moment."""
+        until = time.monotonic() + DYING_S
+        while not self._is_dead(identity):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     async def _wait_for_identity(self, shim: int, path: Path) -> SegmentIdentity | None:
         """A shim that was just forked listens already, but may not have written its first frame yet."""
@@ -169,7 +187,7 @@ class Recovery:
             if shim in self._silent:
                 continue
             for record in segment.attempts:
-                if record.key in self._fates:
+                if record.key in self._fates or record.key in self._stubborn:
                     continue
                 if record.ended is not None and record.key in self._open:
                     self._fates[record.key] = Recovered(key=record.key, fate=Fate.ENDED, ended=record.ended)
@@ -182,9 +200,26 @@ class Recovery:
                     self._fates[record.key] = Recovered(key=record.key, fate=Fate.ENDED, ended=ended)
 
     async def _end_unfinished(self, shim: int, key: str) -> None:
-        ends = await end_of_dead(self._runner.segments_dir, shim, {key}, self._runner.unkillable)
+        """End what is left of an attempt; what cannot be killed at once goes on being killed, and is told later."""
+        ending = self._runner.own(self._end(shim, key))
+        await asyncio.wait((ending,), timeout=SETTLE_S)
+        if ending.done():
+            ending.result()
+        else:
+            self._stubborn.add(key)
+
+    async def _end(self, shim: int, key: str) -> None:
+        ends = await end_of_dead(self._runner.segments_dir, shim, {key}, self._unkillable)
+        if key not in self._open:
+            return
+        self._fates[key] = Recovered(key=key, fate=Fate.ENDED, ended=ends[key])
+        if key in self._stubborn:
+            self._stubborn.discard(key)
+            self._runner.tell(ends[key])
+
+    def _unkillable(self, key: str, survivors: tuple[EndedProcess, ...]) -> None:
         if key in self._open:
-            self._fates[key] = Recovered(key=key, fate=Fate.ENDED, ended=ends[key])
+            self._runner.tell(Unkillable(key, survivors))
 
     # -- cleaning
 
@@ -203,19 +238,25 @@ class Recovery:
     async def _clean(self, segments: list[Segment], keys: Collection[str]) -> None:
         """Note where the ledgers of *keys* are, and remove what dead shims left."""
         self._place(segments, keys)
-        ledgers = self._runner.ledgers
         for shim in sorted(self._dead):
-            await end_of_dead(self._runner.segments_dir, shim, (), self._runner.unkillable)
-            ledgers.shim_gone(shim)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._runner.sockets_dir / f"shim-{shim}.sock")
+            burying = self._runner.own(self._bury(shim))
+            await asyncio.wait((burying,), timeout=SETTLE_S)
+            if burying.done():
+                burying.result()
         self._settled |= self._dead
         self._dead.clear()
+
+    async def _bury(self, shim: int) -> None:
+        """Remove what a dead shim left, once nothing lives in its cgroup."""
+        await end_of_dead(self._runner.segments_dir, shim, (), self._unkillable)
+        self._runner.ledgers.shim_gone(shim)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._runner.sockets_dir / f"shim-{shim}.sock")
 
     # -- the silent
 
     async def _follow_up(self) -> None:
-        unknown = {key for key, each in self._fates.items() if each.fate is Fate.UNKNOWN}
+        unknown = {key for key, each in self._fates.items() if each.fate is Fate.UNKNOWN} - self._stubborn
         while self._silent:
             await asyncio.sleep(RETRY_S)
             identities = _identities(await self._scan())
@@ -231,6 +272,8 @@ class Recovery:
         await self._clean(segments, unknown)
         for key in unknown:
             found = self._fates.get(key)
+            if key in self._stubborn:
+                continue  # its end is told when its tree is gone
             if found is None:
                 self._runner.tell(NeverRan(key))
             elif found.ended is not None:

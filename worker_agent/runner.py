@@ -22,13 +22,13 @@ from hostler.jobs import EndedProcess, Usage
 from worker_agent.attempt_events import Event, Fed, Output, Returned, Started, Unkillable
 from worker_agent.attempts import Cause, Ended, Exited, Order, never_started
 from worker_agent.cgroups import Containment
-from worker_agent.ledger import segments_of
+from worker_agent.ledger import last_shim, segments_of
 from worker_agent.ledger_files import LedgerFiles
 from worker_agent.order_queues import Attempt, OrderQueues
 from worker_agent.orphans import end_of_dead
 from worker_agent.process_tree import is_alive
 from worker_agent.sampling import sample_trees
-from worker_agent.shim_link import LauncherLink, LinkLost, Message, ShimLink
+from worker_agent.shim_link import LauncherLink, LinkLost, Message, ShimLink, ended_within, keep_thawed
 from worker_agent.shim_protocol import order_to_json
 
 SHIMS_PER_GENERATION: Final = 1_000_000  # shim numbers are unique in a data directory
@@ -64,13 +64,14 @@ class Runner:
         process_cap: int = 512,
         idle_surplus_s: float = 60.0,
         containment: Containment = Containment.AUTO,
+        start_path: str = "warm",
     ) -> None:
-        """*slots* is how many idle shims are kept warm; *generation* comes from the journal and only grows."""
+        """*slots* idle shims are kept warm; *generation* only grows; *start_path* is for orders that name none."""
         self.generation, self.boot_id = generation, boot_id
         self.segments_dir, self.sockets_dir = data_dir / "segments", runtime_dir
         self.ledgers = LedgerFiles(self.segments_dir)
         self._slots, self._process_cap, self._idle_surplus_s = slots, process_cap, idle_surplus_s
-        self._on_event = on_event
+        self._on_event, self._start_path = on_event, start_path
         self._launcher = LauncherLink(
             segments=self.segments_dir, sockets=runtime_dir, log=data_dir / "launcher.log", containment=containment
         )
@@ -89,11 +90,10 @@ class Runner:
         """Make the directories (0700) and begin housekeeping; processes are started when needed."""
         for directory in (self.segments_dir, self.sockets_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for path in directory.glob("shim-*"):
-                # Should a lost journal have taken the generation back, numbers must still not meet.
-                number = path.name[5:].partition(".")[0]
-                self._last_shim = max(self._last_shim, int(number) if number.isdecimal() else 0)
+            # Should a lost journal have taken the generation back, numbers must still not meet.
+            self._last_shim = max(self._last_shim, last_shim(directory))
         self.own(self._keep_house())
+        self.own(keep_thawed(self._links))
         return self
 
     async def __aexit__(
@@ -139,6 +139,8 @@ class Runner:
     def _note(self, order: Order, leads: bool) -> None:
         if order.key in self._attempts or self.ledgers.knows(order.key):
             raise ValueError(f"attempt {order.key} is known already")
+        if not order.start_path and self._start_path != "warm":
+            order = order._replace(start_path=self._start_path)
         self._attempts[order.key] = Attempt(order, leads=leads)
 
     def stop(self, key: str, *, grace_s: float, cause: Cause) -> bool:
@@ -155,16 +157,12 @@ class Runner:
         else:
             attempt.stop = {"type": "stop", "key": key, "grace_s": grace_s, "cause": cause.value}
             attempt.link.send(attempt.stop)
+            attempt.link.thaw()
         return True
 
     def signal(self, key: str, signal: str | int) -> bool:
-        """Send a signal ("SIGINT" or 2) to the main process's group. False: no such attempt runs.
-
-        Raises:
-            KeyError: there is no signal of that name.
-            ValueError: there is no signal of that number.
-        """
-        number = int(signals.Signals[signal] if isinstance(signal, str) else signals.Signals(signal))
+        """Send a signal ("SIGINT" or 2) to the main process's group; False: no such attempt runs."""
+        number = int(signals.Signals[signal]) if isinstance(signal, str) else signal
         return self._send(key, {"type": "signal", "key": key, "signal": number})
 
     def feed(self, key: str, offset: int, content: bytes, *, eof: bool) -> bool:
@@ -243,8 +241,7 @@ class Runner:
         """Take a connected shim in: it runs what it says it runs, or is free. Also used by recovery."""
         self._links[link.shim] = link
         link.is_long = False
-        key = state["key"]
-        if key is None:
+        if (key := state["key"]) is None:
             self._offer(link)
         else:
             self._adopt(link, key, state)
@@ -261,6 +258,10 @@ class Runner:
             self._tell(attempt, Output(key, int(state["position"])))
         if attempt.stop is not None:
             link.send(attempt.stop)
+
+    def shims(self) -> set[int]:
+        """Return the numbers of the shims that are connected, or were until just now."""
+        return set(self._links)
 
     def discard(self, key: str) -> None:
         """End an attempt nobody wants any more, and do not tell of it."""
@@ -399,7 +400,8 @@ class Runner:
             self._readmit(link, state)
             return
         # What has no `started` frame, and no shim that could still write one, never ran: it may run now.
-        self._settle(link, await end_of_dead(self.segments_dir, link.shim, set(link.orders), self.unkillable), None)
+        keys, launcher = set(link.orders), self._launcher.pid
+        self._settle(link, await end_of_dead(self.segments_dir, link.shim, keys, self.unkillable, launcher), None)
         self._shim_is_gone(link)
         self._fork_more()
 
@@ -416,7 +418,7 @@ class Runner:
         self._return(unstarted)
 
     def unkillable(self, key: str, survivors: tuple[EndedProcess, ...]) -> None:
-        """Tell that somebody survives SIGKILL. Also used by recovery."""
+        """Tell that somebody survives SIGKILL."""
         attempt = self._attempts.get(key)
         if attempt is not None:
             self._tell(attempt, Unkillable(key, survivors))
@@ -483,10 +485,7 @@ class Runner:
             self._retire(link)
         self._idle.clear()
         retired = [link for link in self._links.values() if link.retired]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CONNECT_S):
-                while any(is_alive(link.pid, link.start_ticks) for link in retired):  # noqa: ASYNC110 - no child of ours
-                    await asyncio.sleep(0.005)
+        await ended_within(CONNECT_S, retired)
         for link in retired:
             self._shim_is_gone(link)
         for link in self._links.values():

@@ -5,19 +5,25 @@ Limits: asyncio, one event loop.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from worker_agent.cgroups import Containment
+from worker_agent import held_shims
+from worker_agent.cgroups import Cgroup, Containment, hierarchies
+from worker_agent.leftover_cgroups import LeftoverCgroups
+from worker_agent.process_tree import is_alive
 from worker_agent.shim_protocol import Decoder, ProtocolError, encode, encode_orders
 
 FORK_S: Final = 10.0  # for the launcher to fork and answer
+THAW_S: Final = 1.0
+FROZEN_MAX: Final = 10  # times that a shim is found frozen in a row before it is killed
 Message = dict[str, Any]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -71,6 +77,10 @@ class ShimLink:
         self.is_long = False  # True: what it runs now is long, so nothing may wait behind it
         self.idle_since = 0.0
         self.retired = False
+        self.cgroup: Cgroup | None = None  # the shim's own
+        self.frozen = 0  # how often in a row it was found frozen by its job
+        self.held = 0  # the same for being traced or stopped
+        self._stopping: str | None = None  # the attempt that it was last told to end
         self._on_message: Callable[[ShimLink, Message], None] | None = None
         self._on_lost: Callable[[ShimLink], None] | None = None
         self._early: list[Message] = []  # a shim has one attempt, so these are few
@@ -93,7 +103,9 @@ class ShimLink:
                 _, protocol = await loop.create_unix_connection(self._make_protocol, os.fspath(self.path))
                 self._protocol = protocol
                 self.send({"type": "hello", "generation": generation, "nonce": self.nonce})
-                return await self._state
+                state = await self._state
+                self.cgroup = Cgroup(state["cgroup"], freezer=state["freezer"]) if state.get("cgroup") else None
+                return state
         except BaseException as error:
             # Also when we are cancelled: a half-open connection would keep the shim waiting for us.
             self.close()
@@ -102,6 +114,26 @@ class ShimLink:
             raise
         finally:
             self._state = None
+
+    def thaw(self) -> None:
+        """Let a shim go on that its job has frozen.
+
+        A job that freezes it again and again is faster than its shim: in the end both are killed, and what is left of
+        the job is ended as after any dead shim.
+        """
+        if self.cgroup is None:
+            return
+        self.frozen = self.frozen + 1 if self.cgroup.thaw(self.pid) else 0
+        if self.frozen >= FROZEN_MAX:
+            self.cgroup.kill()
+
+    def free(self) -> None:
+        """Let a shim go on that its job holds as its tracer, or has stopped when it was to stop the job."""
+        asked = self._stopping is not None and self._stopping in self.orders
+        held = held_shims.free(self.pid, self.start_ticks, stopped_too=asked)
+        self.held = self.held + 1 if held else 0
+        if self.held >= held_shims.HELD_MAX:
+            held_shims.kill(self.pid, self.start_ticks)
 
     def _make_protocol(self) -> _MessageProtocol:
         return _MessageProtocol(self._receive, self._lost)
@@ -134,6 +166,8 @@ class ShimLink:
     def send(self, message: Message) -> None:
         """Send; what a lost connection swallows is found again by `state` or in the segment."""
         self._send_orders()  # first, for the message may be about one of them
+        if message["type"] == "stop":
+            self._stopping = message["key"]
         self._write(encode(message))
 
     @property
@@ -167,17 +201,45 @@ class ShimLink:
             protocol.abort()
 
 
+async def ended_within(within_s: float, links: Collection[ShimLink]) -> None:
+    """Wait until these shims have ended, for *within_s* at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while any(is_alive(link.pid, link.start_ticks) for link in links):  # noqa: ASYNC110 - no child of ours
+                await asyncio.sleep(0.005)
+
+
+async def keep_thawed(links: Mapping[int, ShimLink]) -> None:
+    """Look once a second whether a shim was frozen: what runs as root can freeze the cgroup it shares with its shim.
+
+    The shim then meets no deadline, its own nor that of a stop. Runs until cancelled.
+    """
+    while True:
+        await asyncio.sleep(THAW_S)
+        for link in links.values():
+            if link.orders:
+                link.thaw()
+                link.free()
+
+
 class LauncherLink:
     """The launcher process of this agent; started on the first fork and again after it died."""
 
     def __init__(self, *, segments: Path, sockets: Path, log: Path, containment: Containment) -> None:
         self._segments, self._sockets, self._log = segments, sockets, log
-        self._cgroup_prefix = f"hostler-{secrets.token_hex(4)}"
+        self._leftovers = LeftoverCgroups(segments.parent)
+        # A later agent of the directory knows whose it is; and were numbers of shims to come twice, names do not.
+        self._cgroup_prefix = f"{self._leftovers.stem}{secrets.token_hex(3)}"
         self._containment = containment
         self._process: subprocess.Popen[bytes] | None = None
         self._protocol: _MessageProtocol | None = None
         self._asked: dict[int, asyncio.Future[Message]] = {}
         self._starting = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The pid of the launcher that runs; 0: none does."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     async def make(self, shim: int, generation: int, within_s: float) -> tuple[ShimLink, Message]:
         """Fork a shim and return a connection to it and its state. Raises LinkLost with the reason when it cannot."""
@@ -216,6 +278,7 @@ class LauncherLink:
         before, self._process = self._process, None
         if before is not None:
             await asyncio.to_thread(_wait_or_kill, before)
+        await asyncio.to_thread(self._leftovers.note, [each.directory for each in hierarchies()])
         ours, theirs = socket.socketpair()
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         arguments = ["--fd", str(theirs.fileno()), "--segments", str(self._segments)]

@@ -127,12 +127,13 @@ class Workspaces:
         Returns only when cancelled.
         """
         if not await self._podman.problem():
-            usable()
+            # First, so that what an earlier agent left is not removed under the hands of what starts now.
             try:
                 await self.services.recover()
                 await self._containers.sweep(self._known.__contains__)
             except (OSError, HostlerError) as error:
                 logs.get().warning("container.kept", reason=str(error))
+            usable()
         await asyncio.Event().wait()
 
     def prepare(self, order: Order, work: Work) -> None:
@@ -236,9 +237,10 @@ class Workspaces:
         self._owner.on_collected(ended, collected)
 
     def _last_words(self, ended: Ended) -> bytes:
-        """The end of what an attempt has written to its standard error."""
+        """The end of what an attempt has written to its standard error, or to both where they are one."""
         read = self._owner.read_log(ended.key, 0, LAST_WORDS_BYTES) if ended.ledger_bytes <= LAST_WORDS_BYTES else b""
-        return b"".join(frame.payload for frame in frames.iter_frames(read) if frame.kind == frames.ERR)
+        kind = frames.ERR if ended.err_bytes else frames.OUT
+        return b"".join(frame.payload for frame in frames.iter_frames(read) if frame.kind == kind)
 
     def _remove(self, key: str) -> None:
         under_way = self._under_way.get(key)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
         self.may_put.set()
         self.broken_reads = 0  # so many reads break in the middle
         self.acknowledges = True
+        self.has_room = True  # for logs; False: each piece is to be pushed again
+        self.refused: list[float] = []  # when that was said
         self._sequence = 0
         self._outbox: asyncio.Queue[workers_pb2.CoordinatorMessage | None] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -156,8 +159,13 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
         outbox.put_nowait(None)
 
     async def PushLog(self, request_iterator: Any, context: Any) -> AsyncIterator[workers_pb2.LogReceipt]:
-        """Every log is stored at once."""
+        """Every log is stored at once, or refused."""
         async for push in request_iterator:
+            if not self.has_room:
+                self.refused.append(time.monotonic())
+                marks = [workers_pb2.LogMark(key=part.key, rewind=True) for part in push.parts]
+                yield workers_pb2.LogReceipt(marks=marks)
+                continue
             for part in push.parts:
                 self.ledgers.setdefault(key_text(part.key), []).append(part.frames)
             marks = [

@@ -152,3 +152,54 @@ def test_a_mark_that_cannot_be_written_is_not_raised(tmp_path: Path, monkeypatch
     journal.raise_mark(before + 5)
     assert journal.mark == before + 5
     journal.close()
+
+
+def test_a_journal_that_cannot_be_made_smaller_takes_no_room_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a new one is removed; it is tried again after a further MiB and not with each record."""
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 1000)
+    journal = Journal.open(tmp_path, "boot")
+    tries = 0
+
+    def full(fd: int, content: bytes) -> int:
+        nonlocal tries
+        tries += 1
+        os.write(fd, content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal_module, "_write_all", full)
+    for number in range(1, 200):
+        journal.accept([Accepted(f"a{number}.0.1", number, "0" * 32)])
+    assert tries == 1
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["agent.journal", "agent.lock"]
+    monkeypatch.undo()
+    journal.close()
+    again = Journal.open(tmp_path, "boot")
+    assert again.mark == 199
+    again.close()
+
+
+def test_a_journal_under_load_stays_small_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record but those acknowledged is there after each rewriting, and after the end."""
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 4000)
+    journal = Journal.open(tmp_path, "boot")
+    largest = 0
+    for number in range(1, 3000):
+        journal.accept([Accepted(f"a{number}.0.1", number, "0" * 32)])
+        if number % 3:
+            journal.acknowledge([f"a{number}.0.1"])
+        if number % 500 == 0:
+            journal.tombstone(f"t{number}.0.1", number)
+        if number > 60 and number % 3 == 0:
+            journal.acknowledge([f"a{number - 60}.0.1"])
+        largest = max(largest, (tmp_path / "agent.journal").stat().st_size)
+    kept, stones = dict(journal.open_attempts), dict(journal.tombstones)
+    journal.close()
+
+    again = Journal.open(tmp_path, "boot")
+
+    assert largest < 20_000
+    assert (again.open_attempts, again.tombstones, again.mark) == (kept, stones, 2999)
+    assert len(kept) == 20 and len(stones) == 5
+    again.close()

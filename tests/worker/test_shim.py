@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from hostler import frames
+from tests.worker.real_runner import streams
 from worker_agent import shim as shim_module
 from worker_agent.attempts import Cause, Ended, Exited, Order
-from worker_agent.ledger import scan_segment
+from worker_agent.ledger import read_ledger, scan_segment
 from worker_agent.shim_protocol import (
     Decoder,
     ProtocolError,
@@ -234,7 +235,7 @@ def test_a_silent_stranger_is_cut_off(one: OneShim) -> None:
 
 @pytest.mark.parametrize(
     "orders",
-    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(10)]], [], "x", None],
+    [[{"key": "a.0.1"}], [["a.0.1"]], [["a.0.1", "true"]], [["a.0.1", ["true"], *range(100)]], [], "x", None],
 )
 def test_an_order_that_makes_no_sense_starts_nothing(one: OneShim, orders: Any) -> None:
     """The connection is closed, the shim is of use to the next."""
@@ -310,3 +311,6 @@ def _check_full_disk(place: Path) -> None:
     assert ended.exit_code == 3
     assert ended.out_bytes > 0
     assert ended.out_bytes + ended.dropped_bytes == 1_000_000
+    with (place / "segments/shim-1.1.segment").open("rb") as file:
+        out, _, gaps = streams(read_ledger(file.fileno(), record.ledger_offset, 0, 1 << 20))
+    assert (len(out), sum(lost for lost, _ in gaps)) == (ended.out_bytes, ended.dropped_bytes)

@@ -67,3 +67,17 @@ async def test_a_killed_worker_program_collects_what_ran_on_without_it(
         await eventually(lambda: not workspace.exists(), "the workspace to be removed")
         assert second.poll() is None
     assert list(coordinator.hellos[-1].workloads) == ["b"]
+
+
+async def test_a_worker_without_a_coordinator_says_what_to_do(bench: Bench, coordinator: FakeCoordinator) -> None:
+    """Where it looked, and how there could be one; once for the reason, not with each try; and it goes on trying."""
+    await coordinator.go()
+    with a_program(bench.place, coordinator):
+        log = bench.place / "worker.log"
+        await eventually(lambda: "link.lost" in log.read_text(), "the warning", WITHIN_S)
+        await asyncio.sleep(3)  # more tries
+        (line,) = [each for each in log.read_text().splitlines() if "link.lost" in each]
+        assert coordinator.address in line
+        assert "hostler coordinator" in line and "--coordinator" in line
+        await coordinator.come()
+        await eventually(lambda: coordinator.hellos, "the worker to connect", WITHIN_S)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from worker_agent.notes import Notes
 from worker_agent.output_files import NotRegular, open_regular, survey
 from worker_agent.progress_file import PIECE_BYTES, ProgressFile
 from worker_agent.results import read_file
+from worker_agent.runtimes import python
 from worker_agent.workspace import Workspace
 
 PATHS_OUTSIDE = ["", "/", "/etc/passwd", "..", "../x", "a/../b", "./a", "a//b", "a/", "a/.", "x\0y"]
@@ -392,3 +394,13 @@ def test_a_file_is_opened_only_as_what_it_was_found_to_be(outputs: Path) -> None
             open_regular(fd, b"x")
     finally:
         os.close(fd)
+
+
+def test_the_folder_of_scripts_is_made_by_many_at_once(place: Path) -> None:
+    """The first scripts of a worker may come together: each finds every file, whole, and none falls over another."""
+    for number in range(10):
+        folder = place / str(number)
+        with ThreadPoolExecutor(8) as threads:
+            made = list(threads.map(python.install, [folder] * 8))
+        assert set(made) == {folder}
+        assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == set(python.SOURCES)

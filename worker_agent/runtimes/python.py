@@ -5,6 +5,7 @@ nothing of hostler has to be installed where scripts run. The module starts noth
 """
 
 import os
+import secrets
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -50,6 +51,7 @@ def _place(path: Path, content: bytes) -> None:
             return
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # A name of its own: somebody else who writes the same file now must not find half of it, or none.
+    beside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     beside.write_bytes(content)
     beside.replace(path)
