@@ -109,6 +109,11 @@ class Cluster(ABC):
             cpu_us[CLIENT] = figures.pop("cpu_us")
         return Load(figures, cpu_us)
 
+    @property
+    def url(self) -> str:
+        """Where it is called by HTTP."""
+        return self._url
+
     def pss_mb(self, *names: str) -> float:
         """Memory of the processes of these components, each page divided by those who share it."""
         components = self.components()
