@@ -123,6 +123,17 @@ def test_bad_options_are_refused_before_anything_is_started(wrong: list[str]) ->
     assert wrong[0].split("=")[0] in done.stderr or "no directory" in done.stderr
 
 
+@pytest.mark.ci
+def test_a_long_log_is_written_opened_and_removed(place: Path) -> None:
+    """By a real job, with tiny numbers; nothing is left."""
+    argv = [sys.executable, "-m", "benchmarks.long_log", "--dir", str(place), "--bytes", "2000000", "--places", "3"]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "a log of 2 MiB" in ended.stdout and "opened at 3 places" in ended.stdout
+    assert list(place.iterdir()) == [] and processes_of(place) == []
+
+
 def test_a_process_that_vanished_counts_with_what_was_last_seen_of_it() -> None:
     """A shim may end during a measurement, and nobody waits for it."""
     busy = [sys.executable, "-c", "sum(range(2_000_000)); print(flush=True); input()"]
