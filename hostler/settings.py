@@ -66,6 +66,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workloads: Annotated[
         tuple[str, ...], Meta(description="Workloads this worker takes, with * as a wild card; empty: all.")
     ] = ()
+    start_path: Annotated[
+        Literal["warm", "hardened"],
+        Meta(
+            description="How a worker starts programs that do not say it themselves: warm, or hardened: in a PID "
+            "namespace of their own and without new privileges."
+        ),
+    ] = "warm"
     podman: Annotated[
         str, Meta(description="The podman program with which a worker runs containers; empty: it runs none.")
     ] = "podman"
@@ -137,8 +144,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_keys_sha256: Annotated[
         tuple[Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")], ...],
         Meta(
-            description="SHA-256 in hex of keys for the PiXYZ API; any of them opens /jobs and /backend to a local "
-            "caller. Empty: a local caller needs none."
+            description="SHA-256 in hex of keys. Where there are some, /jobs and /backend of the PiXYZ API need one "
+            "of them besides local trust; to the Infernet API a key says who its caller is. A key admits nobody."
         ),
     ] = ()
     admitted_networks: Annotated[

@@ -5,7 +5,7 @@ An attempt is named by its key, ``JOB.STAGE.ATTEMPT`` (see hostler.ids); times a
 microseconds since the epoch and serve display only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -25,6 +25,9 @@ class Cause(StrEnum):
     LEASE = "lease"  # the lease ran out and the policy is to stop
     NOT_STARTED = "not_started"  # exec failed: no program, no directory, no permission
     SUPERVISOR_DIED = "supervisor_died"  # the shim was killed; the exit status is unknown
+    MEMORY_LIMIT = "memory_limit"  # its tree reached the job's own limit, and the kernel ended a process of it
+    OUTPUT_LIMIT = "output_limit"  # it wrote more than it may, and the job is to end then
+    OUT_OF_MEMORY = "out_of_memory"  # the kernel ended it for want of memory, and it was no limit of the job's
     HOST_RESTARTED = "host_restarted"  # the boot id changed; the exit status is unknown
 
 
@@ -46,6 +49,11 @@ class Order(NamedTuple):
     stdin_path: str = ""  # absolute: stdin is this file
     proxy: bool = False  # True: the main process runs the program elsewhere in its tree, in a PID namespace of its own,
     # carries its output, and cleans up after it (podman run)
+    start_path: str = ""  # "hardened": below an init of ours in a PID namespace; a proxy never is
+    merge: bool = False  # True: stdout and stderr are one pipe, recorded as stdout
+    output_stop: bool = False  # True: more than `output_bytes_max` ends it
+    limits: Sequence[float] = ()  # of its tree, as `limits.Bounds`; empty: none
+    lease: bool = False  # True: it is ended once the worker's lease has run out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,9 @@ class Preparation:
 
     async def _complete(self, workspace: Workspace, order: Order, work: Work) -> Order:
         order = order._replace(stdin_path=str(workspace.path / work.stdin_path) if work.stdin_path else "")
+        if work.container is not None or work.service is not None:
+            # Podman makes namespaces itself, and who calls a service must find its process.
+            order = order._replace(start_path="warm")
         service = ""
         if work.container is not None:
             order = await self._containers.complete(workspace, order, work)

@@ -19,7 +19,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hostler.jobs import EndedProcess
 from worker_agent.attempts import Order
@@ -257,6 +257,12 @@ def _pid_namespace(pid: int) -> str:
         return ""
 
 
+def _is_child(pid: int, parent: int) -> bool:
+    """Say whether a process lives and is a child of *parent*."""
+    stat = read_stat(pid)
+    return stat is not None and stat.parent == parent and stat.state not in ("Z", "X")
+
+
 def _is_first(pid: int) -> bool:
     """Say whether a process is the first of its PID namespace."""
     try:
@@ -266,11 +272,22 @@ def _is_first(pid: int) -> bool:
         return False
 
 
+class Space(Protocol):
+    """A PID namespace that holds the tree, below an init of ours (see hardened)."""
+
+    init: int  # the pid of its first process, a child of ours
+
+    def end_all(self) -> bool:
+        """Have the init kill everything else and end; False when it was told so before."""
+
+
 class Tree:
     """The tree below this process, which is a subreaper, and the cgroup that holds both, when there is one."""
 
     def __init__(self, cgroup: Cgroup | None) -> None:
         self.cgroup = cgroup
+        self.limited: Cgroup | None = None  # a second one, which holds the program for the time of one attempt
+        self.space: Space | None = None  # of the attempt that runs now; its init is no member of the tree
         self._own = os.getpid()
         self._outside = False  # True: this process stepped out of its cgroup to kill what is in it
 
@@ -280,6 +297,10 @@ class Tree:
         if self.cgroup is not None:
             found.update(dict.fromkeys(self.cgroup.pids()))
             found.pop(self._own, None)
+        if self.limited is not None:
+            found.update(dict.fromkeys(self.limited.pids()))
+        if self.space is not None:
+            found.pop(self.space.init, None)
         alive = []
         for pid in found:
             stat = read_stat(pid)
@@ -288,27 +309,29 @@ class Tree:
         return alive
 
     def named(self, pids: list[int], known: dict[int, str], *, again: bool = False) -> None:
-        """Note the names of processes in *known*, at most 1,000 in all and for at most 20 ms.
+        """Note the names of processes in *known*, at most 1,000 in all and for at most 20 ms of our own time.
 
         *again* reads known ones a second time: what was a shell may have become something else.
         """
-        until = time.monotonic() + _NAMING_S
+        until = time.thread_time() + _NAMING_S
         for pid in pids:
             if pid in known and not again:
                 continue
-            if (pid not in known and len(known) >= NAMED_MAX) or time.monotonic() > until:
+            if (pid not in known and len(known) >= NAMED_MAX) or time.thread_time() > until:
                 return
             known[pid] = process_name(pid) or known.get(pid, "")
 
     def signal_members(self, pids: list[int], number: int) -> int:
         """Send a signal to those of *pids* that still belong to the tree; return to how many it went."""
         known = {self._own, *pids}
+        if self.space is not None:
+            known.add(self.space.init)
 
         def is_member(pid: int) -> bool:
             stat = read_stat(pid)
             if stat is None:
                 return False
-            return stat.parent in known or (self.cgroup is not None and self.cgroup.holds(pid))
+            return stat.parent in known or any(each.holds(pid) for each in (self.cgroup, self.limited) if each)
 
         return sum(send(pid, number, is_member) for pid in pids)
 
@@ -318,6 +341,12 @@ class Tree:
         Not a proof: reap, and call again while `reap_one` finds children or `is_empty` says no.
         """
         found = self.members()
+        if self.space is not None:
+            if self.space.end_all():
+                return found  # so that we learn what they used; if that takes too long, we go on ourselves
+            send(self.space.init, signal.SIGKILL, lambda pid: _is_child(pid, self._own))
+        if self.limited is not None:
+            self.limited.kill()
         if self.cgroup is not None:
             if not self._outside:
                 # When it fails, parent links alone must do; they are enough unless forks outrun us.
@@ -347,6 +376,8 @@ class Tree:
 
     def is_empty(self) -> bool:
         """Say whether the cgroup holds nobody but this process; the caller has seen ECHILD before it asks."""
+        if self.limited is not None and self.limited.populated():
+            return False
         if self.cgroup is None:
             return True
         if self._outside:
@@ -361,7 +392,10 @@ class Tree:
 
     def survivors(self) -> tuple[EndedProcess, ...]:
         """Return who lives, with names, for a report."""
-        return tuple(EndedProcess(pid=pid, name=process_name(pid)) for pid in self.members()[:NAMED_MAX])
+        pids = self.members()
+        if self.space is not None and _is_child(self.space.init, self._own):
+            pids.append(self.space.init)
+        return tuple(EndedProcess(pid=pid, name=process_name(pid)) for pid in pids[:NAMED_MAX])
 
     def close(self) -> None:
         """Leave and remove the cgroup; what is inside by then is killed first."""

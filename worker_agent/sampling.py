@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import psutil
 
 from hostler.jobs import Usage
-from worker_agent.process_tree import descendants
+from worker_agent.hardened import INIT_NAME
+from worker_agent.process_tree import descendants, process_name, read_stat
 
 
 def sample_trees(roots: Mapping[str, int]) -> dict[str, Usage]:
@@ -25,6 +26,9 @@ def _sample(root: int) -> Usage:
     user_s = system_s = 0.0
     memory_bytes = processes = 0
     for pid in descendants(root):
+        # The init of the hardened start path is ours, as the shim is.
+        if process_name(pid) == INIT_NAME and (stat := read_stat(pid)) is not None and stat.parent == root:
+            continue
         # A process that ends while we look simply does not count.
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)

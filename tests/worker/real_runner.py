@@ -55,6 +55,7 @@ class Bench:
         process_cap: int = 512,
         idle_surplus_s: float = 60.0,
         containment: Containment = Containment.AUTO,
+        start_path: str = "warm",
         on_event: Callable[[Event], None] | None = None,
     ) -> Runner:
         """Return the runner of the next agent; enter it before use. *on_event* hears instead of this bench."""
@@ -69,6 +70,7 @@ class Bench:
             process_cap=process_cap,
             idle_surplus_s=idle_surplus_s,
             containment=containment,
+            start_path=start_path,
         )
         self._cgroup_prefixes.append(runner._launcher._cgroup_prefix)
         return runner

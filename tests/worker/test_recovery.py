@@ -131,12 +131,15 @@ async def test_a_killed_shim_costs_the_exit_status_but_leaves_nothing(bench: Ben
 
 
 async def test_a_search_that_could_have_missed_a_process_does_not_say_verified(bench: Bench) -> None:
-    """Without a cgroup, a child that cleared its environment outlives its killed shim: no receipt may deny that."""
+    """A child that cleared its environment outlives its shim, killed with its launcher: no receipt may deny that."""
     async with bench.runner(containment=Containment.NONE) as runner:
         await started(bench, runner, "a", sh("env -i setsid sh -c 'echo $$ > hidden; exec sleep 60' & sleep 60"))
         hidden = int(await bench.appears("hidden"))
+        shim = shim_of(bench, "a")
+        os.kill(runner._launcher.pid, signal.SIGKILL)
+        await eventually(lambda: not runner._launcher.pid, "the launcher to end")
         try:
-            os.kill(shim_of(bench, "a"), signal.SIGKILL)
+            os.kill(shim, signal.SIGKILL)
             ended = await bench.ended("a")
             assert read_stat(hidden) is not None
         finally:
@@ -145,6 +148,38 @@ async def test_a_search_that_could_have_missed_a_process_does_not_say_verified(b
         assert not ended.end().nothing_left
         assert "would not have been found" in ended.evidence
         await bench.end_all(runner)
+
+
+async def test_what_hides_from_the_search_is_found_among_what_the_launcher_adopted(bench: Bench) -> None:
+    """A child that left its cgroup, its session and its environment is ended when the shim is killed, all the same."""
+    async with bench.runner() as runner:
+        leave = "for c in $(grep ' - cgroup' /proc/self/mountinfo | cut -d' ' -f5); do echo 0 > $c/cgroup.procs; done"
+        hide = f"({leave}) 2>/dev/null; env -i setsid sh -c 'echo $$ > hidden; exec sleep 60' & sleep 60"
+        await started(bench, runner, "other", sh("sleep 60"))
+        await started(bench, runner, "a", sh(hide))
+        hidden = int(await bench.appears("hidden"))
+
+        os.kill(shim_of(bench, "a"), signal.SIGKILL)
+
+        ended = await bench.ended("a")
+        assert read_stat(hidden) is None
+        assert hidden in {each.pid for each in ended.receipt.ended}
+        assert not bench.ends("other")  # whose shim is the launcher's own child
+        await bench.end_all(runner)
+
+
+async def test_a_shim_that_is_traced_or_stopped_by_its_job_ends_it_all_the_same(bench: Bench) -> None:
+    """The agent ends the tracer, and lets a stopped shim go on when it was told to stop the job."""
+    trace = "import ctypes, os, time; ctypes.CDLL(None).ptrace(16, os.getppid(), None, None); "
+    trace += "open('up', 'w').write('up\\n'); time.sleep(60)"
+    for name, argv in (("traces", python(trace)), ("stops", sh("kill -STOP $PPID; echo up > up; sleep 60"))):
+        async with bench.runner() as runner:
+            runner.start(bench.order(name, argv))
+            await bench.appears("up")
+            (bench.place / "up").unlink()
+            runner.stop(bench.key(name), grace_s=0, cause=Cause.STOP)
+            assert (await bench.ended(name)).receipt.verified_by.startswith("wait")
+            await bench.end_all(runner)
 
 
 async def test_a_shim_that_was_killed_with_its_agent_is_judged_by_the_next(bench: Bench) -> None:
