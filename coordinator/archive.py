@@ -54,7 +54,7 @@ def archive_bytes(members: Sequence[Member]) -> int:
 
 
 def archive_pieces(members: Sequence[Member]) -> Iterator[bytes]:
-    """Yield the archive in pieces of at most 1 MiB; an empty one means that a large file is being read through.
+    """Yield the archive in pieces of at most 256 KiB; an empty one means that a large file is being read through.
 
     Raises:
         OSError: a file cannot be read, or is not as long as it is said to be.

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from hostler.errors import InvalidRequest, TooLarge
 from hostler.jobs import DURATION_S_MAX, Container, Service
+from hostler.params import no_constant
 from hostler.workloads import ResultFrom, Runtime, Stdin
 
 PULLS = ("never", "missing", "always")
@@ -113,7 +114,7 @@ def check_resources(text: str) -> InvalidRequest | TooLarge | None:
     if len(text.encode()) > RESOURCES_BYTES_MAX:
         return TooLarge(f"resources have more than {RESOURCES_BYTES_MAX} bytes", field="resources")
     try:
-        read = json.loads(text, parse_constant=_no_constant)
+        read = json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):
@@ -201,7 +202,3 @@ def _wrong_container(what: str) -> InvalidRequest:
 
 def _wrong_service(what: str) -> InvalidRequest:
     return InvalidRequest(what, field="service")
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")

@@ -1,7 +1,8 @@
-"""What a job is: the frozen values that cross every boundary, and what makes them acceptable.
+"""What a job is: the frozen values that cross every boundary, and their limits.
 
-Pure. Times are wall clock microseconds since the epoch (0: not yet); durations are seconds.
-The same fields, with the same names, are in ``protos/hostler/v1/types.proto``.
+Pure. Times are wall clock microseconds since the epoch (0: not yet); durations are seconds. The same fields, with
+the same names, are in ``protos/hostler/v1/types.proto`` and ``jobs.proto``. What makes a job acceptable is said by
+`hostler.job_checks`.
 """
 
 import re

@@ -82,14 +82,15 @@ def _read(text: str, field: str, bytes_max: int) -> Any:
         size = len(text.encode())
         if size > bytes_max:
             raise TooLarge(f"{field} has {size} bytes; at most {bytes_max}", field=field)
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(text, parse_constant=no_constant, parse_float=_finite)
     except RecursionError:
         raise InvalidRequest(f"{field} is nested too deeply", field=field) from None
     except ValueError as error:  # also of numbers with thousands of digits, and of characters that are no text
         raise InvalidRequest(f"{field} is not JSON: {_short(str(error))}", field=field) from None
 
 
-def _no_constant(text: str) -> Any:
+def no_constant(text: str) -> Any:
+    """For `json.loads`: refuse NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(f"{text} is no JSON")
 
 

@@ -24,6 +24,7 @@ from hostler.jobs import (
     Usage,
 )
 from hostler.lifecycle import State
+from hostler.params import no_constant
 from hostler.stages import StageView, stages_of
 from hostler.workers import Worker
 from hostler.workloads import Runtime, Workload
@@ -173,7 +174,7 @@ def outputs_shape(outputs: Outputs) -> dict[str, Any]:
 def result_of(end: End) -> Any:
     """The result a program left, read; None when there is none, or none that is JSON."""
     try:
-        return json.loads(end.result, parse_constant=_no_constant, parse_float=_finite) if end.result else None
+        return json.loads(end.result, parse_constant=no_constant, parse_float=_finite) if end.result else None
     except (ValueError, RecursionError):
         return None
 
@@ -189,10 +190,6 @@ def time_shape(at_us: int) -> str | None:
         return None
     at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
 
 
 def _finite(text: str) -> float | None:

@@ -15,9 +15,9 @@ OUTCOME_MEANINGS = {
     Outcome.SUCCEEDED: "the program exited with code 0",
     Outcome.FAILED: "another exit code, a signal that was not ours, or the program could not be started",
     Outcome.STOPPED: "a stop request ended it",
-    Outcome.TIMED_OUT: "its own time limit ended it",
+    Outcome.TIMED_OUT: "its own time limit ended it, or it had not started by its start deadline",
     Outcome.LOST: "the worker or its supervisor was lost; how it ended is not known",
-    Outcome.REJECTED: "the worker refused to run it",
+    Outcome.REJECTED: "the worker refused to run it, or its stage could not take the result of the one before",
 }
 
 

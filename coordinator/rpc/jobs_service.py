@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 from coordinator import decisions
 from coordinator.decisions import Submission
@@ -63,10 +64,12 @@ class JobsService:
         if len(request.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.jobs)} jobs in one call; at most {SUBMIT_ITEMS_MAX}", field="jobs")
         self._disk.check()
+        described = [_is_described(message) for message in request.jobs]
+        definitions = await self._submissions.known(compress(request.jobs, described))
         random = os.urandom(16 * len(request.jobs))
         items = [
-            await self._submissions.make(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
-            if _is_described(message)
+            await self._submissions.make(message, new_uuid(random[16 * i : 16 * i + 16]), caller, definitions)
+            if described[i]
             else submission(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
             for i, message in enumerate(request.jobs)
         ]

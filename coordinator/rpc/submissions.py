@@ -7,6 +7,7 @@ stay. What cannot be is the item's own error and no other's.
 
 import asyncio
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -25,6 +26,8 @@ from hostler.jobs import STAGES_MAX, JobSpec, Stage
 from hostler.v1 import types_pb2
 from hostler.wire.jobs import spec_from_proto
 from hostler.workloads import Workload
+
+Definitions = Mapping[str, Workload]  # by name
 
 
 def submission(message: types_pb2.JobSpec, job_id: str, caller: Caller, *, plain: bool = True) -> Submission:
@@ -66,7 +69,23 @@ class Submissions:
         self._blobs = blobs
         self._secrets = secrets
 
-    async def make(self, message: types_pb2.JobSpec, job_id: str, caller: Caller) -> Submission:
+    async def known(self, messages: Iterable[types_pb2.JobSpec]) -> Definitions:
+        """The newest versions of the workloads that these items name, as they are committed.
+
+        A definition whose commit may still fail is none: a job of it would name a version that never was.
+        """
+        names: set[str] = set()
+        for message in messages:
+            names.add(message.workload)
+            names.update(stage.workload for stage in message.stages)
+        names.discard("")
+        if not names:
+            return {}
+        return await self._engine.look(lambda live: {n: live.workloads[n] for n in names if n in live.workloads})
+
+    async def make(
+        self, message: types_pb2.JobSpec, job_id: str, caller: Caller, definitions: Definitions
+    ) -> Submission:
         """Complete and check an item; what is wrong with it is in its `error`."""
         plain = submission(message, job_id, caller, plain=False)
         if message.key:
@@ -80,25 +99,27 @@ class Submissions:
         if error := check_spec(spec):
             return plain._replace(error=error)
         try:
-            return await self._complete(plain, spec)
+            return await self._complete(plain, spec, definitions)
         except HostlerError as error:
             return plain._replace(error=error)
 
-    async def _complete(self, plain: Submission, spec: JobSpec) -> Submission:
+    async def _complete(self, plain: Submission, spec: JobSpec, definitions: Definitions) -> Submission:
         if spec.stages:
-            return await self._complete_chain(plain, spec)
-        workload = await self._workload(spec.workload, spec.workload_version) if spec.workload else None
+            return await self._complete_chain(plain, spec, definitions)
+        workload = None
+        if spec.workload:
+            workload = await self._workload(definitions, spec.workload, spec.workload_version)
         if workload is not None and not workload.external:
             raise InvalidRequest(f"workload {spec.workload} only runs as a later stage of a chain", field="workload")
         return await self._expanded(plain, spec, workload)
 
-    async def _complete_chain(self, plain: Submission, spec: JobSpec) -> Submission:
+    async def _complete_chain(self, plain: Submission, spec: JobSpec, definitions: Definitions) -> Submission:
         """Pin the version of every stage, and make the first one of them."""
         if spec.workload or spec.work.argv or spec.work.python or spec.work.stdin:
             raise InvalidRequest("a job with stages has no program, workload or fed stdin of its own", field="stages")
         if len(spec.stages) > STAGES_MAX:
             raise TooLarge(f"{len(spec.stages)} stages; at most {STAGES_MAX}", field="stages")
-        workloads = [await self._workload(stage.workload, stage.workload_version) for stage in spec.stages]
+        workloads = [await self._workload(definitions, each.workload, each.workload_version) for each in spec.stages]
         first = workloads[0]
         if not first.external:
             raise InvalidRequest(f"workload {first.name} cannot be the first of a chain", field="stages")
@@ -133,8 +154,8 @@ class Submissions:
             self._secrets.values(plan.secrets)
         return plain._replace(**plan._asdict(), start_within_s=spec.start_within_s)
 
-    async def _workload(self, name: str, version: int) -> Workload:
-        newest = self._engine.live.workloads.get(name)
+    async def _workload(self, definitions: Definitions, name: str, version: int) -> Workload:
+        newest = definitions.get(name)
         if newest is None:
             raise WorkloadNotFound(f"there is no workload {name[:100]!r}", field="workload")
         if version in (0, newest.version):

@@ -65,8 +65,9 @@ class WorkloadsService:
     async def get(self, data: bytes, caller: Caller) -> workloads_pb2.Workload:
         """Get: one definition."""
         request = parse(workloads_pb2.GetWorkloadRequest, data)
-        newest = self._engine.live.workloads.get(request.name)
-        known = self._engine.live.workload_versions.get(request.name, 0)
+        newest, known = await self._engine.look(
+            lambda live: (live.workloads.get(request.name), live.workload_versions.get(request.name, 0))
+        )
         found = newest
         if request.version and (newest is None or request.version != newest.version):
             # Also of a workload that was removed: jobs that ran name its versions.
@@ -79,7 +80,7 @@ class WorkloadsService:
     async def list(self, data: bytes, caller: Caller) -> workloads_pb2.ListWorkloadsResponse:
         """List: the newest versions, by name."""
         family = parse(workloads_pb2.ListWorkloadsRequest, data).family
-        known = self._engine.live.workloads
+        known = await self._engine.look(lambda live: dict(live.workloads))
         shown = [known[name] for name in sorted(known) if not family or known[name].shown_to(family)]
         return workloads_pb2.ListWorkloadsResponse(workloads=[workload_to_proto(workload) for workload in shown])
 

@@ -62,7 +62,8 @@ class Expirable(NamedTuple):
 class Loaded(NamedTuple):
     """What rebuilds the live set."""
 
-    changes: list[Change]  # workers, then open jobs, oldest first
+    # Workloads and workers, then open jobs, oldest first, then logs that are on their way.
+    changes: list[Change]
     next_number: int  # above that of every job there ever was
 
 
