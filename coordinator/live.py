@@ -40,6 +40,7 @@ from coordinator.changes import (
     WorkloadApplied,
     WorkloadRemoved,
 )
+from coordinator.quarantine import takes_from_another
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import Progress
 from hostler.lifecycle import Event, State, advance
@@ -430,10 +431,11 @@ class Live:
         worker.name, worker.host, worker.version = change.name, change.host, change.version
         worker.labels, worker.slots = dict(change.labels), change.slots
         worker.runtimes, worker.workloads = change.runtimes, change.workloads
+        is_other = takes_from_another(worker, change.instance, change.journal_id, change.boot_id)
         worker.boot_id, worker.journal_id, worker.generation = change.boot_id, change.journal_id, change.generation
         worker.sequence = max(worker.sequence, change.sequence)
         worker.abilities = change.abilities
-        if worker.connected and change.instance != worker.instance:
+        if is_other:
             worker.superseded_at_s = (*worker.superseded_at_s[1 - SUPERSEDED_KEPT :], change.at_s)
         worker.instance = change.instance
         worker.session = change.session

@@ -148,18 +148,27 @@ def test_an_agent_that_reconnects_is_no_copy() -> None:
 def test_agents_that_take_the_stream_from_one_another_are_put_under_quarantine() -> None:
     """A restart or two within a minute may look like that; more may not."""
     scene = Scene()
-    for number in range(TAKEOVERS):
-        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", generation=number + 1))
+    hosts = [f"boot-{number % 2}" for number in range(TAKEOVERS + 1)]
+    for number, boot in enumerate(hosts[:-1]):
+        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", boot_id=boot, generation=number + 1))
         scene.wait(5)
 
-    assert refused(scene.join(session="last", instance="last", generation=TAKEOVERS + 1))
+    assert refused(scene.join(session="last", instance="last", boot_id=hosts[-1], generation=TAKEOVERS + 1))
+
+
+def test_an_agent_that_is_started_again_and_again_takes_nothing_from_another() -> None:
+    """Its directory's lock says that the one before is gone, also when we had no time to see its stream end."""
+    scene = Scene()
+    for number in range(10):
+        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", generation=number + 1))
 
 
 def test_slow_takeovers_are_restarts() -> None:
     """One in half a minute."""
     scene = Scene()
     for number in range(10):
-        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", generation=number + 1))
+        boot = f"boot-{number}"
+        assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", boot_id=boot, generation=number + 1))
         scene.wait(30)
 
 
