@@ -6,6 +6,7 @@ They use the real client. An answer that does not come leaves the outcome unknow
 import asyncio
 import json
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostler import frames
@@ -14,7 +15,7 @@ from hostler.errors import DeadlineExceeded, HostlerError, InternalError, Overlo
 from hostler.jobs import JobSpec, LogStatus, Stage, Work
 from hostler.lifecycle import Outcome, State
 from hostler.workloads import Workload
-from tests.simulation.programs import Behaviour, output_of
+from tests.simulation.programs import Behaviour
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -25,6 +26,14 @@ LONG_STEP = Workload(name="long_step", argv=Behaviour(3.0, output_bytes=100).arg
 SHORT_RUN_S = 0.003
 BURST = 60
 ENDLESS_S = 5000.0  # ends only by a stop, or by what happens to its host
+
+
+@dataclass(slots=True)
+class Reading:
+    """How far somebody has read a log."""
+
+    count: int = 0  # bytes of output
+    rest: bytes = b""  # of a frame that has not come wholly
 
 
 class Customer:
@@ -209,11 +218,11 @@ class Customer:
     async def _follow(self, client: Client, job: str) -> None:
         """Follow the log through all attempts, beginning again from the start when it breaks."""
         while True:
-            read: dict[int, bytes] = {}
+            read: dict[int, Reading] = {}
             try:
                 async for chunk in client.read_log(job, follow=True):
-                    read[chunk.attempt] = read.get(chunk.attempt, b"") + chunk.frames
-                    self._compare(f"{job}.0.{chunk.attempt}", read[chunk.attempt])
+                    key = f"{job}.0.{chunk.attempt}"
+                    self._compare(key, chunk.frames, read.setdefault(chunk.attempt, Reading()))
                     if chunk.end:
                         return
             except PASSING:
@@ -221,14 +230,19 @@ class Customer:
                 continue
             return
 
-    def _compare(self, key: str, ledger: bytes) -> bytes:
+    def _compare(self, key: str, ledger: bytes, reading: Reading) -> None:
         """What is read of a log is what the program wrote, from the beginning."""
-        content = b"".join(frame.payload for frame in frames.iter_frames(ledger))
+        ledger = reading.rest + ledger
+        end, pieces = 0, []
+        for frame in frames.iter_frames(ledger):
+            pieces.append(frame.payload)
+            end = frame.end
+        content, reading.rest = b"".join(pieces), ledger[end:]
         program = self.world.checker.programs.get(key)
         written = program.written if program is not None else b""
-        if not written.startswith(content) or output_of(key, len(content)) != content:
-            self.world.failed(f"I7: the log of {key} is not what it wrote: {content[:200]!r}")
-        return content
+        if not written.startswith(content, reading.count):
+            self.world.failed(f"I7: the log of {key} is not what it wrote: {content[:200]!r} at {reading.count}")
+        reading.count += len(content)
 
     async def compare_all(self) -> None:
         """At the end: the log of every attempt there was, and every outcome once more."""
@@ -244,19 +258,19 @@ class Customer:
 
     async def _compare_log(self, client: Client, key: str) -> None:
         job, stage, attempt = key.split(".")
-        ledger, status = b"", LogStatus.ARRIVING
+        reading, status = Reading(), LogStatus.ARRIVING
         try:
             async for chunk in client.read_log(job, stage=int(stage), attempt=int(attempt)):
-                ledger, status = ledger + chunk.frames, chunk.status
+                self._compare(key, chunk.frames, reading)
+                status = chunk.status
         except HostlerError as error:
             self.world.failed(f"I7: the log of {key} cannot be read: {error!r}")
-        content = self._compare(key, ledger)
         program = self.world.checker.programs[key]
         # What was in the pipe is lost with the shim; and the log of an attempt that is lost before its worker could say
         # that it began counts as complete and empty, although it may have run.
         excused = program.orphan or self.outcomes[job] is Outcome.LOST
-        written = content if excused else program.written
+        written = reading.count if excused else len(program.written)
         if status is LogStatus.ARRIVING:
             self.world.failed(f"I7: the log of {key} is never complete")
-        if status is LogStatus.COMPLETE and content != written:
-            self.world.failed(f"I7: the log of {key} is complete with {len(content)} of {len(written)} bytes")
+        if status is LogStatus.COMPLETE and reading.count != written:
+            self.world.failed(f"I7: the log of {key} is complete with {reading.count} of {written} bytes")

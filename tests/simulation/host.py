@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from hostler.jobs import Receipt, SentSignal
 from tests.simulation.programs import SimulatedPipes, SimulatedProgram, SimulatedTree, Truth, truncate_torn
 from tests.simulation.virtual_loop import PROCESS, SimulatedProcess, VirtualLoop
+from worker_agent import lease
 from worker_agent.attempts import Order
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
+from worker_agent.limits import Limiter
 from worker_agent.process_tree import Reaped
 from worker_agent.shim import ORPHAN_S, Shim
 from worker_agent.shim_link import Message, ShimLink
@@ -43,7 +45,7 @@ class SimulatedHost:
         self.name = name
         self.boots = 1
         self.journal_full = False
-        self.programs: list[SimulatedProgram] = []
+        self.programs: list[SimulatedProgram] = []  # those that live
         self.shims: dict[int, SimulatedShim] = {}  # by pid
         self.sockets: dict[str, SimulatedShim] = {}  # by path
         self.synced: dict[int, int] = {}  # inode -> length at the last fsync
@@ -83,8 +85,8 @@ class SimulatedHost:
     def end_orphans(self, identity: SegmentIdentity | None, keys: Any, within_s: float) -> Receipt:
         """`worker_agent.orphans.end_orphans`: by the cgroup and by the mark in the environment."""
         killed = 0
-        for program in self.programs:
-            if program.alive and (program.key in keys or (identity and program.shim.pid == identity.pid)):
+        for program in list(self.programs):
+            if program.key in keys or (identity and program.shim.pid == identity.pid):
                 killed += len(program.living)
                 program.kill_all()
         at_us = self.world.wall_us()
@@ -262,6 +264,17 @@ class _Listener:
         """Listen no more."""
 
 
+class NoMemoryWatch:
+    """The kernel never runs out of memory."""
+
+    def count(self) -> int:
+        """How many processes it has killed."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class SimulatedShim(Shim):
     """The real shim in a process of its own, without its loop."""
 
@@ -293,6 +306,9 @@ class SimulatedShim(Shim):
         self._orphan_until = host.loop.now + ORPHAN_S
         self._listen_fd = self._woken = -2
         self._segment = SegmentWriter(segments, identity)
+        self._limiter = Limiter("")
+        self._memory: Any = NoMemoryWatch()
+        self._lease = lambda: lease.remaining_s(str(Path(path).parent), identity.boot_id)
 
     def next_fd(self) -> int:
         """A descriptor's number."""
@@ -399,6 +415,8 @@ class SimulatedShim(Shim):
 
 class SimulatedLauncher:
     """`worker_agent.shim_link.LauncherLink`: makes shims on the host of the agent that asks."""
+
+    pid = 0  # it adopts nobody
 
     def __init__(self, *, segments: Path, sockets: Path, log: Path, containment: Any) -> None:
         self._segments, self._sockets = segments, sockets

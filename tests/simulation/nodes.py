@@ -5,12 +5,10 @@ A node is the place of a program: it starts it, kills it and starts it again. Th
 """
 
 import asyncio
-import contextlib
 import os
 import sqlite3
 import traceback
 from collections.abc import Collection, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +16,15 @@ import coordinator.__main__ as coordinator_program
 import worker_agent.app as agent_program
 from coordinator.changes import Change
 from coordinator.log_store import LogStore, Piece, StoredPiece
-from coordinator.storage.migrate import migrate
 from coordinator.storage.protocol import StoreBroken, StoreFull
 from coordinator.storage.sqlite import SqliteStore
 from hostler.processes import Ending
 from hostler.settings import Settings
+from tests.simulation.database import database
 from tests.simulation.host import SimulatedHost
 from tests.simulation.virtual_loop import PROCESS, SimulatedProcess
 from worker_agent.agent import Agent
+from worker_agent.attempts import Cause
 from worker_agent.runner import Runner
 
 if TYPE_CHECKING:
@@ -108,10 +107,20 @@ class CheckedStore(SqliteStore):
             await asyncio.sleep(slow_s)
         return await super().commit(changes, fetch)
 
+    def _connect(self) -> sqlite3.Connection:
+        connection = database().connection
+        assert not connection.in_transaction
+        return connection
+
+    def _open_reader(self) -> None:
+        self._reader = self._checkpointer = self._connect()
+
+    def _close(self, *names: str) -> None:
+        assert not database().connection.in_transaction
+
     def _open_writer(self) -> None:
         self.process = the_process()
         self.node = self.process.owner
-        self.node.stores.append(self)
         super()._open_writer()
         self.node.world.checker.opened(self.epoch)
 
@@ -157,23 +166,11 @@ class CheckedLogStore(LogStore):
         return super()._write(group)
 
 
-@cache
-def empty_database() -> bytes:
-    """A new database, made once: its schema takes longer than a whole small life."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    migrate(connection)
-    content = connection.serialize()
-    connection.close()
-    return content
-
-
 class CoordinatorNode(Node):
     """Where the coordinator runs."""
 
     def __init__(self, world: "World", name: str, directory: Path) -> None:
         super().__init__(world, name, directory)
-        self.stores: list[CheckedStore] = []
         self.log_stores: list[CheckedLogStore] = []
         self.settings = Settings(
             data_path=str(directory),
@@ -186,11 +183,6 @@ class CoordinatorNode(Node):
 
     def start(self) -> None:
         """Start a coordinator on the data directory."""
-        database = self.directory / "coordinator" / "hostler.db"
-        if not database.exists():
-            database.parent.mkdir(mode=0o700, parents=True)
-            self.directory.chmod(0o700)
-            database.write_bytes(empty_database())
         self._begin(coordinator_program.run(self.settings))
 
     def on_end(self, outcome: Any) -> None:
@@ -213,15 +205,8 @@ class CoordinatorNode(Node):
             self._bury(process, silent=False)
 
     def release(self, process: SimulatedProcess) -> None:
-        """What was not committed is gone."""
+        """What was not committed is gone: no transaction is open between two steps."""
         self.world.server_is_gone(process)
-        for store in [each for each in self.stores if each.process is process]:
-            self.stores.remove(store)
-            for name in ("_writer", "_reader", "_checkpointer"):
-                connection = getattr(store, name, None)
-                if connection is not None:
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.close()
         for log_store in [each for each in self.log_stores if each.process is process]:
             self.log_stores.remove(log_store)
             log_store._close_segment()
@@ -287,10 +272,10 @@ class CheckedAgent(Agent):
         if self.is_up and self.node.said:
             self._start([self.node.world.chance.choice(self.node.said)])
 
-    def on_stop(self, key: str, sequence: int, grace_s: float) -> None:
+    def on_stop(self, key: str, sequence: int, grace_s: float, cause: Cause = Cause.STOP) -> None:
         """See `Agent`."""
         self.node.world.note("told to stop", self.node.name, key, sequence)
-        super().on_stop(key, sequence, grace_s)
+        super().on_stop(key, sequence, grace_s, cause)
 
     def on_verdict(self, key: str, kind: str, slots: int) -> None:
         """See `Agent`."""
@@ -316,7 +301,13 @@ class AgentNode(Node):
         self.said: list[Any] = []  # every command to start that ever came here
         self.runner: CheckedRunner | None = None
         self.ending: Ending | None = None
-        self.settings = Settings(data_path=str(directory), name=name, slots=world.slots, coordinator="unix:/simulated")
+        self.settings = Settings(
+            data_path=str(directory),
+            name=name,
+            slots=world.slots,
+            coordinator="unix:/simulated",
+            disk_reserve_bytes=0,
+        )
 
     @property
     def worker_dir(self) -> Path:

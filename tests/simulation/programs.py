@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,6 +109,8 @@ class SimulatedProgram:
             self.status = status
         self.host.world.note("ends", self.key, pid == self.pid, status)
         self.host.world.checker.program_ended(self)
+        if not self.living and self in self.host.programs:
+            self.host.programs.remove(self)
         self.unreaped.append(pid)
         self.shim.wake(self.shim.on_child)
 
@@ -125,17 +128,18 @@ class SimulatedProgram:
             self.end(pid, int(signal.SIGKILL))
 
 
+@lru_cache(maxsize=200)
 def output_of(key: str, size: int) -> bytes:
     """The bytes that the program of an attempt writes, all of them."""
     line = f"{key} says where it is: %08d\n"
     count = -(-size // len(line % 0))
-    return "".join(line % number for number in range(count)).encode()[:size]
+    return (line * count % tuple(range(count))).encode()[:size]
 
 
 class SimulatedTree:
     """What a shim sees and does of the processes below it: `worker_agent.process_tree.Tree`."""
 
-    cgroup = None
+    cgroup = limited = space = None
 
     def __init__(self, shim: "SimulatedShim") -> None:
         self._shim = shim
@@ -160,6 +164,10 @@ class SimulatedTree:
                 program.signal(pid, number)
                 count += 1
         return count
+
+    def signal_inside(self, number: int) -> list[int]:
+        """There are no proxies."""
+        return []
 
     def kill(self) -> list[int]:
         """SIGKILL everybody."""
@@ -203,11 +211,12 @@ class SimulatedPipes:
     def __init__(self, segment: SegmentWriter, poll: Any, bytes_max: int) -> None:
         self.kept = [0, 0, 0]
         self.dropped = 0
+        self.is_over = False
         self._segment, self._shim = segment, poll.shim
         self._is_open = False
 
-    def open(self) -> tuple[int, int]:
-        """Make the pipes."""
+    def open(self, *, merge: bool = False) -> tuple[int, int]:
+        """Make the pipes; there is one stream anyway."""
         self._is_open = True
         return (self.FD, self.FD)
 
@@ -229,11 +238,15 @@ class SimulatedPipes:
                 moved = True
         return moved
 
-    def close(self) -> None:
+    def drain(self) -> None:
         """Take what is left."""
         if self._is_open:
             self.on_readable(self.FD)
-            self._is_open = False
+
+    def close(self) -> None:
+        """Take what is left; read no more."""
+        self.drain()
+        self._is_open = False
 
 
 def truncate_torn(path: Path, synced: int, chance: Any) -> None:

@@ -26,7 +26,9 @@ import worker_agent.link
 import worker_agent.orphans
 import worker_agent.recovery
 import worker_agent.runner
+import worker_agent.shim_link
 import worker_agent.supervision
+from coordinator.storage.protocol import StoreBroken
 from hostler.processes import Ending
 from tests.simulation.host import SimulatedHost, SimulatedLauncher, SimulatedShim
 from tests.simulation.network import SimulatedChannel
@@ -76,10 +78,19 @@ class NotedLogs:
         self._world.note(event, {name: repr(value) for name, value in fields.items()})
         if event in ("request.failed", "workspace.failed", "engine.failed", "retention.failed"):
             error = fields.get("exc_info")
-            text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(fields)
             # A broken store ends the process, as it must; and gRPC's word to who writes to a client that is gone.
-            if "StoreBroken" not in text and not isinstance(error, grpc.aio.BaseError):
+            if not isinstance(error, grpc.aio.BaseError) and not _is_broken_store(error):
+                text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(fields)
                 self._world.failed(f"I16: {event}: {text}")
+
+
+def _is_broken_store(error: Any) -> bool:
+    """Whether a broken store is what led to an error."""
+    while isinstance(error, BaseException):
+        if isinstance(error, StoreBroken) or "StoreBroken" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @asynccontextmanager
@@ -117,7 +128,28 @@ def _fsync(fd: int) -> None:
         owner.host.synced[status.st_ino] = status.st_size
 
 
-def _program_ended(identity: Any, keys: Any, within_s: float) -> Any:
+class NobodyHolds:
+    """`worker_agent.held_shims`: no program traces its shim."""
+
+    HELD_MAX = 10
+
+    @staticmethod
+    def free(pid: int, start_ticks: int, *, stopped_too: bool) -> bool:
+        """It is free."""
+        return False
+
+
+async def no_hardened_path() -> str:
+    """`worker_agent.capacity.hardened_refusal`."""
+    return "programs are simulated"
+
+
+async def no_limits() -> tuple[str, ...]:
+    """`worker_agent.capacity.limits_kept`."""
+    return ()
+
+
+def _program_ended(identity: Any, keys: Any, within_s: float, *others: Any) -> Any:
     return the_host().end_orphans(identity, keys, within_s)
 
 
@@ -162,6 +194,10 @@ def surroundings(world: "World") -> Iterator[None]:
         (worker_agent.runner, "LauncherLink", SimulatedLauncher),
         (worker_agent.runner, "is_alive", lambda pid, ticks: the_host().is_alive(pid, ticks)),
         (worker_agent.runner, "sample_trees", lambda roots: {}),
+        (worker_agent.app, "hardened_refusal", no_hardened_path),
+        (worker_agent.app, "limits_kept", no_limits),
+        (worker_agent.shim_link, "held_shims", NobodyHolds),
+        (worker_agent.shim_link, "is_alive", lambda pid, ticks: the_host().is_alive(pid, ticks)),
         (worker_agent.recovery, "is_alive", lambda pid, ticks: the_host().is_alive(pid, ticks)),
         (worker_agent.orphans, "end_orphans", _program_ended),
         (worker_agent.supervision, "spawn", lambda order, env, home, **fds: the_shim().spawn(order, env)),

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from coordinator.log_store import LogStore
+import coordinator.log_store
+from coordinator.log_store import LogStore, Piece
 from coordinator.rpc.context import LOCAL, Caller
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.workers_service import Receipts, WorkersService, _kept
@@ -288,3 +289,20 @@ def test_a_shim_that_dies_while_it_is_taken_in_leaves_its_segment(tmp_path: Path
     assert segment.exists()
     ledgers.forget({KEY})
     assert not segment.exists()
+
+
+async def test_a_full_disk_is_not_asked_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker pushes what was refused as soon as it hears so: without a pause both sides did nothing else."""
+    told: list[float] = []
+    loop = asyncio.get_running_loop()
+    store = LogStore(tmp_path, lambda pieces: told.append(loop.time()))
+    store.open()
+    monkeypatch.setattr(store, "_write", lambda group: (tmp_path / "nowhere").read_bytes())
+    monkeypatch.setattr(coordinator.log_store, "REFUSED_PAUSE_S", 0.1)
+    began = loop.time()
+    await store.append(Piece(1, AttemptKey.parse(KEY), 0, b"frame"))
+    await eventually(lambda: bool(told))
+    await store.close()
+
+    assert told[0] - began >= 0.1
+    assert len(told) == 1

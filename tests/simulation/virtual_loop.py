@@ -9,11 +9,12 @@ delivered at a later one still, so a process can die before, between and after.
 
 import asyncio
 import contextvars
-import heapq
 import random
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 EPOCH_US = 1_700_000_000_000_000
@@ -34,7 +35,7 @@ class SimulatedProcess:
         self.alive = True
         self.unordered = False  # what waited for the end of a pause is seen in any order
         self.paused = False
-        self.parked: list[asyncio.Handle] = []  # callbacks that were due while it was paused
+        self.parked: list[Call] = []  # callbacks that were due while it was paused
         self.kept: list[Any] = []  # its tasks: a dead one's must not be collected while the simulation goes on
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
@@ -60,6 +61,33 @@ class NumberedRun(asyncio.Task[Any]):
         return self is other
 
 
+class Call:
+    """What `asyncio.Handle` and `asyncio.TimerHandle` are to other loops; a life makes tens of thousands."""
+
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_loop", "_waits", "_when")
+
+    def __init__(self, loop: "VirtualLoop", when: float, callback: Any, args: Any, context: Any) -> None:
+        self._loop, self._when, self._callback, self._args, self._context = loop, when, callback, args, context
+        self._cancelled = False
+        self._waits = False  # among the timers
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = self._args = None
+            if self._waits:
+                self._loop.cancelled_timers += 1
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._cancelled
+
+    def when(self) -> float:
+        """When it is due."""
+        return self._when
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs what is ready; when nothing is, time jumps to the next timer."""
 
@@ -70,9 +98,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.handled = 0
         self.errors: list[str] = []  # what callbacks of living processes raised
         self.connect_local: Callable[..., Any] | None = None  # unix sockets, see `host`
-        self._timers: list[tuple[float, int, Any]] = []
+        self._timers: list[tuple[float, int, Call]] = []
         self._serial = 0
-        self._cancelled_timers = 0
+        self.cancelled_timers = 0
         self._thread_free: dict[int, float] = {}  # when the one thread of an executor is free again
         self.set_exception_handler(self._note_error)
         self.set_task_factory(self._make)
@@ -91,7 +119,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _make(self, loop: Any, coroutine: Any, *, context: contextvars.Context | None = None) -> Any:
         task = NumberedRun(coroutine, loop=loop, context=context)
-        process = (context or contextvars.copy_context()).get(PROCESS)
+        process = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
             process.kept.append(task)
         return task
@@ -149,49 +177,80 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # The loop itself
 
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        """Call in the next round."""
+        call = Call(self, 0.0, callback, args, copy_context() if context is None else context)
+        self._ready.append(call)  # type: ignore[attr-defined]
+        return call
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        """There are no threads."""
+        return self.call_soon(callback, *args, context=context)
+
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         """Call at a time; what is due at the same time is called in the order in which it was asked for."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        call = Call(self, when, callback, args, copy_context() if context is None else context)
+        call._waits = True
         self._serial += 1
-        heapq.heappush(self._timers, (when, self._serial, timer))
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
+        heappush(self._timers, (when, self._serial, call))
+        return call
 
-    def _timer_handle_cancelled(self, handle: Any) -> None:
-        self._cancelled_timers += 1
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        """Call in *delay* seconds."""
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
-        ready: deque[Any] = self._ready  # type: ignore[attr-defined]
+        """All rounds there are: `run_forever` comes here once."""
+        ready: deque[Call] = self._ready  # type: ignore[attr-defined]
         timers = self._timers
-        if self._cancelled_timers > CANCELLED_TIMERS_MAX:
-            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
-            heapq.heapify(timers)
-            self._cancelled_timers = 0
-        if not ready:
-            while timers and timers[0][2]._cancelled:
-                heapq.heappop(timers)
-            if not timers:
-                raise Deadlock
-            self.now = max(self.now, timers[0][0])
-        while timers and timers[0][0] <= self.now:
-            handle = heapq.heappop(timers)[2]
-            handle._scheduled = False
-            ready.append(handle)
+        while not self._stopping:  # type: ignore[attr-defined]
+            if self.cancelled_timers > CANCELLED_TIMERS_MAX:
+                timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+                heapify(timers)
+                self.cancelled_timers = 0
+            if not ready:
+                while timers and timers[0][2]._cancelled:
+                    heappop(timers)
+                if not timers:
+                    raise Deadlock
+                self.now = max(self.now, timers[0][0])
+            now = self.now
+            while timers and timers[0][0] <= now:
+                call = heappop(timers)[2]
+                call._waits = False
+                ready.append(call)
+            self._round(ready)
+
+    def _round(self, ready: "deque[Call]") -> None:
+        """What is ready now; what comes of it is ready in the next round."""
         for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
+            call = ready.popleft()
+            if call._cancelled:
                 continue
-            process = handle._context.get(PROCESS)
+            context = call._context
+            process = context.get(PROCESS)
             if process is not None:
                 if not process.alive:
                     continue
                 if process.paused:
-                    process.parked.append(handle)
+                    process.parked.append(call)
                     continue
             self.handled += 1
-            handle._run()
+            try:
+                context.run(call._callback, *call._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                details = {"message": f"Exception in callback {call._callback}", "exception": error}
+                self.call_exception_handler(details)
 
     # What happens to processes
 
@@ -220,7 +279,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_as(self, process: SimulatedProcess | None, delay_s: float, function: Any, *arguments: Any) -> Any:
         """Call something later as a part of a process; None: as a part of the world, which never dies."""
         context = process.context if process is not None else WORLD
-        return self.call_later(delay_s, function, *arguments, context=context)
+        return self.call_at(self.now + delay_s, function, *arguments, context=context)
 
 
 WORLD = contextvars.Context()  # the kernel, the network, the clients' users: no process

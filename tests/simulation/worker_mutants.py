@@ -48,9 +48,9 @@ def mark_of_welcome() -> list[Replacement]:
 def tombstone() -> list[Replacement]:
     real = Agent.on_stop
 
-    def on_stop(self: Agent, key: str, sequence: int, grace_s: float) -> None:
+    def on_stop(self: Agent, key: str, *arguments: Any) -> None:
         if key in self.assignments.held:
-            real(self, key, sequence, grace_s)
+            real(self, key, *arguments)
 
     return [(Agent, "on_stop", on_stop)]
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.simulation.checker import Checker
 from tests.simulation.clients import Customer
+from tests.simulation.database import database
 from tests.simulation.faults import Faults
 from tests.simulation.host import SimulatedShim
 from tests.simulation.network import Network
@@ -155,8 +156,8 @@ class World:
 
     # Its life
 
-    def live(self) -> None:
-        """Run from the first start to the last check, and let everything go."""
+    def live(self, keep: list[Any] | None = None) -> None:
+        """Run from the first start to the last check, and let everything go, or put it into *keep*."""
         with surroundings(self):
             life = self.loop.create_task(self._live())
             try:
@@ -170,6 +171,12 @@ class World:
             self.loop.set_exception_handler(lambda *_: None)
             for node in (self.coordinator, *self.agents):
                 node.kill()
+            for agent in self.agents:
+                for shim in list(agent.host.shims.values()):
+                    shim.die()
+            if keep is not None:
+                keep.append((self, life))
+                return
             self.loop.close()
             del life
             # Here, where their world still surrounds them, what the processes had comes to its end.
@@ -280,24 +287,35 @@ class World:
 @contextmanager
 def _quiet_collection() -> Iterator[None]:
     """Collect between lives only: what a dead process had must not come to an end in the middle of one."""
+    was_on = gc.isenabled()
     gc.disable()
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
-def run(seed: int, mutant: Callable[[], AbstractContextManager[Any]] = nullcontext, on_note: Any = None) -> Life:
-    """Live the life of a seed; *mutant* makes a context in which a guard of the product is switched off."""
+def run(
+    seed: int,
+    mutant: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    on_note: Any = None,
+    keep: list[Any] | None = None,
+) -> Life:
+    """Live the life of a seed; *mutant* makes a context in which a guard of the product is switched off.
+
+    What is put into *keep* has not been let go: a process that ends soon saves the time which that takes.
+    """
     directory = Path(tempfile.mkdtemp(prefix="hs-", dir=PLACE if Path(PLACE).is_dir() else None))
     NumberedRun.made = 0
+    database().empty()
     try:
         with _quiet_collection(), mutant():
             world = World(seed, directory)
             world.on_note = on_note
-            world.live()
+            world.live(keep)
             life = Life(
                 seed=seed,
                 violation=world.violation,
