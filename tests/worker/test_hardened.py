@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from hostler.jobs import File, PythonScript, Work
+from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually, python, sh, streams, whole_ledger
 from tests.worker.test_recovery import crash, shim_of
+from tests.worker.test_worker_program import a_program
 from tests.zoo import scan
 from worker_agent import hardened
 from worker_agent.attempt_events import Fed, Started
@@ -355,3 +358,46 @@ async def test_the_trial_at_the_start_says_whether_it_works() -> None:
     assert refusal == "" or "namespace" in refusal
     if os.geteuid() == 0:
         assert refusal == ""
+
+
+SCRIPT = """
+import os
+def main(ctx, params):
+    with open(os.path.join(ctx.output_dir, 'pids'), 'w') as file:
+        file.write(' '.join(sorted(n for n in os.listdir('/proc') if n.isdecimal())))
+    return {'pid': os.getpid(), 'params': params}
+"""
+
+
+async def test_a_worker_offers_it_and_takes_it_from_its_setting(bench: Bench, coordinator: FakeCoordinator) -> None:
+    """A Python script in a workspace that says nothing runs hardened; one that says warm does not."""
+    with a_program(bench.place, coordinator, start_path="hardened"):
+        await eventually(lambda: coordinator.hellos, "the worker to connect", 30.0)
+        assert "hardened" in coordinator.hellos[-1].abilities
+        pids = {}
+        for path in ("", "warm"):
+            key = bench.key(f"script{path}")
+            files = (
+                File(path="script/s.py", content=SCRIPT.encode()),
+                File(path="params.json", content=b"7"),
+            )
+            script = PythonScript(path="script/s.py", entrypoint="main")
+            coordinator.start(key, Work(python=script, files=files, workspace=True, start_path=path))
+            report = await coordinator.over(key)
+            assert report.end.exit_code == 0, coordinator.log(key)
+            result = json.loads(report.end.result)
+            assert result["params"] == 7
+            pids[path] = result["pid"], coordinator.output(report, "pids")
+    assert pids[""] == (2, b"1 2")
+    assert pids["warm"][0] > 2
+
+
+async def test_a_limit_of_processes_counts_the_program_and_not_the_init(bench: Bench, runner: Runner) -> None:
+    """Three may run: the shell and two more."""
+    # The limit is exact once its shim has stepped out.
+    code = "sleep 0.5; sleep 60 & sleep 60 & echo two; sleep 60 & echo three"
+    runner.start(bench.order("a", sh(code), limits=(0, 0.0, 3)))
+    ended = await bench.ended("a")
+    out, err, _ = streams(whole_ledger(runner, ended.key))
+    assert out == b"two\n"
+    assert b"fork" in err.lower()

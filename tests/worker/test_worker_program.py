@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hostler.jobs import Work
 from hostler.settings import load
@@ -18,8 +19,8 @@ WITHIN_S = 30.0
 
 
 @contextmanager
-def a_program(place: Path, coordinator: FakeCoordinator) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker's process; it is ended with its jobs, unless the test has killed it."""
+def a_program(place: Path, coordinator: FakeCoordinator, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker's process, with *more* settings; it is ended with its jobs, unless the test has killed it."""
     settings = load(
         data_dir=place / "d",
         coordinator=coordinator.address,
@@ -28,6 +29,7 @@ def a_program(place: Path, coordinator: FakeCoordinator) -> Iterator[subprocess.
         stop_jobs=True,
         workloads=("b",),
         podman="",
+        **more,
     )
     with (place / "worker.log").open("ab") as log:
         process = subprocess.Popen(
