@@ -9,6 +9,7 @@ Exit codes: 0 every invariant held, 1 one did not, 3 rounds are left (see --minu
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -64,7 +65,7 @@ def _go(given: argparse.Namespace, counts: dict[str, int]) -> int:
 
 
 def _one(one: Round, *, as_json: bool) -> int:
-    result = run_alone(one)
+    result = asyncio.run(run_alone(one))
     if as_json:
         print(json.dumps(result))
     elif result["violations"]:
@@ -74,25 +75,17 @@ def _one(one: Round, *, as_json: bool) -> int:
     return 1 if result["violations"] else 0
 
 
-def run_alone(one: Round) -> dict[str, Any]:
-    """Run a round in this process; cuts need several hosts."""
+async def run_alone(one: Round) -> dict[str, Any]:
+    """Run a round in this process and return what it did; cuts need several hosts."""
     allowed = Allowed(gaps=True) if one.fills else None
     began = time.monotonic()
     violations: list[str] = []
-
-    async def run(lab: Lab | None) -> FaultRun:
+    with Lab(f"faults{os.getpid()}", 3) if one.cuts else contextlib.nullcontext() as lab:
         storm = FaultRun(one.seed, one.counts, lab=lab, allowed=allowed)
         try:
             await storm.run()
         except Violated:
-            violations.extend([*storm.violations, f"evidence is in {storm.site.directory}"])
-        return storm
-
-    if one.cuts:
-        with Lab(f"faults{os.getpid()}", 3) as lab:
-            storm = asyncio.run(run(lab))
-    else:
-        storm = asyncio.run(run(None))
+            violations = [*storm.violations, f"evidence is in {storm.site.directory}"]
     report = storm.report
     kinds = ("kill", "cut", "pause", "clock", "full")
     return {

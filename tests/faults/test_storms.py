@@ -4,8 +4,6 @@ The seed of a run is in its test's name, and in its evidence; `python -m tests.f
 and goes on where it was broken off.
 """
 
-import asyncio
-
 import pytest
 
 from tests.faults.__main__ import run_alone
@@ -16,8 +14,8 @@ LONG = rounds_of(Counts(kills=1000, cuts=500, pauses=100, clocks=60, fills=21), 
 
 
 async def storm(one: Round, figures: Figures) -> None:
-    """One run in a thread of its own; its figures are printed, and pytest shows them with -s and with a failure."""
-    result = await asyncio.to_thread(run_alone, one)
+    """One run; its figures are printed, and pytest shows them with -s and with a failure."""
+    result = await run_alone(one)
     figures.add(result)
     print(f"\nseed {one.seed}: {result['text']}")
     assert not result["violations"], f"again: python -m tests.faults {' '.join(one.arguments)}"
