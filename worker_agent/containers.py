@@ -16,6 +16,7 @@ from typing import Final
 from hostler import logs
 from hostler.jobs import Container, Work
 from worker_agent.attempts import Cause, Ended, Order
+from worker_agent.oom import victims_in
 from worker_agent.output_files import reason_of
 from worker_agent.podman import ATTEMPT_LABEL, WORKER_LABEL, Podman
 from worker_agent.podman import reason_of as complaint_of
@@ -78,7 +79,9 @@ class Containers:
             f"--pidfile={workspace.path / PID_FILE}",
             f"--cidfile={workspace.path / ID_FILE}",
             *self._podman.run_options,
-            *runtime.run_arguments(container, name=self.name_of(order.key), labels=labels),
+            *runtime.run_arguments(
+                runtime.limited(container, work.limits), name=self.name_of(order.key), labels=labels
+            ),
             *runtime.mount_arguments(mounts),
             *env_arguments,
             container.image,
@@ -110,10 +113,7 @@ class Containers:
                 evidence=f"podman ended with code {ended.exit_code} and had not started the program",
                 error=f"podman: {complaint_of(err.decode(errors='replace')) or f'code {ended.exit_code}'}",
             )
-        if ended.exit_code == _KILLED:
-            evidence = "the program was ended by SIGKILL, which we did not send: perhaps it reached its memory limit"
-            return replace(ended, evidence=evidence)
-        return ended
+        return await in_thread(_judged, workspace, ended)
 
     def _is_gone(self, workspace: Workspace) -> bool:
         """Whether podman itself has removed an attempt's container; False when that is not sure."""
@@ -132,6 +132,25 @@ class Containers:
             key = listed.labels.get(ATTEMPT_LABEL)
             if key is not None and not is_held(key):
                 await self._podman.remove(listed.name)
+
+
+def _judged(workspace: Workspace, ended: Ended) -> Ended:
+    """The end of a container that failed: whether it had reached its memory limit, as far as the kernel's log tells."""
+    try:
+        number = (workspace.path / ID_FILE).read_text().strip()
+    except (OSError, ValueError):
+        number = ""
+    how = f"the program exited with code {ended.exit_code}"
+    if ended.exit_code == _KILLED:
+        how = "the program was ended by SIGKILL, which we did not send"
+    victims = victims_in(f"libpod-{number}") if number else ()
+    if victims:
+        named = ", ".join(f"{victim.name} {victim.pid}" for victim in victims)
+        evidence = f"the container reached its memory limit, and the kernel ended {named}; {how}"
+        return replace(ended, cause=Cause.MEMORY_LIMIT, evidence=evidence)
+    if ended.exit_code == _KILLED:
+        return replace(ended, evidence=f"{how}: perhaps it reached its memory limit")
+    return ended
 
 
 def _open_up(workspace: Workspace, work: Work) -> list[Mount]:

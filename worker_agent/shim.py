@@ -32,9 +32,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from worker_agent import lease
 from worker_agent.attempts import Cause, Order
 from worker_agent.cgroups import Cgroup, Containment
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
+from worker_agent.limits import Limiter
+from worker_agent.oom import MemoryWatch
 from worker_agent.oom_scores import take_low
 from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
 from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
@@ -73,6 +76,7 @@ class Shim:
         tree: Tree,
         listener: socket.socket,
         base_env: dict[bytes, bytes],
+        limiter: Limiter,
     ) -> None:
         self._identity = identity
         self._segment = segment
@@ -80,6 +84,9 @@ class Shim:
         self._listener = listener
         self._listen_fd = listener.fileno()
         self._base_env = base_env
+        self._limiter, self._memory = limiter, MemoryWatch()
+        runtime = os.path.dirname(os.path.abspath(listener.getsockname()))
+        self._lease = lambda: lease.remaining_s(runtime, identity.boot_id)
         self._generation = 0
         self._agent: _Connection | None = None
         self._strangers: dict[int, _Connection] = {}
@@ -187,7 +194,14 @@ class Shim:
         while self._queue and self._current is None:
             order = self._queue.popleft()
             current = self._current = Supervision(
-                order, tree=self._tree, segment=self._segment, poll=self._poll, tell=self._tell_progress
+                order,
+                tree=self._tree,
+                segment=self._segment,
+                poll=self._poll,
+                tell=self._tell_progress,
+                limiter=self._limiter,
+                memory=self._memory,
+                lease=self._lease,
             )
             current.begin(self._base_env, self._null, self._home)
             if current.phase is Phase.OVER:
@@ -253,6 +267,8 @@ class Shim:
             "pid": self._identity.pid,
             "start_ticks": self._identity.start_ticks,
             "generation": self._generation,
+            "cgroup": self._identity.cgroup,
+            "freezer": self._identity.freezer,
             "key": None,
             "ended": [json.loads(each) for each in self._last_ends],
         }
@@ -375,7 +391,7 @@ class Shim:
             self._drop(agent)
             return
         if kind == "stop":
-            current.stop(cause, grace_s)
+            current.stop(cause, grace_s if grace_s >= 0 else current.order.grace_s)
         elif kind == "signal":
             current.signal(number)
         elif kind == "feed" and current.stdin is not None:
@@ -405,6 +421,7 @@ class Shim:
             self._drop(connection)
         self._listener.close()
         self._segment.close()
+        self._memory.close()
         self._tree.close()
 
 
@@ -442,7 +459,14 @@ def shim_main(
     tree = Tree(cgroup)
     try:
         segment = SegmentWriter(segments, identity)
-        served = Shim(identity=identity, segment=segment, tree=tree, listener=listener, base_env=base_env)
+        served = Shim(
+            identity=identity,
+            segment=segment,
+            tree=tree,
+            listener=listener,
+            base_env=base_env,
+            limiter=Limiter(cgroup_name),
+        )
         served.run()
         served.close()
     finally:

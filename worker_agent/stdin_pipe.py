@@ -9,6 +9,8 @@ import os
 import select
 from typing import Final
 
+from worker_agent.process_tree import SpawnFailed
+
 BUFFER_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -74,3 +76,12 @@ class StdinPipe:
                 self._arm(False)
             os.close(self.fd)
             self.fd = -1
+
+
+def open_file(path: str) -> int:
+    """Open a file that is a program's standard input. Raises SpawnFailed."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
+        raise SpawnFailed(f"stdin {path}: {reason}") from error

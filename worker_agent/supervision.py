@@ -15,7 +15,6 @@ import enum
 import json
 import math
 import os
-import resource
 import select
 import signal
 import time
@@ -23,13 +22,20 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hostler import frames
-from hostler.jobs import EndedProcess, Receipt, SentSignal, Usage
-from worker_agent.attempts import Cause, Ended, Order
+from hostler.jobs import EndedProcess, Receipt, SentSignal
+from worker_agent import hardened
+from worker_agent.attempts import Cause, Order
+from worker_agent.end_frames import ended_of, plain_exit_json
+from worker_agent.evidence import Facts, judge, signal_name
+from worker_agent.lease import LOOK_S
 from worker_agent.ledger import SegmentWriter
+from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Seen
+from worker_agent.oom import MemoryWatch
 from worker_agent.output_pipes import OutputPipes
 from worker_agent.process_tree import Reaped, SpawnFailed, Tree, reap_one, spawn
 from worker_agent.shim_protocol import encode
-from worker_agent.stdin_pipe import StdinPipe
+from worker_agent.spent import Spent
+from worker_agent.stdin_pipe import StdinPipe, open_file
 
 TELL_STARTED_S: Final = 0.005  # shorter attempts send no `started`
 TELL_OUTPUT_FIRST_S: Final = 0.02
@@ -51,14 +57,6 @@ class Phase(enum.Enum):
     OVER = "over"
 
 
-def signal_name(number: int) -> str:
-    """Return "SIGKILL" for 9; real-time signals are named by number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
-
-
 def now_us() -> int:
     """Return the wall clock in microseconds since the epoch."""
     return time.time_ns() // 1000
@@ -66,8 +64,6 @@ def now_us() -> int:
 
 class Supervision:
     """The attempt a shim runs now. Create it, `begin` it, then feed it events until `phase` is OVER."""
-
-    _own_kb_seen = 0  # of this process's own peak memory, as far as it was looked at
 
     def __init__(
         self,
@@ -77,8 +73,14 @@ class Supervision:
         segment: SegmentWriter,
         poll: "select.epoll",
         tell: Callable[[bytes], bool],
+        limiter: Limiter,
+        memory: MemoryWatch,
+        lease: Callable[[], float],
     ) -> None:
-        """*tell* sends a message to the agent; it answers False when no agent listens or it is slow."""
+        """*tell* sends a message to the agent; it answers False when no agent listens or it is slow.
+
+        *lease* says for how many seconds the worker's lease goes on.
+        """
         self.order = order
         self.key = order.key
         self.phase = Phase.RUNNING
@@ -89,12 +91,14 @@ class Supervision:
         self.segment_name = segment.name
         self.ledger_offset = 0
         self.stdin: StdinPipe | None = None
+        self._space: hardened.Namespace | None = None  # of a program on the hardened start path
         self._tree, self._segment, self._poll, self._tell = tree, segment, poll, tell
-        self._output = OutputPipes(segment, poll, order.output_bytes_max)
+        self.output = OutputPipes(segment, poll, order.output_bytes_max)
+        self._limiter, self._memory, self._lease = limiter, memory, lease
+        self._limits: LimitGroup | None = None
+        self._kernel_kills = -1  # the kernel's count when the attempt was no longer short
         self._status: int | None = None
-        self._cpu_user_s = self._cpu_system_s = 0.0
-        self._memory_kb = 0
-        self._reaped = 0
+        self.spent = Spent()
         self._asked: Cause | None = None  # who ends the attempt, when it is us
         self._sent: list[SentSignal] = []
         self._passed_on: set[int] = set()  # signals sent on request of a user
@@ -103,7 +107,7 @@ class Supervision:
         self._killed_at_us = 0
         self._pass_s = _PASS_FIRST_S
         self._told_position = 0
-        self._due_started = self._due_output = self._due_timeout = math.inf
+        self._due_started = self._due_output = self._due_timeout = self._due_lease = math.inf
         self._due_kill = self._due_pass = self._due_unkillable = self._due_leftovers = math.inf
         self._asked_proxy = False  # True: SIGTERM was sent to a proxy that had not started the program
         self._spared_until = 0.0  # so long a kill spares a proxy and its helpers, which clean up
@@ -119,23 +123,41 @@ class Supervision:
         at_us = now_us()
         self._segment.prepare()
         self.segment_name = self._segment.name
-        started = frames.encode(frames.STARTED, b'{"key":' + _dumps(self.key).encode() + b"}", at_us)
-        if not self._segment.write_vital(started):
-            self._not_started("the worker's disk is full: the start could not be recorded")
-            return
+        content = b'{"key":' + _dumps(self.key).encode() + b"}"
+        refusal = ""
+        if order.limits:
+            try:
+                ours = order.start_path == "hardened"  # its init
+                self._limits = self._limiter.group(Bounds(*order.limits), int(ours))  # type: ignore[arg-type]
+                content = _dumps({"key": self.key, "cgroups": self._limits.directories}).encode()
+            except CannotLimit as error:
+                refusal = str(error)
+        if not self._segment.write_vital(frames.encode(frames.STARTED, content, at_us)):
+            refusal = "the worker's disk is full: the start could not be recorded"
         self.ledger_offset = self._segment.size
         try:
+            if refusal:
+                raise SpawnFailed(refusal)
+            if order.lease and self._lease() <= 0:
+                self._finish(cause=Cause.LEASE, evidence="the worker's lease had run out before it began; it never ran")
+                return
             self._start(base_env, null, home)
         except SpawnFailed as error:
-            self._not_started(str(error))
+            self._finish(cause=Cause.NOT_STARTED, evidence="the program was not started", error=str(error))
             return
         now = time.monotonic()
         self.started_at_us = at_us
         self._due_started = now + TELL_STARTED_S
         if order.timeout_s:
             self._due_timeout = now + order.timeout_s
+        if order.lease:
+            self._due_lease = now
         self._segment.write_vital(frames.encode(frames.PID, b'{"pid":%d}' % self.pid, now_us()))
         self.ledger_offset = self._segment.size
+        if self._space is not None and self._space.left:
+            self.reap()  # the program ended at once, as its init has told together with the start
+        if self._limits is not None and not self._limits.tighten():
+            self.stop(Cause.MEMORY_LIMIT, 0.0)
 
     def _start(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
         order = self.order
@@ -147,12 +169,21 @@ class Supervision:
         env[b"HOSTLER_JOB"] = key.partition(b".")[0]
         stdin_read, stdin_write = null, -1
         try:
-            stdout, stderr = self._output.open()
+            stdout, stderr = self.output.open(merge=order.merge)
             if order.stdin_path:
-                stdin_read = _open_stdin(order.stdin_path)
+                stdin_read = open_file(order.stdin_path)
             elif order.stdin:
                 stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-            self.pid = spawn(order, env, home, stdin=stdin_read, stdout=stdout, stderr=stderr)
+            if self._limits is not None:
+                self._limits.enter()  # what we start is born inside
+                self._tree.limited = self._limits.cgroup
+            try:
+                self.pid = self._spawn(env, home, stdin=stdin_read, stdout=stdout, stderr=stderr)
+            finally:
+                if self._limits is not None:
+                    self._limits.leave()
+        except CannotLimit as error:
+            raise SpawnFailed(str(error)) from error
         except OSError as error:
             raise SpawnFailed(f"fork/exec {order.argv[0] if order.argv else ''}: {error.strerror}") from error
         finally:
@@ -160,22 +191,32 @@ class Supervision:
                 os.close(stdin_read)
             if stdin_write >= 0:
                 self.stdin = StdinPipe(stdin_write, self._poll)
-        self._output.watch()
+        self.output.watch()
 
-    def _not_started(self, error: str) -> None:
-        self._finish(cause=Cause.NOT_STARTED, evidence="the program was not started", error=error)
+    def _spawn(self, env: dict[bytes, bytes], home: int, **streams: int) -> int:
+        if self.order.start_path != "hardened" or self.order.proxy:
+            return spawn(self.order, env, home, **streams)
+        space = self._space = self._tree.space = hardened.start(self.order, env, home, **streams)
+        self._poll.register(space.fd, select.EPOLLIN)
+        return space.pid
 
     # -- output
 
     def reads(self, fd: int) -> bool:
-        """Say whether a descriptor is one of the attempt's output pipes."""
-        return self._output.reads(fd)
+        """Say whether a descriptor is one of the attempt's output pipes, or that on which its init reports."""
+        return self.output.reads(fd) or (self._space is not None and fd == self._space.fd)
 
     def on_readable(self, fd: int) -> None:
-        """Move what a pipe holds, at most 64 KiB, into the ledger."""
-        if self._output.on_readable(fd) and self._due_output == math.inf:
+        """Move what a pipe holds, at most 64 KiB, into the ledger; hear what an init reports."""
+        if self._space is not None and fd == self._space.fd:
+            self._space.read()
+            if self._space.left:  # else it ends, and is reaped
+                self.reap()
+        elif self.output.on_readable(fd) and self._due_output == math.inf:
             first = TELL_OUTPUT_S if self._told_position else TELL_OUTPUT_FIRST_S
             self._due_output = time.monotonic() + first
+        if self.output.is_over and self.order.output_stop and self.phase is Phase.RUNNING:
+            self.stop(Cause.OUTPUT_LIMIT, self.order.grace_s)
 
     @property
     def position(self) -> int:
@@ -191,6 +232,9 @@ class Supervision:
         try:
             while (reaped := reap_one()) is not None:
                 self._note(reaped)
+            if self._space is not None:
+                self._space.read()
+                self._status = self._space.status
         except ChildProcessError:
             if self.phase is not Phase.KILLING or self._tree.is_empty():
                 self._finish_by_status()
@@ -206,11 +250,12 @@ class Supervision:
             self._terminate_inside()
 
     def _note(self, reaped: Reaped) -> None:
-        usage = reaped.usage
-        self._cpu_user_s += usage.ru_utime
-        self._cpu_system_s += usage.ru_stime
-        self._memory_kb = max(self._memory_kb, usage.ru_maxrss)
-        self._reaped += 1
+        if self._space is not None and reaped.pid == self._space.init:
+            used = self._space.ended(reaped)
+            self._status = self._space.status
+            self.spent.add_used(used)
+            return
+        self.spent.add(reaped.usage)
         if reaped.pid == self.pid and self._status is None:
             self._status = reaped.status
 
@@ -263,7 +308,10 @@ class Supervision:
 
     def _kill(self) -> None:
         now = time.monotonic()
+        pause_s = self._pass_s
         if self.phase is not Phase.KILLING:
+            if self._space is not None:
+                pause_s = hardened.END_S
             self.phase = Phase.KILLING
             self._due_kill = math.inf
             self._killed_at_us = now_us()
@@ -275,7 +323,7 @@ class Supervision:
             self._send(signal.SIGTERM, [self.pid])  # a proxy that has not started the program yet
         self._killed.update(found)
         self._tree.named(found, self._names)
-        self._due_pass = now + self._pass_s
+        self._due_pass = now + pause_s
         self._pass_s = min(_PASS_MAX_S, self._pass_s * 2)
 
     def signal(self, number: int) -> None:
@@ -283,6 +331,9 @@ class Supervision:
         self.reap()
         if self._status is None and self.phase is not Phase.OVER:
             self._passed_on.add(number)
+            if self._space is not None:
+                self._space.signal(number)
+                return
             # Not reaped, so its pid, which is its group's id, cannot be another's.
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, number)
@@ -295,6 +346,7 @@ class Supervision:
             self._due_started,
             self._due_output,
             self._due_timeout,
+            self._due_lease,
             self._due_kill,
             self._due_pass,
             self._due_unkillable,
@@ -306,12 +358,16 @@ class Supervision:
         if now >= self._due_started:
             self._due_started = math.inf
             self.is_long = True
+            if self._limits is None or not self._limits.bounds.memory_bytes:
+                self._kernel_kills = self._memory.count()
             self._tell(encode({"type": "started", **self.where(), "pid": self.pid, "at_us": self.started_at_us}))
         if now >= self._due_output:
             self._due_output = math.inf
             position = self.position
             if position > self._told_position and self._tell(encode({"type": "output", **self.where()})):
                 self._told_position = position
+        if now >= self._due_lease:
+            self._look_at_lease(now)
         if now >= self._due_timeout:
             self.stop(Cause.TIMEOUT, self.order.grace_s)
         if now >= self._due_leftovers:
@@ -327,6 +383,14 @@ class Supervision:
             self._due_unkillable = now + UNKILLABLE_S
             survivors = [{"pid": each.pid, "name": each.name} for each in self._tree.survivors()]
             self._tell(encode({"type": "unkillable", "key": self.key, "survivors": survivors}))
+
+    def _look_at_lease(self, now: float) -> None:
+        remaining_s = self._lease()
+        if remaining_s > 0:
+            self._due_lease = now + min(LOOK_S, remaining_s)
+        else:
+            self._due_lease = math.inf
+            self.stop(Cause.LEASE, self.order.grace_s)
 
     def where(self) -> dict[str, Any]:
         """Return which ledger is this attempt's and how long it is, for messages."""
@@ -344,36 +408,50 @@ class Supervision:
         if status is None:
             # Only if somebody else reaped our child, which nobody in this process does.
             self._finish(cause=Cause.SUPERVISOR_DIED, evidence="the exit status was lost")
-        elif os.WIFSIGNALED(status):
-            name = signal_name(os.WTERMSIG(status))
-            core = os.WCOREDUMP(status)
-            cause, evidence = self._cause(os.WTERMSIG(status), f"ended by {name}")
+            return
+        order, ours = self.order, self._asked or self._names or self._killed_at_us or self._space
+        if not (status or ours or order.limits or order.output_stop):
+            self._finish(cause=Cause.EXIT, evidence="", exit_code=0, plain=True)
+            return
+        cause, evidence, plain = judge(self._facts(status))
+        if os.WIFSIGNALED(status):
+            name, core = signal_name(os.WTERMSIG(status)), os.WCOREDUMP(status)
             self._finish(cause=cause, evidence=evidence, signal_text=name, core_dumped=core)
         else:
             code = os.waitstatus_to_exitcode(status)
-            cause, evidence = self._cause(0, f"exited with code {code}")
-            self._finish(cause=cause, evidence=evidence, exit_code=code)
+            self._finish(cause=cause, evidence=evidence, exit_code=code, plain=plain)
 
-    def _cause(self, number: int, how: str) -> tuple[Cause, str]:
-        if self._asked is not None:
-            ours = ", ".join(dict.fromkeys(sent.signal for sent in self._sent))
-            if self._killed_at_us:
-                ours = f"{ours}, SIGKILL" if ours else "SIGKILL"
-            return self._asked, f"{_ASKED_TEXTS[self._asked]}: we sent {ours or 'no signal'}; the program {how}"
-        count = len(self._names)
-        left = f"; {count} {'process' if count == 1 else 'processes'} it had left behind ended by us" if count else ""
-        if number == 0:
-            return Cause.EXIT, f"the program {how} by itself{left}"
-        if number in self._passed_on:
-            return Cause.SIGNAL, f"the program was {how}, which was sent on request{left}"
-        perhaps = ": perhaps out of memory, or another user" if number == signal.SIGKILL else ""
-        return Cause.SIGNAL, f"the program was {how}, which we did not send{perhaps}{left}"
+    def _facts(self, status: int) -> Facts:
+        order, seen, over, kernel_killed = self.order, Seen(), 0, 0
+        if order.output_stop:
+            self.output.drain()
+            over = order.output_bytes_max if self.output.is_over else 0
+        if self._limits is not None:
+            seen = self._limits.seen()
+            self.spent.tree_bytes_max = seen.memory_bytes_max
+        if self._kernel_kills >= 0 and status:
+            kernel_killed = self._memory.count() - self._kernel_kills
+        return Facts(
+            status,
+            self.pid,
+            self._asked,
+            self._sent,
+            bool(self._killed_at_us),
+            self._passed_on,
+            len(self._names),
+            Bounds(*order.limits),  # type: ignore[arg-type]
+            seen,
+            kernel_killed,
+            over,
+        )
 
     def _receipt(self, ended_at_us: int) -> Receipt:
         if self._killed_at_us:
             count = max(1, len(self._killed))
             self._sent.append(SentSignal(signal="SIGKILL", at_us=self._killed_at_us, processes=count))
-        by = "wait+cgroup" if self._killed_at_us and self._tree.cgroup is not None else "wait"
+        by = "wait" if self._space is None else "namespace"
+        if self._tree.cgroup is not None and (self._killed_at_us or (self._space and self._tree.is_empty())):
+            by += "+cgroup"
         ended = tuple(EndedProcess(pid=pid, name=name) for pid, name in self._names.items())
         return Receipt(signals=tuple(self._sent), ended=ended, verified_by=by, verified_at_us=ended_at_us)
 
@@ -386,83 +464,25 @@ class Supervision:
         exit_code: int | None = None,
         signal_text: str = "",
         core_dumped: bool = False,
+        plain: bool = False,
     ) -> None:
+        """Write the end. *plain*: an exit with nothing to say about it but its code."""
         ended_at_us = now_us()
-        self._output.close()
+        self.output.close()
         if self.stdin is not None:
             self.stdin.close()
         self._tree.settle()
-        if cause is Cause.EXIT and not self._names and not self._killed_at_us:
-            self.ended_json = self._plain_exit_json(exit_code, ended_at_us).encode()
+        if self._space is not None:
+            self._space.close()
+            self._tree.space = None
+        if self._limits is not None:
+            self._limits.remove()
+            self._tree.limited = None
+        if plain and self._space is None:
+            self.ended_json = plain_exit_json(self, exit_code or 0, ended_at_us).encode()
         else:
             how = {"cause": cause, "evidence": evidence, "error": error, "exit_code": exit_code}
             how |= {"signal": signal_text, "core_dumped": core_dumped}
-            self.ended_json = _dumps(self._ended(ended_at_us, how).to_json()).encode()
+            self.ended_json = _dumps(ended_of(self, ended_at_us, self._receipt(ended_at_us), how).to_json()).encode()
         self._segment.write_vital(frames.encode(frames.EXIT, self.ended_json, ended_at_us))
         self.phase = Phase.OVER
-
-    def _ended(self, ended_at_us: int, how: dict[str, Any]) -> Ended:
-        return Ended(
-            **how,
-            key=self.key,
-            started_at_us=self.started_at_us,
-            ended_at_us=ended_at_us,
-            receipt=self._receipt(ended_at_us),
-            usage=Usage(
-                cpu_user_s=self._cpu_user_s,
-                cpu_system_s=self._cpu_system_s,
-                memory_bytes_max=self._memory_bytes_max(),
-                processes=self._reaped,
-            ),
-            out_bytes=self._output.kept[frames.OUT],
-            err_bytes=self._output.kept[frames.ERR],
-            dropped_bytes=self._output.dropped,
-            segment=self.segment_name,
-            ledger_offset=self.ledger_offset,
-            ledger_bytes=self.position,
-        )
-
-    def _plain_exit_json(self, exit_code: int | None, ended_at_us: int) -> str:
-        """Return the JSON of an `Exited`, for an exit nobody had a hand in."""
-        return _EXITED % (
-            _dumps(self.key),
-            self.started_at_us,
-            ended_at_us,
-            exit_code,
-            self._cpu_user_s,
-            self._cpu_system_s,
-            self._memory_bytes_max(),
-            self._reaped,
-            self._output.kept[frames.OUT],
-            self._output.kept[frames.ERR],
-            self._output.dropped,
-            self.segment_name,
-            self.ledger_offset,
-            self.position,
-        )
-
-    def _memory_bytes_max(self) -> int:
-        """The kernel counts our own pages at the vfork as the program's: a peak not above ours says nothing."""
-        if self._memory_kb <= Supervision._own_kb_seen:
-            return 0  # our peak never falls, so it need not be asked for (3 us)
-        own_kb = Supervision._own_kb_seen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return self._memory_kb * 1024 if self._memory_kb > own_kb else 0
-
-
-def _open_stdin(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
-        raise SpawnFailed(f"stdin {path}: {reason}") from error
-
-
-_ASKED_TEXTS: Final = {
-    Cause.STOP: "stopped on request",
-    Cause.TIMEOUT: "the time limit was reached",
-    Cause.DRAIN: "the worker is ending its jobs",
-    Cause.LEASE: "the worker's lease ran out",
-}
-
-# The fields of `Exited`. A test reads it back and compares every field.
-_EXITED: Final = '[%s,%d,%d,%d,%.6f,%.6f,%d,%d,%d,%d,%d,"%s",%d,%d]'

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hostler.jobs import Container, File, Work
+from hostler.jobs import Container, File, Limits, Work
 from tests.worker.container_bench import IMAGE, PodmanBench, a_podman
 from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually
@@ -128,14 +128,31 @@ async def test_a_container_is_shut_in_unless_it_asks_for_more(
 async def test_who_reaches_the_memory_limit_is_told_so(
     worker: Worker, bench: Bench, coordinator: FakeCoordinator
 ) -> None:
-    """The exit code is podman's for SIGKILL, and the evidence says what it may have been."""
+    """The exit code is podman's for SIGKILL; the kernel's log says more, unless it was too full to say it."""
     key = bench.key("a")
     coordinator.start(key, contained("tail /dev/zero", memory_bytes=16 << 20))
 
     report = await coordinator.over(key)
 
-    assert (report.end.cause, report.end.exit_code) == ("exit", 137)
+    assert report.end.cause in ("memory_limit", "exit")
+    assert report.end.exit_code == 137
     assert "memory limit" in report.end.evidence
+
+
+async def test_the_smaller_limit_holds_for_a_container(
+    worker: Worker, bench: Bench, coordinator: FakeCoordinator
+) -> None:
+    """The job's or the container's own, and both streams can be one."""
+    key = bench.key("a")
+    limits = Limits(memory_bytes=32 << 20, cpus=0.5, pids=900)
+    code = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us; echo err >&2"
+    work = Work(env={"PATH": "/bin"}, limits=limits, merge=True)
+    coordinator.start(key, contained(f"{code}; cat /sys/fs/cgroup/pids/pids.max", work=work, memory_bytes=64 << 20))
+
+    report = await coordinator.over(key)
+
+    assert sorted(coordinator.log(key).split()) == sorted([str(32 << 20), "50000", "err", "512"])
+    assert (report.end.exit_code, report.end.err_bytes) == (0, 0)
 
 
 async def test_a_volume_needs_the_leave_of_the_worker(

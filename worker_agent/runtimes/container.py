@@ -9,10 +9,11 @@ chose, go through the environment, where no other user of the host can read them
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple, TypeVar
 
 from hostler.container_checks import check_container
-from hostler.jobs import Container
+from hostler.jobs import Container, Limits
 
 USER: Final = "65534:65534"
 PIDS: Final = 512
@@ -21,6 +22,7 @@ INSIDE: Final = "/hostler"  # where the single files of a workspace are
 OURS: Final = ("/inputs", "/outputs", INSIDE)
 _VARIABLE: Final = re.compile(r"HOSTLER_[A-Za-z0-9_]+")
 _HOST_NETWORK: Final = "host"
+N = TypeVar("N", int, float)
 
 
 class Mount(NamedTuple):
@@ -47,6 +49,20 @@ def refusal(container: Container, volumes_allowed: Collection[str], *, serves: b
             return f"container: {mount.source} cannot be mounted at {mount.target}"
         targets.append(mount.target)
     return "container: two volumes have one place" if len(set(targets)) < len(targets) else ""
+
+
+def limited(container: Container, limits: Limits) -> Container:
+    """Return a container with the smaller one of each of its own limits and of its job's."""
+    return replace(
+        container,
+        memory_bytes=_smaller(container.memory_bytes, limits.memory_bytes),
+        cpus=_smaller(container.cpus, limits.cpus),
+        pids=_smaller(container.pids or (PIDS if limits.pids else 0), limits.pids),
+    )
+
+
+def _smaller(one: N, other: N) -> N:
+    return min(one, other) if one and other else one or other
 
 
 def run_arguments(container: Container, *, name: str, labels: Mapping[str, str]) -> list[str]:
