@@ -46,7 +46,7 @@ def job_shape(job: Job) -> dict[str, Any]:
         "stage": job.stage,
         "attempt": job.attempt,
         "cause": None if end is None or not end.cause else _cause(end),
-        "receipt": None if end is None else _receipt(end.receipt),
+        "receipt": None if end is None else receipt_shape(end.receipt),
         "log": {
             "bytes": job.log_bytes,
             "status": job.log_status.word,
@@ -202,7 +202,8 @@ def _cause(end: End) -> dict[str, Any]:
     return {"label": end.cause, "evidence": end.error or end.evidence}
 
 
-def _receipt(receipt: Receipt) -> dict[str, Any]:
+def receipt_shape(receipt: Receipt) -> dict[str, Any]:
+    """The proof of an end."""
     return {
         "signals": [
             {"signal": sent.signal, "at": time_shape(sent.at_us), "processes": sent.processes}

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from hostler.causes import CAUSES  # noqa: E402
 from hostler.lifecycle import MEANINGS, TRANSITIONS, Event, Outcome, State  # noqa: E402
 from hostler.logs import EVENTS  # noqa: E402
 from hostler.settings import descriptions  # noqa: E402
@@ -13,12 +14,25 @@ from hostler.settings import descriptions  # noqa: E402
 NOTE = "<!-- Written by scripts/make_docs.py; edit the code, not this file. -->\n"
 OUTCOME_MEANINGS = {
     Outcome.SUCCEEDED: "the program exited with code 0",
-    Outcome.FAILED: "another exit code, a signal that was not ours, or the program could not be started",
-    Outcome.STOPPED: "a stop request ended it",
+    Outcome.FAILED: "another exit code, a signal that was not ours, a limit it reached, or it could not be started",
+    Outcome.STOPPED: "a stop request ended it, or the drain of its worker",
     Outcome.TIMED_OUT: "its own time limit ended it, or it had not started by its start deadline",
     Outcome.LOST: "the worker or its supervisor was lost; how it ended is not known",
     Outcome.REJECTED: "the worker refused to run it, or its stage could not take the result of the one before",
 }
+CAUSE_NOTES = (
+    "- What we asked for before the end of the program was seen is the cause, then limits of the job that were reached,"
+    " then what the kernel counted, then the program's own end.",
+    "- `memory_limit`: the kernel ended the program or another process of the tree, as the counter of the tree's own"
+    " control group says. The program's exit code or signal is kept. A program that outlives it and exits with 0 has"
+    " succeeded, and its evidence tells of it.",
+    "- `out_of_memory`: the counter of the worker's own memory group, or of one above it, rose while the program ran,"
+    " and it was ended by a SIGKILL that nobody sent here, or exited with 137, a shell's word for that.",
+    "- `output_limit`: with `output_stop`, as soon as more than `output_bytes_max` was written, also when the program"
+    " was over by then. The log has all up to the limit, and says how much is missing.",
+    "- Of a container only the kernel's log tells who reached its memory limit; where that cannot be read, the cause is"
+    " `exit` with code 137.",
+)
 
 
 def job_states() -> str:
@@ -35,6 +49,11 @@ def job_states() -> str:
     lines += [f"| {state.word} | {MEANINGS[state]} |" for state in State]
     lines += ["", "| outcome | meaning |", "|---|---|"]
     lines += [f"| {outcome.word} | {meaning} |" for outcome, meaning in OUTCOME_MEANINGS.items()]
+    lines += ["", "An attempt ends by one cause; `hostler explain ID` says what was seen that speaks for it."]
+    lines += ["", "| cause | outcome | meaning |", "|---|---|---|"]
+    for cause, (outcome, meaning) in CAUSES.items():
+        lines.append(f"| `{cause}` | {outcome.word or 'succeeded for code 0, else failed'} | {meaning} |")
+    lines += ["", *CAUSE_NOTES]
     return "\n".join(lines) + "\n"
 
 

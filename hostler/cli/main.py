@@ -246,6 +246,15 @@ def show(job: JobId, place: Place) -> int:
 
 @app.command(rich_help_panel=JOBS)
 @expanded
+def explain(job: JobId, place: Place) -> int:
+    """Tell why a job is as it is: why it waited, how each attempt ended, and what happens next."""
+    from hostler.cli.explain import explain_job
+
+    return explain_job(place, job)
+
+
+@app.command(rich_help_panel=JOBS)
+@expanded
 def logs(
     job: JobId,
     place: Place,

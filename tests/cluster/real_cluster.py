@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ class RealCluster:
 
     # -- parts
 
-    def start(self, part: str, **flags: Any) -> None:
-        """Start a part: "coordinator", "gateway", or a worker by its name."""
+    def start(self, part: str, *, before: Sequence[str] = (), **flags: Any) -> None:
+        """Start a part: "coordinator", "gateway", or a worker by its name; *before* is put before its command."""
         module = MODULES.get(part, "worker_agent")
         given = self.settings.to_dict() | flags
         if module == "worker_agent":
@@ -54,7 +54,7 @@ class RealCluster:
         settings = load(**given)
         with (self.directory / f"{part}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(
-                [sys.executable, "-m", module, "--settings", settings.to_json()], stdout=log, stderr=log
+                [*before, sys.executable, "-m", module, "--settings", settings.to_json()], stdout=log, stderr=log
             )
 
     def end(self, part: str, number: int) -> int:
