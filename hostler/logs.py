@@ -60,6 +60,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "service.failed": "A service could not be started.",
         "service.stopped": "A service that nobody calls was stopped.",
         "shim.died": "A shim ended without being told to.",
+        "shim.held": "A shim that its own job traced, or had stopped, was let go on.",
         "callback.received": "Somebody posted an object to /dev/callback; it is printed here.",
         "gateway.started": "The HTTP gateway serves.",
         "gateway.stopped": "The HTTP gateway has ended in order.",

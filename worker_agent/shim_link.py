@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hostler import logs
 from worker_agent import held_shims
 from worker_agent.cgroups import Cgroup, Containment, hierarchies
 from worker_agent.leftover_cgroups import LeftoverCgroups
@@ -132,6 +133,8 @@ class ShimLink:
         asked = self._stopping is not None and self._stopping in self.orders
         held = held_shims.free(self.pid, self.start_ticks, stopped_too=asked)
         self.held = self.held + 1 if held else 0
+        if held:
+            logs.get().warning("shim.held", attempt=next(iter(self.orders), ""), times=self.held)
         if self.held >= held_shims.HELD_MAX:
             held_shims.kill(self.pid, self.start_ticks)
 
