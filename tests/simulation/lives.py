@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def begin(*arguments: str) -> "subprocess.Popen[str]":
 
 def objects(*processes: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
     """The JSON objects that they print; fails with what they say when they fall over."""
-    for process in processes:
-        said, complaint = process.communicate()
+    with ThreadPoolExecutor(len(processes)) as readers:  # all at once: none may wait for room in its pipe
+        outputs = list(readers.map(lambda process: process.communicate(), processes))
+    for process, (said, complaint) in zip(processes, outputs, strict=True):
         assert process.returncode in (0, 1) and not complaint, complaint
         for line in said.splitlines():
             yield json.loads(line)

@@ -25,7 +25,8 @@ from tests.simulation.mutants import MUTANTS
 from tests.simulation.world import Life, run
 
 CATCH_WITHIN = 60  # schedules that are tried until a mutant counts as not noticed
-BLOCK = 20  # lives of one process; each leaves some megabytes
+BLOCK = 40  # lives of one process; each leaves some megabytes
+PART = 1000  # lives between two lines that say how far it is
 FELL_OVER = 255
 _KEPT: list[Any] = []  # what lives have left
 
@@ -112,21 +113,25 @@ def _catch(cases: str, within: int) -> int:
 
 
 def _share(options: argparse.Namespace) -> int:
-    """Divide the seeds between processes of their own."""
+    """Divide the seeds between processes of their own, part after part, so that what was done is known on the way."""
     first, behind, *_ = map(int, options.seeds.split(":"))
-    count = options.processes
-    began = time.monotonic()
-    parts = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.simulation.run", "--seeds", f"{first + place}:{behind}:{count}"]
-            + (["--mutant", options.mutant] if options.mutant else [])
-        )
-        for place in range(count)
-    ]
-    codes = [part.wait() for part in parts]
-    took = time.monotonic() - began
-    print(f"{behind - first} schedules in {took:.0f} s, {(behind - first) / took:.1f} a second")
-    return max(codes)
+    began, bad = time.monotonic(), 0
+    for begin in range(first, behind, PART):
+        end = min(begin + PART, behind)
+        codes = [part.wait() for part in [_begin_part(options, begin + n, end) for n in range(options.processes)]]
+        bad = max(bad, *codes)
+        took = time.monotonic() - began
+        print(f"{end - first} schedules in {took:.0f} s, {(end - first) / took:.1f} a second; next is seed {end}")
+        sys.stdout.flush()
+        if bad and options.stop:
+            break
+    return bad
+
+
+def _begin_part(options: argparse.Namespace, first: int, behind: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.simulation.run", "--seeds", f"{first}:{behind}:{options.processes}"]
+    command += ["--mutant", options.mutant] if options.mutant else []
+    return subprocess.Popen([*command, *(["--stop"] if options.stop else [])])
 
 
 def main() -> int:
