@@ -47,25 +47,12 @@ async def run(settings: Settings, ending: Ending) -> int:
     name = _name_of(settings)
     make_private_dir(settings.data_dir)
     directory = make_private_dir(settings.data_dir / "workers" / name)
-    slots = settings.slots or default_slots()
-    boot = boot_id()
+    slots, boot = settings.slots or default_slots(), boot_id()
     refusal, abilities = await asyncio.gather(hardened_refusal(), limits_kept())
     if refusal and settings.start_path == HARDENED:
         raise InvalidRequest(f"start_path = hardened is not possible on this host: {refusal}", field="start_path")
-    try:
-        journal = Journal.open(directory, boot)
-    except DataDirectoryInUse as error:
-        raise InvalidRequest(
-            f"another worker runs on {directory}; stop it, or choose another --name or --data-dir"
-        ) from error
-    except OSError as error:
-        raise InvalidRequest(f"the journal in {directory} cannot be written: {error.strerror or error}") from error
     runtime = make_private_dir(runtime_dir(directory))
-    try:
-        lease = LeaseFile(runtime, boot)
-    except OSError as error:
-        journal.close()
-        raise InvalidRequest(f"the lease in {runtime} cannot be written: {error.strerror or error}") from error
+    journal, lease = _open_files(directory, runtime, boot)
     agent = Agent(journal, slots, DiskRoom(directory, min(settings.disk_reserve_bytes, ROOM_BYTES)))
     try:
         runner = Runner(
@@ -109,6 +96,23 @@ async def run(settings: Settings, ending: Ending) -> int:
     finally:
         lease.close()
         journal.close()
+
+
+def _open_files(directory: Path, runtime: Path, boot: str) -> tuple[Journal, LeaseFile]:
+    """Open the journal, which holds the lock on the directory, and the lease. Raises InvalidRequest."""
+    try:
+        journal = Journal.open(directory, boot)
+    except DataDirectoryInUse as error:
+        raise InvalidRequest(
+            f"another worker runs on {directory}; stop it, or choose another --name or --data-dir"
+        ) from error
+    except OSError as error:
+        raise InvalidRequest(f"the journal in {directory} cannot be written: {error.strerror or error}") from error
+    try:
+        return journal, LeaseFile(runtime, boot)
+    except OSError as error:
+        journal.close()
+        raise InvalidRequest(f"the lease in {runtime} cannot be written: {error.strerror or error}") from error
 
 
 def _name_of(settings: Settings) -> str:
