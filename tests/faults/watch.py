@@ -12,7 +12,7 @@ from tests.faults.site import Site
 EVERY_S = 0.3
 TAKEN_EVERY = 5  # looks at the jobs, for each at the memory
 MIB = 1 << 20
-PSS_MAX_BYTES = {"coordinator": 160 * MIB, "gateway": 120 * MIB, "worker": 120 * MIB}
+PSS_MAX_BYTES = {"coordinator": 100 * MIB, "gateway": 100 * MIB, "worker": 80 * MIB}
 DESCRIPTORS_MAX = 200  # of a part at rest
 
 
