@@ -48,9 +48,7 @@ async def run(settings: Settings, ending: Ending) -> int:
     make_private_dir(settings.data_dir)
     directory = make_private_dir(settings.data_dir / "workers" / name)
     slots, boot = settings.slots or default_slots(), boot_id()
-    refusal, abilities = await asyncio.gather(hardened_refusal(), limits_kept())
-    if refusal and settings.start_path == HARDENED:
-        raise InvalidRequest(f"start_path = hardened is not possible on this host: {refusal}", field="start_path")
+    abilities = await _abilities(settings)
     runtime = make_private_dir(runtime_dir(directory))
     journal, lease = _open_files(directory, runtime, boot)
     agent = Agent(journal, slots, DiskRoom(directory, min(settings.disk_reserve_bytes, ROOM_BYTES)))
@@ -84,7 +82,7 @@ async def run(settings: Settings, ending: Ending) -> int:
                     labels=settings.labels,
                     runtimes=RUNTIMES,
                     workloads=settings.workloads,
-                    abilities=abilities if refusal else (*abilities, HARDENED),
+                    abilities=abilities,
                 ),
                 worker=_read_identity(directory),
                 remember=lambda worker: _write_identity(directory, worker),
@@ -96,6 +94,14 @@ async def run(settings: Settings, ending: Ending) -> int:
     finally:
         lease.close()
         journal.close()
+
+
+async def _abilities(settings: Settings) -> tuple[str, ...]:
+    """Try what this host can do for an attempt. Raises InvalidRequest when the settings ask for more."""
+    refusal, abilities = await asyncio.gather(hardened_refusal(), limits_kept())
+    if refusal and settings.start_path == HARDENED:
+        raise InvalidRequest(f"start_path = hardened is not possible on this host: {refusal}", field="start_path")
+    return abilities if refusal else (*abilities, HARDENED)
 
 
 def _open_files(directory: Path, runtime: Path, boot: str) -> tuple[Journal, LeaseFile]:
