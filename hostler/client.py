@@ -15,6 +15,7 @@ from typing import Self
 import grpc
 import grpc.aio
 
+from hostler.access_client import AccessClient
 from hostler.errors import HostlerError
 from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
@@ -107,6 +108,7 @@ class Client:
         self.files = FilesClient(self._channel, self._as)
         self.workloads = WorkloadsClient(self._channel, self._as)
         self.records = RecordsClient(self._channel, self._as)
+        self.access = AccessClient(self._channel, self._as)
 
     async def __aenter__(self) -> Self:
         return self
@@ -335,34 +337,48 @@ class Client:
         return [wire_workers.worker_from_proto(w) for w in answer.workers]
 
     async def drain_worker(
-        self, worker: str, *, deadline_s: float | None = None, leave: bool = False, reason: str = ""
+        self,
+        worker: str,
+        *,
+        deadline_s: float | None = None,
+        leave: bool = False,
+        reason: str = "",
+        principal: str | None = None,
     ) -> Worker:
         """Give a worker nothing more; after *deadline_s* what runs there is ended, with *leave* its agent ends at last.
 
         *worker* is an id or a name that only one worker has.
         """
-        request = jobs_pb2.DrainWorkerRequest(worker=worker, deadline_s=deadline_s, leave=leave, reason=reason)
+        request = jobs_pb2.DrainWorkerRequest(
+            worker=worker, deadline_s=deadline_s, leave=leave, reason=reason, principal=self._as(principal)
+        )
         with CALLING:
             answer = await self._cluster.DrainWorker(request, timeout=CALL_S)
         return wire_workers.worker_from_proto(answer)
 
-    async def resume_worker(self, worker: str) -> Worker:
+    async def resume_worker(self, worker: str, *, principal: str | None = None) -> Worker:
         """Take back `drain_worker`."""
+        request = jobs_pb2.WorkerRequest(worker=worker, principal=self._as(principal))
         with CALLING:
-            answer = await self._cluster.ResumeWorker(jobs_pb2.WorkerRequest(worker=worker), timeout=CALL_S)
+            answer = await self._cluster.ResumeWorker(request, timeout=CALL_S)
         return wire_workers.worker_from_proto(answer)
 
-    async def release_worker(self, worker: str) -> Worker:
+    async def release_worker(self, worker: str, *, principal: str | None = None) -> Worker:
         """End the quarantine of a worker."""
+        request = jobs_pb2.WorkerRequest(worker=worker, principal=self._as(principal))
         with CALLING:
-            answer = await self._cluster.ReleaseWorker(jobs_pb2.WorkerRequest(worker=worker), timeout=CALL_S)
+            answer = await self._cluster.ReleaseWorker(request, timeout=CALL_S)
         return wire_workers.worker_from_proto(answer)
 
-    async def describe(self, *, timeout_s: float = CALL_S, wait_for_ready: bool = False) -> Cluster:
+    async def describe(
+        self, *, timeout_s: float = CALL_S, wait_for_ready: bool = False, principal: str | None = None
+    ) -> Cluster:
         """Return what the coordinator says of itself; with *wait_for_ready* keep trying to connect."""
         with CALLING:
             answer = await self._cluster.Describe(
-                jobs_pb2.DescribeRequest(), timeout=timeout_s, wait_for_ready=wait_for_ready
+                jobs_pb2.DescribeRequest(principal=self._as(principal)),
+                timeout=timeout_s,
+                wait_for_ready=wait_for_ready,
             )
         return Cluster(
             version=answer.version,
@@ -375,10 +391,10 @@ class Client:
             open_by_family=dict(answer.open_by_family),
         )
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, *, principal: str | None = None) -> bytes:
         """Return the coordinator's measurements in the text format of Prometheus."""
         with CALLING:
-            answer = await self._cluster.Metrics(jobs_pb2.MetricsRequest(), timeout=CALL_S)
+            answer = await self._cluster.Metrics(jobs_pb2.MetricsRequest(principal=self._as(principal)), timeout=CALL_S)
         return answer.text
 
     def _as(self, principal: str | None) -> str:

@@ -11,6 +11,7 @@ Pure: the tables hold the names of gRPC status codes, so that nothing here impor
       WorkerNotFound      no such worker, or it is not connected
       WorkloadNotFound    no such workload
       FileNotFound        no such file: stored bytes, or an output of a job
+      KeyNotFound         no API key of this id
       NotFinished         the job must be over first
       KeyConflict         the idempotency key was used with another body
       NotRunning          the job is not in a state that allows this
@@ -39,6 +40,7 @@ class ErrorCode(StrEnum):
     WORKER_NOT_FOUND = "worker_not_found"
     WORKLOAD_NOT_FOUND = "workload_not_found"
     FILE_NOT_FOUND = "file_not_found"
+    KEY_NOT_FOUND = "key_not_found"
     NOT_FINISHED = "not_finished"
     KEY_CONFLICT = "key_conflict"
     NOT_RUNNING = "not_running"
@@ -108,6 +110,12 @@ class FileNotFound(HostlerError):
     code = ErrorCode.FILE_NOT_FOUND
 
 
+class KeyNotFound(HostlerError):
+    """No API key has this id, or it is not this caller's."""
+
+    code = ErrorCode.KEY_NOT_FOUND
+
+
 class NotFinished(HostlerError):
     """The job must be over before this can be answered."""
 
@@ -162,6 +170,7 @@ BY_CODE: Mapping[ErrorCode, type[HostlerError]] = MappingProxyType(
             WorkerNotFound,
             WorkloadNotFound,
             FileNotFound,
+            KeyNotFound,
             NotFinished,
             KeyConflict,
             NotRunning,
@@ -183,6 +192,7 @@ TO_HTTP: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.WORKER_NOT_FOUND: 404,
         ErrorCode.WORKLOAD_NOT_FOUND: 404,
         ErrorCode.FILE_NOT_FOUND: 404,
+        ErrorCode.KEY_NOT_FOUND: 404,
         ErrorCode.NOT_FINISHED: 425,
         ErrorCode.KEY_CONFLICT: 409,
         ErrorCode.NOT_RUNNING: 409,
@@ -203,6 +213,7 @@ TO_GRPC: Mapping[ErrorCode, str] = MappingProxyType(
         ErrorCode.WORKER_NOT_FOUND: "NOT_FOUND",
         ErrorCode.WORKLOAD_NOT_FOUND: "NOT_FOUND",
         ErrorCode.FILE_NOT_FOUND: "NOT_FOUND",
+        ErrorCode.KEY_NOT_FOUND: "NOT_FOUND",
         ErrorCode.NOT_FINISHED: "FAILED_PRECONDITION",
         ErrorCode.KEY_CONFLICT: "ALREADY_EXISTS",
         ErrorCode.NOT_RUNNING: "FAILED_PRECONDITION",

@@ -104,13 +104,16 @@ class FilesClient:
 
         return await self.put(whole(), size_bytes=len(content), principal=principal)
 
-    def read(self, digest: str, *, offset: int = 0, length: int = 0) -> AbstractAsyncContextManager[Reading]:
-        """Read stored bytes: ``async with files.read(digest) as reading``. For workers."""
-        return self._reading(
-            lambda: self._files.Read(
-                files_pb2.ReadFileRequest(digest=digest, offset=offset, length=length), timeout=TRANSFER_S
-            )
-        )
+    def read(
+        self, digest: str, *, offset: int = 0, length: int = 0, principal: str | None = None
+    ) -> AbstractAsyncContextManager[Reading]:
+        """Read stored bytes: ``async with files.read(digest) as reading``.
+
+        Raises on entering:
+            FileNotFound: they are not stored, or not for this caller.
+        """
+        request = files_pb2.ReadFileRequest(digest=digest, offset=offset, length=length, principal=self._as(principal))
+        return self._reading(lambda: self._files.Read(request, timeout=TRANSFER_S))
 
     async def outputs(self, job: str, *, family: str = "", principal: str | None = None) -> Outputs:
         """Return the list of a job's output files."""

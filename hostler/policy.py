@@ -47,6 +47,18 @@ OPERATOR = DEVELOPER | {
     Scope.AUDIT_READ,
 }
 EVERYTHING = frozenset(Scope) - {Scope.PRINCIPALS_ASSERT}
+# Of a caller who shows no key and is admitted by network: what the Infernet API needs, on the address's own jobs.
+ADDRESS = frozenset(
+    {
+        Scope.JOBS_READ,
+        Scope.JOBS_SUBMIT,
+        Scope.JOBS_STOP,
+        Scope.OUTPUTS_READ,
+        Scope.FILES_WRITE,
+        Scope.STATUS_WRITE,
+        Scope.WORKLOADS_READ,
+    }
+)
 ROLES: Mapping[str, frozenset[Scope]] = MappingProxyType(
     {
         "viewer": frozenset(VIEWER),

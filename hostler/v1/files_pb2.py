@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hostler.v1 import jobs_pb2 as hostler_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hostler/v1/files.proto\x12\nhostler.v1\x1a\x15hostler/v1/jobs.proto\"d\n\nPutRequest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0e\n\x06output\x18\x05 \x01(\x08\"1\n\x0bPutResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"A\n\x0fReadFileRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\x32\x7f\n\x05\x46iles\x12\x38\n\x03Put\x12\x16.hostler.v1.PutRequest\x1a\x17.hostler.v1.PutResponse(\x01\x12<\n\x04Read\x12\x1b.hostler.v1.ReadFileRequest\x1a\x15.hostler.v1.FileChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hostler/v1/files.proto\x12\nhostler.v1\x1a\x15hostler/v1/jobs.proto\"d\n\nPutRequest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0e\n\x06output\x18\x05 \x01(\x08\"1\n\x0bPutResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"T\n\x0fReadFileRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x11\n\tprincipal\x18\x04 \x01(\t2\x7f\n\x05\x46iles\x12\x38\n\x03Put\x12\x16.hostler.v1.PutRequest\x1a\x17.hostler.v1.PutResponse(\x01\x12<\n\x04Read\x12\x1b.hostler.v1.ReadFileRequest\x1a\x15.hostler.v1.FileChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTRESPONSE']._serialized_start=163
   _globals['_PUTRESPONSE']._serialized_end=212
   _globals['_READFILEREQUEST']._serialized_start=214
-  _globals['_READFILEREQUEST']._serialized_end=279
-  _globals['_FILES']._serialized_start=281
-  _globals['_FILES']._serialized_end=408
+  _globals['_READFILEREQUEST']._serialized_end=298
+  _globals['_FILES']._serialized_start=300
+  _globals['_FILES']._serialized_end=427
 # @@protoc_insertion_point(module_scope)

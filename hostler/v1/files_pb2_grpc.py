@@ -61,7 +61,8 @@ class FilesServicer:
 
     def Read(self, request, context):
         """Streams stored bytes, or a part of them; as in Jobs.ReadOutput the first chunk says what follows.
-        NOT_FOUND when they are not stored.
+        NOT_FOUND when they are not stored, or not for this caller: bytes are those of whoever stored them and of the
+        owners of jobs that refer to them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,8 @@ class FilesStub:
     """
     Read: _grpc.UnaryStreamMultiCallable[_files_pb2.ReadFileRequest, _jobs_pb2.FileChunk]
     """Streams stored bytes, or a part of them; as in Jobs.ReadOutput the first chunk says what follows.
-    NOT_FOUND when they are not stored.
+    NOT_FOUND when they are not stored, or not for this caller: bytes are those of whoever stored them and of the
+    owners of jobs that refer to them.
     """
 
 @_typing.type_check_only
@@ -56,7 +57,8 @@ class FilesAsyncStub(FilesStub):
     """
     Read: _aio.UnaryStreamMultiCallable[_files_pb2.ReadFileRequest, _jobs_pb2.FileChunk]  # type: ignore[assignment]
     """Streams stored bytes, or a part of them; as in Jobs.ReadOutput the first chunk says what follows.
-    NOT_FOUND when they are not stored.
+    NOT_FOUND when they are not stored, or not for this caller: bytes are those of whoever stored them and of the
+    owners of jobs that refer to them.
     """
 
 class FilesServicer(metaclass=_abc_1.ABCMeta):
@@ -78,7 +80,8 @@ class FilesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.FileChunk], _abc.AsyncIterator[_jobs_pb2.FileChunk]]:
         """Streams stored bytes, or a part of them; as in Jobs.ReadOutput the first chunk says what follows.
-        NOT_FOUND when they are not stored.
+        NOT_FOUND when they are not stored, or not for this caller: bytes are those of whoever stored them and of the
+        owners of jobs that refer to them.
         """
 
 def add_FilesServicer_to_server(servicer: FilesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
