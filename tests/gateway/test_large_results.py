@@ -19,8 +19,8 @@ from tests.support.waiting import eventually
 HALF_A_PAIR = b'{"text": "a \\ud800", "images": ["\\udfff"], "sender": "\\ud800"}'
 DEEP = b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b', "images": []}'
 RATHER_DEEP = [b'{"images": ' + b"[" * depth + b"]" * depth + b"}" for depth in (300, 900, 960, 980, 990, 1000)]
-GONE = {"result_digest": "0" * 64, "result_bytes": 300_000}
-HUGE = {"result_digest": "0" * 64, "result_bytes": job_outputs.RESULT_BYTES_MAX + 1}
+GONE: dict[str, Any] = {"result_digest": "0" * 64, "result_bytes": 300_000}
+HUGE: dict[str, Any] = {"result_digest": "0" * 64, "result_bytes": job_outputs.RESULT_BYTES_MAX + 1}
 HELLO = [{"sender": "ada", "text": "hello", "image": None}]
 
 
