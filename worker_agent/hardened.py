@@ -91,6 +91,7 @@ class Namespace:
                 self.close()
                 raise SpawnFailed(self._error or "its namespace could not be made: the first process ended")
         os.set_blocking(self.fd, False)
+        os.set_blocking(self._order, False)
 
     def read(self) -> bool:
         """Take in what the init has reported; False when there was nothing, or it has ended."""
@@ -116,7 +117,7 @@ class Namespace:
 
         The init alone knows at every moment whether the number of the group is still the program's.
         """
-        with contextlib.suppress(OSError):  # the init has ended
+        with contextlib.suppress(OSError):  # the init has ended, or has not taken thousands before
             os.write(self._order, bytes((number,)))
 
     def end_all(self) -> bool:
