@@ -29,7 +29,7 @@ async def test_all_who_ask_within_a_moment_get_one_answer_and_a_new_one_is_asked
 
 async def test_an_error_is_for_those_who_waited_for_it() -> None:
     """The next one asks again, as the coordinator may be back."""
-    answers = [Unavailable("away"), 7]
+    answers: list[Unavailable | int] = [Unavailable("away"), 7]
 
     async def ask() -> int:
         await asyncio.sleep(0.01)
