@@ -155,14 +155,16 @@ class FailedBetweenAttempts:
             log_status=LogStatus.COMPLETE,
         )
         self.frames = some_frames(b"hello")
+        self.is_over = False
 
     async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents:
-        """The log of the first attempt, which is over and stands as a past one while the job is read."""
-        seen = replace(self.job, state=State.QUEUED)
+        """The log of the first attempt, which is over; the job is stopped after the first look."""
+        seen = self.job if self.is_over else replace(self.job, state=State.QUEUED)
         return LogExtents(seen, 0, 1, True, self.frames, ())
 
     async def get_job(self, job_id: str) -> Job:
         """The job, which is over by now."""
+        self.is_over = True
         return self.job
 
 
@@ -241,6 +243,7 @@ def make_link(agent: Agent) -> Link:
         "identity": Identity(name="w", host="h", slots=1),
         "worker": "",
         "remember": lambda worker: None,
+        "lease": cast(Any, None),
         "clock": SystemClock(),
     }
     names = Link.__init__.__annotations__
@@ -259,6 +262,7 @@ def a_recovery(tmp_path: Path) -> tuple[Recovery, LedgerFiles, Path]:
     ledgers = LedgerFiles(segments)
     runner = cast(Any, type("Runner", (), {"ledgers": ledgers, "segments_dir": segments, "sockets_dir": tmp_path}))
     runner.unkillable = None
+    runner.own = asyncio.ensure_future
     found = Recovery(runner, {KEY})
     return found, ledgers, segments / writer.name
 
