@@ -1,6 +1,7 @@
 """A coordinator that does as a test says: the real gRPC services on a unix socket, no worker behind them."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,7 @@ import grpc
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest, JobNotFound, NotRunning, WorkerNotFound
 from hostler.frames import ERR, OUT, encode
 from hostler.ids import new_uuid
-from hostler.jobs import End, EndedProcess, Job, JobSpec, LogStatus, Outputs, Progress, Receipt, SentSignal
+from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Outputs, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import errors as wire_errors
@@ -72,6 +73,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.pages: list[int] = []  # how many jobs each page of a list had
         self.spoils = False  # the outputs it sends are not what they should be
         self.kept = FakeWorkloads()
+        self.events: list[JobEvent] = []
         self.outputs: dict[str, Outputs] = {}
         self.contents: dict[str, bytes] = {}  # of output files, by path
         self.archive = b""
@@ -226,8 +228,12 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
                 self.end(first.id, exited(0))
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test watches")
-        yield
+        for event in self.events:
+            if event.job in request.ids:
+                yield wire_jobs.event_to_proto(event)
+        until = time.monotonic() + self.at_most_s
+        while context.is_active() and time.monotonic() < until:  # it never ends by itself
+            time.sleep(0.02)
 
     def ListOutputs(self, request: Any, context: Any) -> Any:
         self._job(request.id, context)

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 from hostler import frames
-from hostler.jobs import SentSignal
+from hostler.jobs import Container, Limits, PythonScript, SentSignal, Work
+from hostler.v1 import types_pb2, workers_pb2
+from hostler.wire.work import work_to_bytes
+from hostler.workers import ABILITIES
 from tests.worker.real_runner import Bench, eventually, python, sh, streams, whole_ledger
 from worker_agent.attempt_events import Started
 from worker_agent.attempts import Cause
+from worker_agent.capacity import limits_kept
 from worker_agent.cgroups import Hierarchy
 from worker_agent.evidence import Facts, judge
 from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Seen, find_places
+from worker_agent.link import _start
 from worker_agent.oom import Victim
 from worker_agent.recovery import recover
 from worker_agent.runner import Runner
@@ -156,6 +161,30 @@ async def test_groups_of_a_shim_that_died_with_its_agent_are_removed_by_the_next
         await eventually(lambda: not limit_groups(bench) or None, "the removal of its groups")
         assert not bench.living()
         await bench.end_all(second)
+
+
+async def test_a_worker_tries_out_what_it_can_keep() -> None:
+    """In a process of its own, of which nothing stays."""
+    assert await limits_kept() == ABILITIES[:3]
+    folders = (each for _, names, _ in os.walk("/sys/fs/cgroup") for each in names)
+    assert not [each for each in folders if each.startswith("hostler-probe")]
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (Work(argv=("x",)), (False, False, ())),
+        (Work(argv=("x",), limits=Limits(cpus=0.5)), (False, False, (0, 0.5, 0))),
+        (Work(argv=("x",), merge=True, output_stop=True, output_bytes_max=1), (True, True, ())),
+        (Work(python=PythonScript(path="a.py"), merge=True, limits=Limits(pids=3)), (True, False, (0, 0.0, 3))),
+        (Work(container=Container(image="i"), merge=True, limits=Limits(memory_bytes=1 << 30)), (True, False, ())),
+    ],
+)
+def test_an_order_has_the_limits_of_its_work(work: Work, expected: tuple[bool, bool, tuple[float, ...]]) -> None:
+    """But those of a container, which podman keeps."""
+    start = workers_pb2.Start(sequence=1, key=types_pb2.AttemptKey(job="j", attempt=1), work=work_to_bytes(work))
+    order = _start(start).order
+    assert (order.merge, order.output_stop, tuple(order.limits)) == expected
 
 
 # -- output

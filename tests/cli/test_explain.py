@@ -1,0 +1,142 @@
+"""explain, against a fake cluster: the sentences, and the same as JSON."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hostler.causes import CAUSES, meaning_of
+from hostler.explanation import explain
+from hostler.jobs import End, Failure, Job, JobEvent, JobSpec, Limits, LogStatus, PastAttempt, Stage, Work
+from hostler.lifecycle import Outcome, State
+from tests.cli.conftest import Answer
+from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, exited, killed
+
+Hostler = Callable[..., Answer]
+WORK = Work(argv=("sleep", "100"), timeout_s=5, output_bytes_max=1000, limits=Limits(memory_bytes=1 << 26, pids=9))
+A_SPEC = JobSpec(work=WORK, retries=1, retry_on=("exit", "signal"), start_within_s=60)
+
+
+def event(job: str, number: int, kind: str, **more: object) -> JobEvent:
+    """An event, some seconds after noon."""
+    given = {"stage": 0, "attempt": 1, "worker": "", "detail": "", **more}
+    return JobEvent(number=number, job=job, kind=kind, at_us=NOON_US + number * 1_000_000, **given)  # type: ignore[arg-type]
+
+
+def test_explain_tells_the_whole_story(hostler: Hostler, fake: FakeCluster) -> None:
+    """What was asked, where it ran and why it waited, both attempts with their ends, and that it is over."""
+    job = fake.add(killed("SIGKILL"), spec=A_SPEC)
+    past = PastAttempt(stage=0, attempt=1, worker=WORKER.id, outcome=Outcome.FAILED, end=exited(3))
+    fake.jobs[job] = replace(fake.jobs[job], past=(past,), attempt=2, retried=1, log_status=LogStatus.COMPLETE)
+    fake.events = [
+        event(job, 1, "assigned", worker=WORKER.id),
+        event(job, 2, "requeued", detail="no room for its files"),
+        event(job, 3, "stop_requested", detail="by me"),
+    ]
+
+    answer = hostler("explain", job)
+
+    assert answer.code == 0
+    assert answer.err == ""
+    told = answer.out.splitlines()
+    assert told[0] == f"job {job} is failed: SIGKILL"
+    assert "  To run sleep 100" in told
+    assert "  It may run for 5 s; then it is ended, with 10 s between SIGTERM and SIGKILL." in told
+    assert "  All its processes together may use 67,108,864 bytes of memory, 9 processes and threads." in told
+    assert "  It may write 1,000 bytes; then the rest is dropped." in told
+    assert "  After exit, signal it may be tried again, once." in told
+    assert "  Worker stable got attempt 1 1.000 s later." in told
+    assert "  It was given back, as it never ran: no room for its files." in told
+    assert any(line.endswith("by me.") and line.startswith("  A stop was asked for at ") for line in told)
+    first, second = told.index("Attempt 1 on worker stable: failed"), told.index("Attempt 2 on worker stable: failed")
+    assert told[first + 2 :][:3] == [
+        "  It ended by exit: the program ended by itself, with an exit code.",
+        "  Evidence: exit status 3.",
+        "  The program's exit code was 3.",
+    ]
+    assert "  It was tried again." in told[first:second]
+    assert "  The program was ended by SIGKILL." in told[second:]
+    assert any("Receipt: SIGKILL to 2 processes" in line for line in told[second:])
+    assert "  It was not tried again: it had been, once." in told[second:]
+    assert told[-2:] == ["What happens next", "  Nothing: it is over, and its outcome never changes."]
+
+    shape = json.loads(hostler("explain", job, "--json").out)
+    assert [each["cause"] for each in shape["attempts"]] == ["exit", "signal"]
+    assert [each["exit_code"] for each in shape["attempts"]] == [3, None]
+    assert shape["attempts"][1]["receipt"]["verified_by"] == "wait"
+    assert (shape["state"], shape["outcome"], shape["next"]) == ("finished", "failed", [told[-1].strip()])
+
+
+def test_explain_of_no_job_is_an_error(hostler: Hostler) -> None:
+    """As of every command."""
+    assert hostler("explain", "aaaabbbb-1111-4111-8111-111111111111").code == 3
+
+
+A_JOB = Job(id="x", spec=JobSpec(work=Work(argv=("true",))), state=State.FINISHED, attempt=1, worker="w", end=End())
+
+
+def told_of(job: Job, *events: JobEvent) -> str:
+    """All sentences about a job."""
+    told = explain(job, events, {"w": "one"}, {})
+    attempts = [sentence for each in told.attempts for sentence in (*each.sentences, each.again)]
+    return "\n".join([*told.asked, *told.waited, *attempts, *told.next])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"state": State.QUEUED, "end": None, "pending_reasons": ("2 workers are full",)},
+            "It waits: 2 workers are full.",
+        ),
+        ({"state": State.QUEUED, "end": None, "due_at_us": NOON_US}, "It is tried again at 2025-11-25T"),
+        ({"state": State.ASSIGNED, "end": None, "phase": "preparing"}, "It is assigned: preparing."),
+        ({"state": State.RUNNING, "end": None, "started_at_us": NOON_US}, "It runs until it ends or is stopped."),
+        ({"state": State.STOPPING, "end": None, "phase": "unkillable"}, "It is stopping: unkillable."),
+        ({"outcome": Outcome.SUCCEEDED, "end": exited(0)}, "exit code was 0"),
+        ({"outcome": Outcome.FAILED, "end": exited(1)}, "no retries were asked for"),
+        ({"outcome": Outcome.STOPPED, "end": killed("SIGTERM", "stop")}, "what was stopped or refused is not"),
+        ({"outcome": Outcome.LOST, "end": End(cause="worker_lost", started_at_us=1)}, "its on_lost is fail"),
+        ({"outcome": Outcome.LOST, "end": End(cause="worker_lost")}, "Whether processes of it still run"),
+        ({"outcome": Outcome.LOST, "end": End(cause="later")}, "It ended by later: its cause is later."),
+        ({"log_status": LogStatus.LOST, "log_lost_bytes": 1234}, "1,234 bytes of its log are lost."),
+        ({"end": End(failure=Failure(type="KeyError", module="", message="a"))}, "Its script raised KeyError: a."),
+        ({"end": End(core_dumped=True, signal="SIGSEGV")}, "ended by SIGSEGV, and left a core file"),
+    ],
+)
+def test_every_state_and_end_has_its_sentence(changes: dict[str, object], says: str) -> None:
+    """Also those that a later version may add."""
+    assert says in told_of(replace(A_JOB, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "cause", "says"),
+    [
+        ({"retries": 2}, "exit", "it had been, 2 times"),
+        ({"retries": 2, "retry_on": ("timeout",)}, "exit", "exit is none of the ends that its retry_on names"),
+        ({"on_lost": "retry"}, "supervisor_died", "whether its program still runs is not known"),
+        ({"on_lost": "retry"}, "lease", "as often as its crash limit allows"),
+    ],
+)
+def test_why_it_was_not_tried_again_is_told(spec: dict[str, object], cause: str, says: str) -> None:
+    """By what was asked for, and how it ended."""
+    outcome = CAUSES[cause].outcome or Outcome.FAILED
+    end = End(cause=cause, exit_code=1 if cause == "exit" else None, started_at_us=1)
+    given = replace(A_JOB.spec, **spec)  # type: ignore[arg-type]
+    assert says in told_of(replace(A_JOB, spec=given, retried=2, outcome=outcome, end=end))
+
+
+def test_stages_of_a_chain_are_named() -> None:
+    """Attempts are counted in each."""
+    spec = JobSpec(work=Work(), stages=(Stage(workload="a"), Stage(workload="b")))
+    first = PastAttempt(stage=0, attempt=1, worker="w", outcome=Outcome.SUCCEEDED, end=exited(0))
+    job = replace(A_JOB, spec=spec, past=(first,), stage=1, end=exited(0), outcome=Outcome.SUCCEEDED)
+    assert "Worker one got attempt 1 of stage 1" in told_of(job, event("x", 1, "assigned", worker="w", stage=1))
+    assert [each.stage for each in explain(job, (), {}, {}).attempts] == [0, 1]
+
+
+def test_every_cause_has_a_meaning() -> None:
+    """A sentence part for each, without a full stop."""
+    assert all(not meaning.meaning.endswith(".") for meaning in CAUSES.values())
+    assert meaning_of("") == "why is not known"
