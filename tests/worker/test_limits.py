@@ -33,9 +33,10 @@ def limit_groups(bench: Bench) -> list[str]:
     return [each for each in bench.cgroups() if "." in os.path.basename(each)]
 
 
-async def test_a_tree_that_reaches_its_memory_limit_says_so(bench: Bench, runner: Runner) -> None:
+@pytest.mark.parametrize("start_path", ["warm", "hardened"])
+async def test_a_tree_that_reaches_its_memory_limit_says_so(bench: Bench, runner: Runner, start_path: str) -> None:
     """The main process is ended by the kernel: cause, signal, peak, and who it was."""
-    runner.start(bench.order("a", python(HOG), limits=(80 * MIB, 0, 0)))
+    runner.start(bench.order("a", python(HOG), limits=(80 * MIB, 0, 0), start_path=start_path))
 
     ended = await bench.ended("a")
 
@@ -77,10 +78,12 @@ async def test_a_program_that_outlives_it_and_exits_with_0_is_well(bench: Bench,
     assert "meanwhile the tree reached its memory limit" in ended.evidence
 
 
-async def test_more_processes_than_allowed_cannot_be_made(bench: Bench, runner: Runner) -> None:
+@pytest.mark.parametrize("start_path", ["warm", "hardened"])
+async def test_more_processes_than_allowed_cannot_be_made(bench: Bench, runner: Runner, start_path: str) -> None:
     """Four beside the program are the most; that it was refused more is told."""
     made = "made = 0\ntry:\n while made < 50:\n  if not os.fork(): time.sleep(60)\n  made += 1\nexcept OSError: pass"
-    runner.start(bench.order("a", python(f"import os, time\n{made}\nprint(made)"), limits=(0, 0, 5)))
+    code = f"import os, time\n{made}\nprint(made)"
+    runner.start(bench.order("a", python(code), limits=(0, 0, 5), start_path=start_path))
 
     ended = await bench.ended("a")
 
