@@ -19,7 +19,7 @@ from worker_agent.journal import Accepted, Journal, JournalFull
 from worker_agent.notes import Notes
 from worker_agent.recovery import Fate, recover
 from worker_agent.reports import Assignments, Collected, HeldState, StartCommand
-from worker_agent.runner import ProcessCapReached, Runner
+from worker_agent.runner import NO_PROCESS, ProcessCapReached, Runner
 from worker_agent.workspaces import Workspaces
 
 SAMPLE_S = 5.0
@@ -194,6 +194,8 @@ class Agent:
         if self._early is not None:
             self._early.append(event)
             return
+        if isinstance(event, Ended) and self._is_for_another_worker(event):
+            event = NeverRan(event.key)
         if isinstance(event, (Exited, Ended)):
             self._on_ended(event)
         elif isinstance(event, Returned):
@@ -217,6 +219,14 @@ class Agent:
             self._undrain(event.key)
             self.assignments.prove_never_ran(event.key)
         self.news.set()
+
+    def _is_for_another_worker(self, ended: Ended) -> bool:
+        """Whether no process could be made because the disk is full, or was: that is nothing the job has done."""
+        if ended.cause is not Cause.NOT_STARTED or ended.evidence != NO_PROCESS:
+            return False
+        was_short = _DISK in self.draining
+        self._look_at_disk()
+        return was_short or _DISK in self.draining
 
     def _on_unkillable(self, event: Unkillable) -> None:
         pids = [process.pid for process in event.survivors]

@@ -39,7 +39,7 @@ class Unkillable(NamedTuple):
 
 
 class NeverRan(NamedTuple):
-    """Only after recovery: an attempt that was unknown is now proved never to have been started."""
+    """It is proved that an attempt was never started: after recovery, or because no process could be made for it."""
 
     key: str
 

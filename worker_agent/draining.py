@@ -22,6 +22,10 @@ class Draining:
         """Whether the worker wants no further work."""
         return bool(self._reasons)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a reason is there."""
+        return name in self._reasons
+
     @property
     def reason(self) -> str:
         """Every reason, for people; empty: none."""

@@ -39,6 +39,7 @@ CLOSE_GRACE_S: Final = 10.0
 CLOSE_S: Final = 90.0  # grace, kill, and the 60 s after which a tree is called unkillable
 _HOUSEKEEPING_S: Final = 5.0
 _RECONNECT_PAUSE_S: Final = 0.2
+NO_PROCESS: Final = "no process could be made for it"  # nothing of the attempt is in any segment
 _TRIES: Final = 3  # to make a shim, and to give an order to shims that die of it
 
 
@@ -235,7 +236,7 @@ class Runner:
             except LinkLost as lost:
                 error = lost
         if self._waiting:
-            self._end_unstarted(self._waiting[0], Cause.NOT_STARTED, "no process could be made for it", str(error))
+            self._end_unstarted(self._waiting[0], Cause.NOT_STARTED, NO_PROCESS, str(error))
 
     def admit(self, link: ShimLink, state: Message) -> None:
         """Take a connected shim in: it runs what it says it runs, or is free. Also used by recovery."""
@@ -438,7 +439,7 @@ class Runner:
             self._end_unstarted(key, Cause(attempt.stop["cause"]), "it was stopped before it was started")
         elif attempt.order is None or attempt.tries >= _TRIES:
             error = "the processes made for it ended before they could start it"
-            self._end_unstarted(key, Cause.NOT_STARTED, "the program was not started", error)
+            self._end_unstarted(key, Cause.NOT_STARTED, NO_PROCESS, error)
         else:
             self._waiting.appendleft(key)
 

@@ -17,6 +17,7 @@ from tests.worker.whole_worker import Worker
 from worker_agent import agent as agent_module
 from worker_agent.attempt_events import Unkillable
 from worker_agent.draining import DiskRoom, Draining
+from worker_agent.shim_link import LinkLost
 
 MIB = 1024 * 1024
 
@@ -133,6 +134,28 @@ async def test_with_little_room_on_its_disk_a_worker_takes_no_work(
     await says(coordinator, "", draining=False)
     coordinator.start(after, Work(argv=sh("true")))
     assert (await coordinator.over(after)).end.exit_code == 0
+
+
+async def test_what_no_process_could_be_made_for_on_a_full_disk_is_for_another_worker(
+    worker: Worker, bench: Bench, coordinator: FakeCoordinator, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was accepted with room, which then was gone: its shims die, it never ran, and that is no fault of the job."""
+    monkeypatch.setattr(worker.agent, "_disk", DiskRoom(disk, 4 * MIB))
+    full, room = bench.key("full"), bench.key("room")
+
+    async def dies(*_: object) -> None:
+        fill(disk, 6 * MIB)
+        raise LinkLost("shim 1 closed the connection")
+
+    monkeypatch.setattr(worker.agent._runner._launcher, "make", dies)
+    coordinator.start(full, Work(argv=sh("true")))
+    assert (await coordinator.over(full)).never_ran
+
+    (disk / "filler").unlink()
+    monkeypatch.setattr(worker.agent, "_disk", None)
+    worker.agent._undrain(agent_module._DISK)
+    coordinator.start(room, Work(argv=sh("true")))
+    assert (await coordinator.over(room)).end.cause == "not_started", "with room it is a failure that is told"
 
 
 async def test_a_goodbye_is_the_last_word(worker: Worker, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
