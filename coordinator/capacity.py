@@ -8,6 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from coordinator.changes import Drain
+from coordinator.quarantine import Replaced
 from hostler.ids import AttemptKey
 from hostler.workers import WorkerState
 
@@ -63,6 +64,7 @@ class Worker:
         "name",
         "prefetch",
         "quarantine",
+        "replaced",
         "run_times",
         "runtimes",
         "seen_at_us",
@@ -70,7 +72,6 @@ class Worker:
         "session",
         "slots",
         "slots_used",
-        "superseded_at_s",
         "version",
         "workloads",
     )
@@ -83,7 +84,7 @@ class Worker:
         self.workloads: tuple[str, ...] = ()  # patterns; empty: all
         self.abilities: tuple[str, ...] = ()
         self.instance = ""  # of the agent heard last; empty: not since this coordinator started
-        self.superseded_at_s: tuple[float, ...] = ()  # when another instance took over a stream that was up; the latest
+        self.replaced = Replaced()  # where agents spoke for it before
         self.drain: Drain | None = None  # somebody asked for it to be emptied
         self.draining_reason = ""
         self.quarantine = ""  # why nobody is heard as this worker; empty: it is heard

@@ -305,8 +305,9 @@ def _reconcile(
             verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
                 stops.append(SendStop(job.worker, job.sequence, key, job.stop_grace_s))
-        elif job.sequence > hello.mark and job.stop_grace_s is None:
-            # The Start never arrived: nothing above the mark was ever accepted.
+        elif job.sequence > hello.mark and job.stop_grace_s is None and not job.started_at_us:
+            # The Start never arrived: nothing above the mark was ever accepted. (Of one that was started another copy
+            # of the directory knew, which is gone since the worker was released from quarantine.)
             starts.append(_start(job, key))
         else:
             changes.append(_came_back(job, "it never arrived at its worker", now))

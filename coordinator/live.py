@@ -40,7 +40,7 @@ from coordinator.changes import (
     WorkloadApplied,
     WorkloadRemoved,
 )
-from coordinator.quarantine import takes_from_another
+from coordinator.quarantine import Place, Replaced
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import Progress
 from hostler.lifecycle import Event, State, advance
@@ -48,7 +48,6 @@ from hostler.workloads import Workload
 
 MISSED_CAUSES = frozenset({"worker_lost", "lease"})  # losses that were concluded while the worker was away
 MISSED_MAX = 10_000
-SUPERSEDED_KEPT = 3  # times another agent took over a worker's stream, for the rule of quarantine
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
 
 
@@ -431,12 +430,11 @@ class Live:
         worker.name, worker.host, worker.version = change.name, change.host, change.version
         worker.labels, worker.slots = dict(change.labels), change.slots
         worker.runtimes, worker.workloads = change.runtimes, change.workloads
-        is_other = takes_from_another(worker, change.instance, change.journal_id, change.boot_id)
+        before, place = Place(worker.journal_id, worker.boot_id), Place(change.journal_id, change.boot_id)
+        worker.replaced = worker.replaced.seen(before, place, change.at_s)
         worker.boot_id, worker.journal_id, worker.generation = change.boot_id, change.journal_id, change.generation
         worker.sequence = max(worker.sequence, change.sequence)
         worker.abilities = change.abilities
-        if is_other:
-            worker.superseded_at_s = (*worker.superseded_at_s[1 - SUPERSEDED_KEPT :], change.at_s)
         worker.instance = change.instance
         worker.session = change.session
         worker.connected = bool(change.session)
@@ -466,4 +464,6 @@ class Live:
     def _quarantined(self, change: Quarantined) -> None:
         worker = self.workers[change.id]
         worker.quarantine = change.reason
-        worker.instance, worker.superseded_at_s = "", ()
+        worker.instance, worker.replaced = "", Replaced()
+        if not change.reason:
+            worker.generation = 0  # whichever directory is left is the worker's from now on

@@ -158,9 +158,9 @@ class LogStore:
                 os.fdatasync(self._fd)
             self._close_segment()
         self._segment += 1
-        self._counts = False
         self._size = 0
         self._fd = os.open(self._path(self._segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._counts = False  # only now: one that was there already is not ours to remove
         directory = os.open(self._directory, os.O_RDONLY)
         try:
             os.fsync(directory)

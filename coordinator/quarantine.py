@@ -5,25 +5,49 @@ which the other knows nothing. As soon as that shows, the worker's id is put und
 given to it and nobody is heard as it until somebody has looked and releases it.
 """
 
-from coordinator.capacity import Worker
+from typing import TYPE_CHECKING, NamedTuple
+
 from coordinator.events import Hello
 from coordinator.instant import Instant
 
-TAKEOVERS = 3  # of streams that were up, by other agents each time ...
-TAKEOVERS_S = 60.0  # ... within so long
+if TYPE_CHECKING:
+    from coordinator.capacity import Worker
 
 
-def takes_from_another(known: Worker, instance: str, journal_id: str, boot_id: str) -> bool:
-    """Whether an agent takes the stream of a worker from another agent that may be alive.
+RETURNS = 3  # of agents that another one had taken the place of ...
+RETURNS_S = 60.0  # ... within so long
+REPLACED_KEPT = 8  # directories of a worker, the latest, that another one has taken the place of
 
-    A later generation of the same journal in the same boot may not: the lock on the directory says that the agent
-    before it is gone, however late its stream is seen to end (after a pause of this process, or a cut).
+
+class Place(NamedTuple):
+    """A worker's data directory, as it was during one boot of one host: a copy elsewhere is another place.
+
+    What one directory goes through it goes through once: after a restart of its host, or when its journal was lost, it
+    is another place for good. So a place that comes back after another one spoke for the worker is a second directory,
+    or what an agent of before the restart had sent and only now arrives; that can happen, but not again and again.
     """
-    same_directory = known.journal_id == journal_id and known.boot_id == boot_id
-    return known.connected and instance != known.instance and not same_directory
+
+    journal_id: str
+    boot_id: str
 
 
-def reason_against(known: Worker | None, hello: Hello, now: Instant, started: int = 0) -> str:
+class Replaced(NamedTuple):
+    """What is remembered of the places that spoke for a worker, while the coordinator runs."""
+
+    places: tuple[Place, ...] = ()  # that another one took the place of, the latest last
+    returned_at_s: tuple[float, ...] = ()  # when one of them came back; the latest
+
+    def seen(self, before: Place, now: Place, at_s: float) -> "Replaced":
+        """Another agent, or the same, speaks for the worker."""
+        if before == now or not before.boot_id:
+            return self
+        places = (*(each for each in self.places if each not in (before, now)), before)[-REPLACED_KEPT:]
+        if now not in self.places:
+            return Replaced(places, self.returned_at_s)
+        return Replaced(places, (*self.returned_at_s[1 - RETURNS :], at_s))
+
+
+def reason_against(known: "Worker | None", hello: Hello, now: Instant, started: int = 0) -> str:
     """Why a hello puts its worker under quarantine, or is refused by it; empty: it is heard.
 
     *started* is the highest sequence of an attempt that the worker has said to have started and that is not over: a
@@ -33,15 +57,16 @@ def reason_against(known: Worker | None, hello: Hello, now: Instant, started: in
         return ""
     if known.quarantine:
         return known.quarantine
-    if known.journal_id == hello.journal_id and known.boot_id == hello.boot_id:
+    # A generation of 0: it was released, and whichever of its directories was kept is the worker's.
+    if known.generation and known.journal_id == hello.journal_id and known.boot_id == hello.boot_id:
         if hello.generation < known.generation:
             return "an agent came with an older journal than the one seen last: a restored or copied data directory"
         if hello.mark < started:
             return "an agent came with a journal that knows less than it has told: a restored data directory"
         if hello.generation == known.generation and known.instance and hello.instance != known.instance:
             return "two agents came with the same journal: copies of one data directory"
-    takes_over = takes_from_another(known, hello.instance, hello.journal_id, hello.boot_id)
-    recent = [at_s for at_s in known.superseded_at_s if now.monotonic_s - at_s < TAKEOVERS_S]
-    if takes_over and len(recent) + 1 >= TAKEOVERS:
-        return f"agents took its stream from one another {TAKEOVERS} times within {TAKEOVERS_S:.0f} s"
+    if Place(hello.journal_id, hello.boot_id) in known.replaced.places:
+        recent = [at_s for at_s in known.replaced.returned_at_s if now.monotonic_s - at_s < RETURNS_S]
+        if len(recent) + 1 >= RETURNS:
+            return f"agents took its stream back from one another {RETURNS} times within {RETURNS_S:.0f} s"
     return ""

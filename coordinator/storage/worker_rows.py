@@ -17,6 +17,7 @@ SEE_WORKER = (
 )
 KEEP_DRAIN = "UPDATE worker SET drain = ? WHERE id = ?"
 KEEP_QUARANTINE = "UPDATE worker SET quarantine = ? WHERE id = ?"
+RELEASE = "UPDATE worker SET quarantine = '', generation = 0 WHERE id = ?"
 RAISE_EPOCH = "UPDATE leader SET epoch = ?"
 
 
@@ -48,7 +49,10 @@ def _drain_asked(out: Any, c: DrainAsked) -> None:
 
 
 def _quarantined(out: Any, c: Quarantined) -> None:
-    out.add(KEEP_QUARANTINE, (c.reason, c.id))
+    if c.reason:
+        out.add(KEEP_QUARANTINE, (c.reason, c.id))
+    else:
+        out.add(RELEASE, (c.id,))
 
 
 def _epoch_raised(out: Any, c: EpochRaised) -> None:

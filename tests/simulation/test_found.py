@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 import coordinator.log_store
-from coordinator.log_store import LogStore, Piece
+from coordinator.log_store import LogStore, Piece, StoredPiece
 from coordinator.rpc.context import LOCAL, Caller
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.workers_service import Receipts, WorkersService, _kept
@@ -310,3 +310,17 @@ async def test_a_full_disk_is_not_asked_again_at_once(tmp_path: Path, monkeypatc
 
     assert told[0] - began >= 0.1
     assert len(told) == 1
+
+
+async def test_a_log_store_removes_no_segment_that_another_one_has_written(tmp_path: Path) -> None:
+    """A coordinator that hung goes on beside the one in its place, and comes to the same number for its next one."""
+    told: dict[int, list[StoredPiece]] = {0: [], 1: []}
+    stores = [LogStore(tmp_path, told[place].extend) for place in (0, 1)]
+    for store in stores:
+        store.open()
+
+    for place, store in enumerate(stores):
+        await store.append(Piece(1, AttemptKey.parse(KEY), 0, some_frames(b"of %d" % place)))
+        await store.close()
+
+    assert await asyncio.to_thread(LogStore(tmp_path, print)._read, [told[0][0].extent]) == some_frames(b"of 0")
