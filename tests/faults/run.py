@@ -136,7 +136,10 @@ class FaultRun:
                 self.site.lab.heal()
         finally:
             self.stream.end()
-            await asyncio.wait((streaming,), timeout=1.0 if streaming.done() else HEAL_S)
+            until = time.monotonic() + HEAL_S
+            while not streaming.done() and time.monotonic() < until:
+                self._note_ends()  # of who died at a point that was reached late, while callers wait for it
+                await asyncio.wait((streaming,), timeout=0.2)
             streaming.cancel()
             await asyncio.gather(streaming, return_exceptions=True)
         if streaming.cancelled():
