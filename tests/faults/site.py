@@ -228,7 +228,7 @@ class Site:
         for name, part in self.parts.items():
             if part.due and part.process is not None and (code := part.process.poll()) is not None:
                 found.append(f"{name} ended with {code}")
-                full = name in self.disks and self.disks[name].full  # no part can begin there
+                full = name in self.disks and self.disks[name].was_full  # no part can begin there
                 if code != -signal.SIGKILL and not full:
                     part.codes.append(code)
                 self.start(name)
