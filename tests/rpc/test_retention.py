@@ -17,6 +17,7 @@ from hostler.errors import JobNotFound
 from hostler.ids import AttemptKey
 from hostler.jobs import LogStatus
 from hostler.settings import Settings
+from hostler.v1 import workers_pb2
 from tests.support.builders import a_spec, some_frames
 from tests.support.fake_worker import ENDED, RUNNING, FakeWorker
 from tests.support.waiting import eventually, until
@@ -34,7 +35,7 @@ class Site:
         self.database = data_dir / "coordinator" / "hostler.db"
         self.address = f"unix:{coordinator_socket(data_dir)}"
         self.worker = FakeWorker(self.address)
-        self.held: list[tuple[AttemptKey, int]] = []
+        self.held: list[tuple[AttemptKey, workers_pb2.HeldState.ValueType]] = []
 
     @contextlib.asynccontextmanager
     async def up(self, **limits: float) -> AsyncIterator[Client]:
@@ -43,7 +44,7 @@ class Site:
         async with Coordinator(settings), Client(self.address) as client:
             await asyncio.wait_for(client.describe(wait_for_ready=True), 10)
             self.worker.received.clear()
-            await self.worker.connect([(key, state) for key, state in self.held])
+            await self.worker.connect(self.held)
             await self.worker.open_push()
             yield client
             await self.worker.break_off()
