@@ -253,7 +253,7 @@ class Live:
         self.numbers[change.id] = change.number
         if change.key:
             self.keys[change.owner, change.key] = change.number
-        if change.start_by_us and not (change.stage or change.retried):
+        if change.start_by_us:
             self.starts_due[change.number] = change.start_by_us
         self.open_by_family[change.family] += 1
         self.next_number = max(self.next_number, change.number + 1)
@@ -365,6 +365,7 @@ class Live:
     def _wait_again(self, job: Job, *, stage: int, attempt: int) -> None:
         """Forget the attempt that is over."""
         self.starts_due.pop(job.number, None)
+        job.start_by_us = 0  # it was for the first
         job.stage, job.attempt = stage, attempt
         job.worker, job.sequence, job.assigned_at_us, job.started_at_us = "", 0, 0, 0
         job.log_position, job.survivors, job.due_at_us = 0, (), 0

@@ -79,14 +79,14 @@ PUT_ASIDE = (
     " CASE WHEN ?3 < 0 THEN 3 WHEN MAX(log_position, ?4) >= ?3 THEN 2 ELSE 1 END FROM job WHERE number = ?6"
 )
 RETRY = (
-    "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '',"
+    "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '', start_by = 0,"
     " log_position = 0, log_output = 0, retried = retried + ?, crashes = crashes + ?, due_at = ?,"
     " version = version + 1 WHERE number = ?"
 )
 NEXT_STAGE = (
     "UPDATE job SET state = 1, stage = stage + 1, attempt = 0, worker = '', sequence = 0, assigned_at = 0,"
-    " started_at = 0, survivors = '', log_position = 0, log_output = 0, retried = 0, due_at = 0, labels = ?, slots = ?,"
-    " work = ?, version = version + 1 WHERE number = ?"
+    " started_at = 0, survivors = '', log_position = 0, log_output = 0, retried = 0, due_at = 0, start_by = 0,"
+    " labels = ?, slots = ?, work = ?, version = version + 1 WHERE number = ?"
 )
 KEEP_DEADLINE = "UPDATE job SET start_by = ? WHERE number = ?"
 KEEP_CHAIN = "UPDATE job SET chain = ? WHERE number = ?"

@@ -117,6 +117,13 @@ STORIES: dict[str, list[Change]] = {
         again(1, ledger_bytes=100),
         LogLost(1, a_key(1), 100, True),
     ],
+    "a loss of what had to start by some time": [
+        seen(),
+        queued(1, start_by_us=NOON_US + 77),
+        assigned(1),
+        begun(1),
+        again(1, retries=0, crashes=1),
+    ],
     "with what it is run by": [
         queued(
             1,

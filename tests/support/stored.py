@@ -148,6 +148,7 @@ def remembered(live: Live) -> dict[str, Any]:
             for log in live.trailing.values()
         },
         "delayed": set(live.delayed),
+        "starts_due": live.starts_due,
         "workloads": live.workloads,
         "versions": live.workload_versions,
         "workers": {worker.id: _worker(worker) for worker in live.workers.values()},
