@@ -107,7 +107,7 @@ def plan_of(workload: Workload | None, completed: JobSpec) -> StagePlan:
         inputs=tuple(sorted({file.digest for file in completed.work.files if file.digest})),
         abilities=abilities_needed(completed.work),
         losses=losses_of(completed),
-        secrets=tuple(sorted(workload.secrets.items())) if workload is not None else (),
+        secrets=tuple(sorted((completed.secrets | (workload.secrets if workload is not None else {})).items())),
     )
 
 

@@ -7,7 +7,9 @@ row, event, log, digest or answer. The file is read again when it has changed.
 import tomllib
 from pathlib import Path
 
+from hostler import logs
 from hostler.errors import InvalidRequest
+from hostler.sealed import Sealed
 
 FILE = "secrets.toml"
 
@@ -18,7 +20,7 @@ class Secrets:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / FILE
         self._seen: tuple[int, int] | None = None  # mtime and size of what was read
-        self._values: dict[str, str] = {}
+        self._values: dict[str, Sealed] = {}
 
     def __repr__(self) -> str:
         return f"Secrets({self._path})"
@@ -44,10 +46,12 @@ class Secrets:
                 raise InvalidRequest(f'{self._path} is not TOML with lines of the form: name = "value"') from None
             if not all(isinstance(value, str) for value in content.values()):
                 raise InvalidRequest(f"{self._path} has a value that is no text")
-            self._seen, self._values = (found.st_mtime_ns, found.st_size), content
+            self._seen = (found.st_mtime_ns, found.st_size)
+            self._values = {name: Sealed(value) for name, value in content.items()}
+            logs.register_secrets(content.values())
         return set(self._values)
 
-    def values(self, wanted: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    def values(self, wanted: tuple[tuple[str, str], ...]) -> dict[str, Sealed]:
         """The values for pairs of environment variable and secret's name.
 
         Raises:
@@ -58,3 +62,7 @@ class Secrets:
             if name not in known:
                 raise InvalidRequest(f'there is no secret {name!r} in {self._path}; put it there: {name} = "..."')
         return {variable: self._values[name] for variable, name in wanted}
+
+    def revealed(self, wanted: tuple[tuple[str, str], ...]) -> dict[str, str]:
+        """The same in the clear, for the message that starts the attempt and for nothing else."""
+        return {variable: value.reveal() for variable, value in self.values(wanted).items()}

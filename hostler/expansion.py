@@ -16,6 +16,7 @@ from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
 from hostler.job_checks import check_spec, is_workspace_path
 from hostler.jobs import DIGEST, INLINE_BYTES_MAX, NO_LIMITS, File, JobSpec, Limits, PythonScript, Service, Work
 from hostler.params import check_schema, check_value, read_params
+from hostler.secret_checks import check_secrets
 from hostler.workers import ABILITIES
 from hostler.workloads import NAME, ResultFrom, Runtime, Stdin, Workload
 
@@ -29,9 +30,7 @@ PATH_FOLDERS_MAX = 50
 PARAM_PREFIX = "HOSTLER_PARAM_"
 PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 PARAM_BYTES_MAX = 8 * 1024  # of the text of a parameter in the environment
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DOCUMENTATION_BYTES_MAX = 64 * 1024
-SECRETS_MAX = 64
 FAMILIES = ("native", "altron", "pixyz", "infernet", "scheduler")
 DEFAULT = Work()
 
@@ -137,7 +136,7 @@ def check_workload(workload: Workload) -> HostlerError | None:
             or _check_streams(workload)
             or check_schema(workload.params_schema)
             or _check_run(workload)
-            or _check_secrets(workload)
+            or check_secrets(workload.secrets, workload.env)
             or check_networks(workload.allowed_networks)
             or check_resources(workload.resources)
         )
@@ -164,6 +163,9 @@ def _check_differences(workload: Workload, spec: JobSpec) -> None:
             raise InvalidRequest(f"{name[:100]} is set by params; give it there", field="env")
         if name in workload.secrets:
             raise InvalidRequest(f"{name[:100]} is a secret of the workload {workload.name}", field="env")
+    for name in spec.secrets:
+        if name in workload.secrets or name in workload.env:
+            raise InvalidRequest(f"{name[:100]} is set by the workload {workload.name}", field="secrets")
 
 
 class _Params(NamedTuple):
@@ -442,18 +444,3 @@ def _check_run(workload: Workload) -> HostlerError | None:
             crash_limit=workload.crash_limit,
         )
     )
-
-
-def _check_secrets(workload: Workload) -> HostlerError | None:
-    if len(workload.secrets) > SECRETS_MAX:
-        return InvalidRequest(f"more than {SECRETS_MAX} secrets", field="secrets")
-    for variable, name in workload.secrets.items():
-        if VARIABLE.fullmatch(variable) is None or len(variable) > 200:
-            return InvalidRequest(f"{variable[:100]!r} cannot be an environment variable", field="secrets")
-        if variable in workload.env:
-            return InvalidRequest(f"{variable[:100]} is in env too; leave it out there", field="secrets")
-        if variable.startswith("HOSTLER_"):
-            return InvalidRequest(f"{variable[:100]} is hostler's own; choose another variable", field="secrets")
-        if NAME.fullmatch(name) is None:
-            return InvalidRequest(f"{name[:100]!r} cannot be the name of a secret", field="secrets")
-    return None

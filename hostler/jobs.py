@@ -163,6 +163,7 @@ class JobSpec:
     )
     crash_limit: int = 0  # losses of its worker after which `on_lost` tries no more; 0: CRASH_LIMIT
     start_within_s: float = 0.0  # a program that has not started so long after the submit never does; 0: no limit
+    secrets: dict[str, str] = field(default_factory=dict)  # environment variable: name of the secret that it gets
     stages: tuple[Stage, ...] = ()  # a chain, instead of `workload`: params go to the first, each result to the next
 
 

@@ -18,6 +18,7 @@ class Scope(StrEnum):
     JOBS_SUBMIT = "jobs:submit"  # jobs that name a workload
     JOBS_COMMAND = "jobs:arbitrary-command"  # jobs that run any command: whoever has it owns the workers' job user
     JOBS_SCRIPT = "jobs:script"  # jobs that bring their program with them: code, as the one before
+    SECRETS_USE = "secrets:use"  # jobs that get secrets by their names: who may run a program can then read them
     JOBS_STOP = "jobs:stop"  # stop, signal and feed one's own jobs
     JOBS_ANY_OWNER = "jobs:any-owner"  # see and act on everybody's
     OUTPUTS_READ = "outputs:read"
@@ -40,6 +41,7 @@ SUBMITTER = VIEWER | {Scope.JOBS_SUBMIT, Scope.JOBS_STOP, Scope.FILES_WRITE, Sco
 DEVELOPER = SUBMITTER | {Scope.JOBS_COMMAND, Scope.JOBS_SCRIPT, Scope.STATUS_WRITE}
 OPERATOR = DEVELOPER | {
     Scope.JOBS_ANY_OWNER,
+    Scope.SECRETS_USE,
     Scope.WORKLOADS_WRITE,
     Scope.WORKERS_MANAGE,
     Scope.WORKERS_JOIN,

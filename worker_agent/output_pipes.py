@@ -10,11 +10,15 @@ import fcntl
 import os
 import select
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from hostler import frames
+from worker_agent.attempts import Order
 from worker_agent.ledger import SegmentWriter
+
+if TYPE_CHECKING:
+    from hostler.redaction import StreamRedactor
 
 _F_GETPIPE_SZ: Final = 1032
 _READ_BYTES: Final = frames.OUTPUT_BYTES_MAX
@@ -23,8 +27,10 @@ _READ_BYTES: Final = frames.OUTPUT_BYTES_MAX
 class OutputPipes:
     """Standard output and standard error of one attempt."""
 
-    def __init__(self, segment: SegmentWriter, poll: "select.epoll", bytes_max: int) -> None:
-        """*bytes_max* bounds both streams together; 0 is no limit."""
+    def __init__(
+        self, segment: SegmentWriter, poll: "select.epoll", bytes_max: int, masked: Sequence[bytes] = ()
+    ) -> None:
+        """*bytes_max* bounds both streams together, 0 is no limit; *masked* are values that the ledger does not get."""
         self.kept = [0, 0, 0]  # bytes in the ledger, by kind of frame
         self.dropped = 0
         self.is_over = False  # more than *bytes_max* was written
@@ -34,6 +40,7 @@ class OutputPipes:
         self._segment, self._poll, self._bytes_max = segment, poll, bytes_max
         self._gap = [0, 0, 0]  # bytes dropped since the last GAP frame, by kind
         self._kinds: dict[int, int] = {}  # read end -> frames.OUT or frames.ERR
+        self._redactors = _redactors(masked) if masked else {}  # by kind
 
     def open(self, *, merge: bool = False) -> tuple[int, int]:
         """Make the pipes; return their write ends for the program, with *merge* the same twice. Raises OSError."""
@@ -77,6 +84,11 @@ class OutputPipes:
             return None
 
     def _keep(self, kind: int, content: bytes) -> None:
+        if self._redactors:
+            content = self._redactors[kind].feed(content)
+        self._add(kind, content)
+
+    def _add(self, kind: int, content: bytes) -> None:
         kept = content
         if self._bytes_max:
             kept = content[: max(0, self._bytes_max - self.kept[frames.OUT] - self.kept[frames.ERR])]
@@ -122,6 +134,8 @@ class OutputPipes:
         """Take what the pipes still hold, and close them."""
         self.drain()
         self._close_all()
+        for kind, redactor in self._redactors.items():
+            self._add(kind, redactor.rest())
         # Whoever reads the log must see that something is missing, also while the disk is full.
         self._write_gap(self._segment.write_vital)
 
@@ -130,3 +144,14 @@ class OutputPipes:
             os.close(fd)
         self._kinds.clear()
         self._write_ends.clear()
+
+
+def _redactors(masked: Sequence[bytes]) -> "dict[int, StreamRedactor]":
+    from hostler.redaction import StreamRedactor  # most shims never need it
+
+    return {kind: StreamRedactor(masked) for kind in (frames.OUT, frames.ERR)}
+
+
+def masked_values(order: Order) -> list[bytes]:
+    """The values that an attempt's log is not to hold."""
+    return [os.fsencode(order.env[name]) for name in order.masked if name in order.env]

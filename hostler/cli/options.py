@@ -41,6 +41,10 @@ class JobOptions:
     env: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="Set a variable of the job's environment. Repeatable.")
     ] = None
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=NAME", help="Set a variable to the value of a secret of the cluster's. Repeatable."),
+    ] = None
     cwd: Annotated[str | None, typer.Option(metavar="DIR", help="Where the job runs; default: here.")] = None
     timeout: Annotated[
         float, typer.Option(metavar="TIME", parser=duration, help="End the job after so long (30s, 10m); 0: never.")

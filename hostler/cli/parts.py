@@ -175,7 +175,7 @@ class Parts:
         self._restarts.pop(part.name, None)
         parent_fd = self._pipes[part.stage][0]
         held_open = tuple(write for stage, (_, write) in self._pipes.items() if stage > part.stage)
-        with self.log_path(part.name).open("ab") as log:
+        with open(self.log_path(part.name), "ab", opener=_private) as log:
             log_offset = log.tell()
             try:
                 process = subprocess.Popen(
@@ -235,3 +235,8 @@ class Parts:
     def _give_up(self, failure: Failure) -> None:
         if not self.gave_up.done():
             self.gave_up.set_result(failure)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read."""
+    return os.open(path, flags, 0o600)

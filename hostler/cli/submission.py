@@ -13,6 +13,7 @@ from hostler.cli.options import JobOptions, SubmitOptions, pairs
 from hostler.errors import ErrorCode, InvalidRequest
 from hostler.job_checks import check_spec, is_workspace_path
 from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Limits, Stage, Work
+from hostler.secret_checks import check_secrets
 from hostler.stages import read_stage
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _spec(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: boo
         worker=options.worker,
         labels=pairs(options.label, "--label"),
         priority=options.priority,
+        secrets=pairs(options.secret, "--secret"),
         start_within_s=options.start_within,
         on_lost=options.on_lost,
         lost_after_s=options.lost_after,
@@ -220,7 +222,7 @@ def _checked(spec: JobSpec) -> JobSpec:
             raise usage_failure(
                 f"{text!r} is not UTF-8 text", hint="put such bytes in a file and name the file instead"
             )
-    wrong = check_spec(spec)
+    wrong = check_spec(spec) or check_secrets(spec.secrets, work.env)
     if wrong is not None:
         raise usage_failure(wrong.message)
     return spec

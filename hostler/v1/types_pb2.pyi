@@ -550,6 +550,26 @@ class JobSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORK_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
@@ -570,6 +590,7 @@ class JobSpec(_message.Message):
     LOST_AFTER_S_FIELD_NUMBER: _builtins.int
     CRASH_LIMIT_FIELD_NUMBER: _builtins.int
     START_WITHIN_S_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """free text, at most 200 characters"""
@@ -618,6 +639,10 @@ class JobSpec(_message.Message):
         """causes that are tried again: exit, signal, timeout, not_started, memory_limit,"""
 
     @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """environment variable: name of the secret that is put in at dispatch"""
+
+    @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """a chain, instead of `workload`: `params` go to the first, each result to the next"""
 
@@ -644,11 +669,12 @@ class JobSpec(_message.Message):
         lost_after_s: _builtins.float | None = ...,
         crash_limit: _builtins.int = ...,
         start_within_s: _builtins.float = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "lost_after_s", b"lost_after_s", "retries", b"retries", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "crash_limit", b"crash_limit", "family", b"family", "key", b"key", "labels", b"labels", "lost_after_s", b"lost_after_s", "name", b"name", "on_lost", b"on_lost", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "crash_limit", b"crash_limit", "family", b"family", "key", b"key", "labels", b"labels", "lost_after_s", b"lost_after_s", "name", b"name", "on_lost", b"on_lost", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "secrets", b"secrets", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lost_after_s: _TypeAlias = _typing.Literal["lost_after_s"]  # noqa: Y015
     _WhichOneofArgType__lost_after_s: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s"]  # noqa: Y015

@@ -56,6 +56,7 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         on_lost=spec.on_lost,
         lost_after_s=spec.lost_after_s,
         crash_limit=spec.crash_limit,
+        secrets=spec.secrets,
         stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
     )
 
@@ -82,6 +83,7 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
         on_lost=message.on_lost,
         lost_after_s=message.lost_after_s if message.HasField("lost_after_s") else None,
         crash_limit=message.crash_limit,
+        secrets=dict(message.secrets),
         stages=tuple(Stage(workload=s.workload, workload_version=s.workload_version) for s in message.stages),
     )
 
