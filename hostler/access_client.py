@@ -1,10 +1,11 @@
-"""Keys over gRPC: make, list, revoke, and whose one is. A part of `hostler.client.Client`."""
+"""Keys, invitations and certificates of workers over gRPC. A part of `hostler.client.Client`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import grpc.aio
 
+from hostler.audit import Entry
 from hostler.v1 import access_pb2, access_pb2_grpc
 from hostler.wire.errors import CALLING
 
@@ -44,8 +45,28 @@ class Holder:
     expires_at_us: int  # 0: never
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInvitation:
+    """What a worker needs to join, with the one showing of the token."""
+
+    token: str = field(repr=False)  # "hsj_ID_SECRET"
+    fingerprint: str  # of the authority it is to trust: SHA-256 in hex
+    address: str  # HOST:PORT where it joins
+    expires_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCertificate:
+    """What a worker got when it joined or renewed."""
+
+    worker: str
+    certificate: bytes  # PEM
+    expires_at_us: int
+    workers_port: int  # where it is to be shown, on the host that was called
+
+
 class AccessClient:
-    """The calls about keys. `Client.access` is one."""
+    """The calls about keys, invitations and certificates. `Client.access` is one."""
 
     def __init__(self, channel: grpc.aio.Channel, principal: Callable[[str | None], str]) -> None:
         self._stub = access_pb2_grpc.AccessStub(channel)
@@ -119,6 +140,96 @@ class AccessClient:
             scopes=frozenset(answer.scopes),
             expires_at_us=answer.expires_at_us,
         )
+
+    async def invite(
+        self, *, name_pattern: str = "", expires_in_s: float = 0.0, uses: int = 0, principal: str | None = None
+    ) -> NewInvitation:
+        """Make a token with which workers join; it is in this answer and nowhere else.
+
+        Args:
+            name_pattern: of the workers that may join with it, with * as a wild card; empty: any.
+            expires_in_s: 0: an hour.
+            uses: how many workers; 0: one.
+            principal: who asks.
+
+        Raises:
+            InvalidRequest: something of it cannot be, or no other host reaches this coordinator.
+        """
+        request = access_pb2.InviteRequest(
+            name_pattern=name_pattern, expires_in_s=expires_in_s, uses=uses, principal=self._as(principal)
+        )
+        with CALLING:
+            answer = await self._stub.Invite(request, timeout=CALL_S)
+        return NewInvitation(
+            token=answer.token,
+            fingerprint=answer.fingerprint,
+            address=answer.address,
+            expires_at_us=answer.expires_at_us,
+        )
+
+    async def revoke_worker(self, worker: str, *, principal: str | None = None) -> int:
+        """Hear a worker's certificates no more; returns how many were good. *worker* is an id or a name.
+
+        Raises:
+            WorkerNotFound: there is none.
+        """
+        request = access_pb2.RevokeWorkerRequest(worker=worker, principal=self._as(principal))
+        with CALLING:
+            return (await self._stub.RevokeWorker(request, timeout=CALL_S)).certificates
+
+    async def join(self, token: str, name: str, request: bytes) -> NewCertificate:
+        """Join as a worker of this name; *request* is a certificate request in PEM.
+
+        Raises:
+            Unauthenticated: the token is no good; the text says why.
+            PermissionDenied: it is not for this name.
+        """
+        with CALLING:
+            answer = await self._stub.Join(
+                access_pb2.JoinRequest(token=token, name=name, request=request), timeout=CALL_S
+            )
+        return _certificate(answer)
+
+    async def renew(self, request: bytes) -> NewCertificate:
+        """Get the next certificate of the worker whose certificate this connection shows.
+
+        Raises:
+            Unauthenticated: it is not heard any more.
+        """
+        with CALLING:
+            return _certificate(await self._stub.Renew(access_pb2.RenewRequest(request=request), timeout=CALL_S))
+
+    async def read_audit(
+        self, *, after: int = 0, limit: int = 0, principal: str | None = None
+    ) -> AsyncGenerator[Entry, None]:
+        """Yield the entries of the audit log after the one of this number, oldest first, up to the newest.
+
+        Args:
+            after: a number; 0: from the first that is kept.
+            limit: of entries; 0: all.
+            principal: who asks.
+
+        Raises:
+            PermissionDenied: the caller may not read it.
+        """
+        request = access_pb2.ReadAuditRequest(after=after, limit=limit, principal=self._as(principal))
+        call = self._stub.ReadAudit(request)
+        try:
+            with CALLING:
+                async for message in call:
+                    values = {name: getattr(message, name) for name in Entry._fields}
+                    yield Entry(**values | {"hash": message.hash.hex()})
+        finally:
+            call.cancel()
+
+
+def _certificate(message: access_pb2.CertificateResponse) -> NewCertificate:
+    return NewCertificate(
+        worker=message.worker,
+        certificate=message.certificate,
+        expires_at_us=message.expires_at_us,
+        workers_port=message.workers_port,
+    )
 
 
 def _key(message: access_pb2.Key) -> AccessKey:

@@ -78,14 +78,17 @@ class Cluster:
 def open_channel(target: str | Target) -> grpc.aio.Channel:
     """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call.
 
-    A target with access is on another host: a TLS channel, on which every call carries the cluster key.
+    A target with access is on another host: a TLS channel that trusts one authority, on which every call carries the
+    key, if there is one, and which shows the certificate, if there is one.
     """
     address, access = Target(target) if isinstance(target, str) else target
     if access is None:
         return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
-    credentials = grpc.composite_channel_credentials(
-        grpc.ssl_channel_credentials(access.ca), grpc.access_token_call_credentials(access.key)
-    )
+    pair = access.pair
+    own = (pair.private_key, pair.certificate) if pair is not None else (None, None)
+    credentials = grpc.ssl_channel_credentials(access.ca, *own)
+    if access.key:
+        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(access.key))
     return grpc.aio.secure_channel(address, credentials, options=list(CHANNEL_OPTIONS))
 
 
@@ -284,10 +287,12 @@ class Client:
                 for progress in message.jobs:
                     yield wire_jobs.progress_from_proto(progress)
 
-    async def wait_one(self, job: str, *, until: State = State.FINISHED, timeout_s: float = 0.0) -> Job | None:
+    async def wait_one(
+        self, job: str, *, until: State = State.FINISHED, timeout_s: float = 0.0, principal: str | None = None
+    ) -> Job | None:
         """Return the job once it has come as far as *until*; None when *timeout_s* passed first."""
-        async for _ in self.wait([job], until=until, timeout_s=timeout_s):
-            return await self.get(job)
+        async for _ in self.wait([job], until=until, timeout_s=timeout_s, principal=principal):
+            return await self.get(job, principal=principal)
         return None
 
     async def watch(

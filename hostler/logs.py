@@ -7,9 +7,11 @@ written from it.
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
+
+from hostler.redaction import Values
 
 # structlog.dev imports rich where it is installed, only to format tracebacks we never print with it:
 # 0.2 s of every program's start and 6 MB of its memory. For that import alone, rich is not there.
@@ -39,9 +41,16 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "retention.failed": "Removing files failed; it is tried again in a minute.",
         "log.unreadable": "What is left of an attempt's log cannot be read on its worker; it is given up.",
         "log.refused": "A pushed piece of log did not follow on what is held.",
+        "access.refused": "Somebody was turned away: what was wanted, why not, and who it was.",
         "request.failed": "A call ended with a fault of hostler's own.",
+        "audit.failed": "The audit log cannot be written; new work is refused until it can.",
+        "audit.recovered": "The audit log is written again, and nothing of it was lost.",
         "request.refused": "A caller without the right to call was turned away.",
         "agent.started": "The worker agent runs; what it found from an earlier run.",
+        "agent.joined": "The worker has joined a cluster on another host; its id, and the end of its certificate.",
+        "agent.not_joined": "The coordinator where the worker is to join does not answer; it goes on trying.",
+        "agent.renewed": "The worker has a new certificate.",
+        "agent.not_renewed": "The worker's certificate could not be renewed; it is tried again.",
         "agent.stopped": "The worker agent has ended in order.",
         "agent.draining": "The worker takes no new work, and why; without a reason: it takes work again.",
         "agent.left_unkillable": "A worker that was to end its jobs left some whose processes cannot be killed.",
@@ -49,6 +58,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "link.older_coordinator": "A coordinator spoke whose epoch is older than one the worker has heard; it is not heard.",
     "link.lost": "The agent's control stream broke; it will try again.",
         "attempt.refused": "The worker will not run an attempt.",
+        "policy.refused": "The worker's own policy forbids an attempt; the rule, and why.",
         "attempt.unkillable": "A process of a tree cannot be ended.",
         "workspace.failed": "A workspace could not be made or collected by a fault of hostler's own.",
         "workspace.kept": "A workspace of an attempt that is over cannot be removed; the next agent tries again.",
@@ -62,10 +72,30 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "shim.died": "A shim ended without being told to.",
         "shim.held": "A shim that its own job traced, or had stopped, was let go on.",
         "callback.received": "Somebody posted an object to /dev/callback; it is printed here.",
+        "certificate.unusable": "A changed certificate cannot be served with; the one before is served on.",
         "gateway.started": "The HTTP gateway serves.",
         "gateway.stopped": "The HTTP gateway has ended in order.",
     }
 )
+
+
+_VALUES = Values()  # of this process: what secrets it has held, so that no line of its log shows one
+
+
+def register_secrets(values: Iterable[str]) -> None:
+    """Take these values out of every later line of this process's log."""
+    _VALUES.register(values)
+
+
+def _redact(_: Any, __: str, line: Any) -> str:
+    return _VALUES.redacted(line)
+
+
+class _Redacting(logging.Formatter):
+    """The lines of libraries that use the standard logging."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _VALUES.redacted(super().format(record))
 
 
 def configure(*, level: str, form: str, program: str) -> None:
@@ -86,6 +116,7 @@ def configure(*, level: str, form: str, program: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
+            _redact,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -93,7 +124,9 @@ def configure(*, level: str, form: str, program: str) -> None:
     )
     structlog.contextvars.bind_contextvars(program=program)
     # Libraries that use the standard logging speak only when something is wrong.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def get() -> structlog.typing.FilteringBoundLogger:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from hostler import logs
-from hostler.errors import InvalidRequest
+from hostler.errors import InvalidRequest, Unavailable
 from hostler.settings import Settings, from_arguments
 
 GC_THRESHOLD = 50_000
@@ -28,12 +28,14 @@ def settle_memory() -> None:
 
 
 EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
+EXIT_UNAVAILABLE = 1  # starting it again may help
 
 
 def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]]) -> int:
     """Read this process's settings, set up its logs, run it, and return its exit code.
 
-    What cannot start as configured is one sentence on standard error and `EXIT_UNUSABLE`.
+    What cannot start as configured is one sentence on standard error and `EXIT_UNUSABLE`; what cannot start because
+    somebody else is away, `EXIT_UNAVAILABLE`.
     """
     try:
         settings = from_arguments(sys.argv[1:])
@@ -42,6 +44,9 @@ def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]
     except InvalidRequest as error:
         print(f"hostler {program}: {error.message}", file=sys.stderr)
         return EXIT_UNUSABLE
+    except Unavailable as error:
+        print(f"hostler {program}: {error.message}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
 
 
 class Ending(asyncio.Event):

@@ -50,15 +50,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     tls_ca: Annotated[
         str,
-        Meta(description="PEM file of the authority that signed the coordinator's certificate, to reach another host."),
+        Meta(description="PEM file of the one authority that is trusted, to reach a coordinator on another host."),
+    ] = ""
+    ca_fingerprint: Annotated[
+        str,
+        Meta(
+            description="Instead of tls_ca: the SHA-256 of that authority in hex, as `hostler workers invite` shows it."
+        ),
+    ] = ""
+    key_file: Annotated[
+        str, Meta(description="File with the key (hst_...) to show to a coordinator on another host, mode 0600.")
+    ] = ""
+    join: Annotated[
+        str, Meta(description="The invitation (hsj_...) with which a worker joins; not looked at once it has joined.")
     ] = ""
     tls_certificate: Annotated[
-        str, Meta(description="PEM file of the coordinator's certificate, to listen off loopback.")
+        str,
+        Meta(
+            description="PEM file of a certificate to listen with; empty: one of the cluster's own authority."
+        ),
     ] = ""
     tls_private_key: Annotated[str, Meta(description="PEM file of its private key, mode 0600.")] = ""
-    cluster_key_file: Annotated[
-        str, Meta(description="File with the key that all programs of a cluster on several hosts share, mode 0600.")
+    tls_names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names and addresses that the coordinator's certificate is for, besides where it listens."
+        ),
+    ] = ()
+    workers_bind: Annotated[
+        str,
+        Meta(
+            description="HOST:PORT for workers of other hosts, who show their certificates there; empty: the gRPC port "
+            "plus one, when that is off loopback. With it the gRPC port speaks TLS on loopback too."
+        ),
     ] = ""
+    worker_certificate_s: Annotated[
+        float, Meta(ge=2, le=90 * 86400, description="Seconds for which a worker's certificate is good.")
+    ] = 86400.0
     workers: Annotated[int, Meta(ge=0, le=64, description="How many workers `up` starts on this host.")] = 1
     slots: Annotated[int, Meta(ge=0, le=4096, description="Jobs a worker runs at once; 0: twice the CPUs.")] = 0
     name: Annotated[str, Meta(max_length=200, description="The worker's name; empty: the host's name.")] = ""
@@ -73,6 +101,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "namespace of their own and without new privileges."
         ),
     ] = "warm"
+    policy_file: Annotated[
+        str,
+        Meta(
+            description="TOML file with what a worker takes and how it runs it (docs/worker-policy.md); it must be "
+            "root's, or the worker's own. Empty: anything, and from a coordinator on another host registered workloads."
+        ),
+    ] = ""
+    allow_arbitrary: Annotated[
+        bool,
+        Meta(description="Without a policy file: a worker takes any program from a coordinator on another host, too."),
+    ] = False
+    allow_root: Annotated[
+        bool, Meta(description="A worker that is started as root by itself runs its jobs as root.")
+    ] = False
     podman: Annotated[
         str, Meta(description="The podman program with which a worker runs containers; empty: it runs none.")
     ] = "podman"
@@ -80,6 +122,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tuple[str, ...],
         Meta(description="Options of every call of podman, as --root=/srv/containers; they win over those it chooses."),
     ] = ()
+    redact_logs: Annotated[
+        bool,
+        Meta(description="Whether a worker takes the values of a job's secrets out of the job's log, as far as it can."),
+    ] = True
     volumes_allowed: Annotated[
         tuple[str, ...], Meta(description="Directories of a worker's host that its containers may mount.")
     ] = ()
@@ -122,6 +168,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     jobs_max: Annotated[
         int, Meta(ge=0, description="Finished jobs above which the oldest are forgotten; 0: no limit.")
     ] = 1_000_000
+    audit_keep_s: Annotated[
+        float, Meta(ge=0, description="Seconds for which files of the audit log are kept; 0: for ever.")
+    ] = 365 * 86400.0
     heartbeat_s: Annotated[float, Meta(gt=0, le=60, description="Seconds of silence after which a worker speaks.")] = (
         2.0
     )
@@ -132,6 +181,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allowed_hosts: Annotated[
         tuple[str, ...], Meta(description="Names besides localhost that a Host header may carry.")
     ] = ()
+    http_certificate: Annotated[
+        str,
+        Meta(
+            description="PEM file of the certificate with which the gateway serves; with it every caller needs a key. "
+            "Empty: off loopback one that the coordinator of this data directory has made."
+        ),
+    ] = ""
+    http_private_key: Annotated[str, Meta(description="PEM file of its private key, mode 0600.")] = ""
+    requests_per_s: Annotated[
+        float, Meta(ge=0, description="HTTP requests a second of one key, or of an address without one; 0: no limit.")
+    ] = 200.0
+    requests_at_once: Annotated[
+        int, Meta(ge=0, description="HTTP requests of one of these that may be open, streams too; 0: no limit.")
+    ] = 100
+    connections_per_address: Annotated[
+        int, Meta(ge=0, description="HTTP connections from one address of another host; 0: no limit.")
+    ] = 100
     altron_workload: Annotated[
         str, Meta(min_length=1, max_length=100, description="The workload that Altron's jobs run.")
     ] = "altron_job"
@@ -141,18 +207,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     altron_reply_wait_s: Annotated[
         float, Meta(gt=0, le=3600, description="Seconds within which a Discord message must be answered.")
     ] = 30.0
-    api_keys_sha256: Annotated[
-        tuple[Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")], ...],
-        Meta(
-            description="SHA-256 in hex of keys. Where there are some, /jobs and /backend of the PiXYZ API need one "
-            "of them besides local trust; to the Infernet API a key says who its caller is. A key admits nobody."
-        ),
-    ] = ()
     admitted_networks: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks, as CIDR, whose callers may use the Infernet API without a key; each address is a "
-            "principal of its own and sees its own jobs."
+            description="Networks, as CIDR, whose callers may use the Infernet API, and look at the PiXYZ API's "
+            "processes, without a key; each address is a principal of its own and sees its own jobs."
         ),
     ] = ()
     infernet_status_networks: Annotated[
@@ -162,7 +221,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     infernet_version: Annotated[
         str, Meta(description="The version of the node that the Infernet API's /info names.")
     ] = "1.4.0"
-    key_for_processes: Annotated[bool, Meta(description="Ask for the key on /processes too.")] = False
+    key_for_processes: Annotated[
+        bool, Meta(description="Ask for a key on the PiXYZ API's /processes in admitted networks, too.")
+    ] = False
     pixyz_version: Annotated[str, Meta(description="The version that the PiXYZ API's welcome line names.")] = "1.0.5"
     pixyz_queues: Annotated[
         dict[str, dict[str, str]],

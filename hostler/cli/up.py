@@ -46,7 +46,7 @@ def up(settings: Settings, *, as_json: bool) -> int:
     """
     parse_bind(settings.http, field="http")
     if settings.grpc:
-        parse_bind(settings.grpc, field="grpc")
+        parse_bind(settings.grpc, field="grpc", secured=True)
     if settings.coordinator:
         raise usage_failure(
             "up starts a coordinator of its own, and the settings name another one",

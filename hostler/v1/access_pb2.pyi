@@ -366,6 +366,7 @@ class CertificateResponse(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
+    WORKERS_PORT_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """the worker's id, which is the certificate's subject"""
     certificate: _builtins.bytes
@@ -373,6 +374,8 @@ class CertificateResponse(_message.Message):
     authority: _builtins.bytes
     """PEM of the cluster's own"""
     expires_at_us: _builtins.int
+    workers_port: _builtins.int
+    """where it is to be shown, on the host where the worker joined"""
     def __init__(
         self,
         *,
@@ -380,10 +383,11 @@ class CertificateResponse(_message.Message):
         certificate: _builtins.bytes = ...,
         authority: _builtins.bytes = ...,
         expires_at_us: _builtins.int = ...,
+        workers_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate", b"certificate", "expires_at_us", b"expires_at_us", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate", b"certificate", "expires_at_us", b"expires_at_us", "worker", b"worker", "workers_port", b"workers_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

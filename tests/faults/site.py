@@ -1,7 +1,8 @@
 """A cluster whose parts can be killed, paused and cut off: coordinator, gateway and two workers as real processes.
 
 On one host they share a data directory. In a lab (see tests/support/netlab.py) the coordinator is alone on h1 and
-serves with TLS and the cluster key, each worker has a host and a data directory of its own, and there is no gateway.
+serves with TLS, each worker has a host and a data directory of its own and has joined with an invitation, and there
+is no gateway.
 Whoever calls from outside uses the coordinator's unix socket, which a network namespace does not hide.
 """
 
@@ -26,10 +27,11 @@ from hostler.endpoint import coordinator_address, read_gateway
 from hostler.jobs import JobQuery
 from hostler.lifecycle import State
 from hostler.settings import load
-from tests.faults.certificates import make_files
+from tests.faults.joining import invite
 from tests.faults.nursery import Child, Nursery
 from tests.faults.small_disk import SmallDisk
 from tests.support.netlab import NAMESPACES, Lab
+from worker_agent.joining import CREDENTIALS_FILE
 from worker_agent.ledger import scan_segment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +136,7 @@ class Site:
             "log_format": "json",
             "heartbeat_s": HEARTBEAT_S,
         } | flags
-        plain |= {"slots": SLOTS, "sample_workloads": False, "podman": ""}
+        plain |= {"slots": SLOTS, "sample_workloads": False, "podman": "", "allow_root": True, "allow_arbitrary": True}
         if self.lab is None:
             settings: dict[str, dict[str, Any]] = {
                 name: plain | {"data_dir": self.directory} for name in ("coordinator", "gateway", *workers)
@@ -144,10 +146,9 @@ class Site:
             hosts = {"coordinator": "h1"} | {name: f"h{number}" for number, name in enumerate(workers, 2)}
             settings = {name: plain | {"data_dir": self.directory / host} for name, host in hosts.items()}
             address = f"{self.lab.address('h1')}:7070"
-            files = make_files(self.directory / "tls", self.lab.address("h1"))
-            settings["coordinator"] |= {"grpc": address, **files.of_coordinator}
+            settings["coordinator"] |= {"grpc": address}
             for name in workers:
-                settings[name] |= {"coordinator": address, **files.of_callers}
+                settings[name] |= {"coordinator": address}
         return [Part(name, hosts[name], load(**given, name=name).to_json()) for name, given in settings.items()]
 
     @property
@@ -177,7 +178,10 @@ class Site:
         part = self.parts[name]
         assert part.process is None or part.process.poll() is not None, f"{name} runs"
         module = MODULES.get(name, "worker_agent")
-        arguments = [str(self.points), str(self._clock(name)), module, "--settings", part.settings]
+        settings = part.settings
+        if self.lab is not None and part.is_worker and not (self.worker_dir(name) / CREDENTIALS_FILE).exists():
+            settings = json.dumps(json.loads(settings) | invite(self.coordinator_dir, name))
+        arguments = [str(self.points), str(self._clock(name)), module, "--settings", settings]
         part.due = True
         log_path = self.directory / f"{name}.log"
         if self._nursery is not None:

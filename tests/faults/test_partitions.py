@@ -1,8 +1,7 @@
-"""Workers on other hosts that are cut off, crash, or present the wrong key: one story each."""
+"""Workers on other hosts that are cut off, crash, are revoked, or renew their certificates: one story each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,12 +11,12 @@ from hostler.jobs import JobSpec
 from hostler.lifecycle import Outcome, State
 from hostler.workers import WorkerState
 from tests.cluster.real_cluster import processes_of, until
-from tests.faults.certificates import PAGE, documented_commands
 from tests.faults.invariants import Inspection, Truth
 from tests.faults.programs import Plan
 from tests.faults.site import HEARTBEAT_S, Site
 from tests.faults.stream import Accepted
 from tests.support.netlab import Lab
+from worker_agent.joining import CREDENTIALS_FILE
 
 LOST_AFTER_S = 1.5
 WITHIN_S = 90.0  # when all that these hosts do shares one machine with much else
@@ -29,10 +28,10 @@ pytestmark = pytest.mark.timeout(240)  # eight programs start for each, on a mac
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """A coordinator on h1 and workers on h2 and h3, connected; afterwards nothing of them is left.
 
-    Its parameter, where there is one, is `lost_after_s`.
+    Its parameter, where there is one, is settings.
     """
     with Lab(f"hp{uuid4().hex[:10]}", 3) as lab:
-        made = Site(lab, lost_after_s=getattr(request, "param", 600.0))
+        made = Site(lab, **({"lost_after_s": 600.0} | getattr(request, "param", {})))
         try:
             for name in made.parts:
                 made.start(name)
@@ -134,7 +133,7 @@ async def test_jobs_end_while_their_worker_is_cut_off_and_it_is_known_afterwards
     assert inspection.violations == []
 
 
-@pytest.mark.parametrize("site", [LOST_AFTER_S], indirect=True)
+@pytest.mark.parametrize("site", [{"lost_after_s": LOST_AFTER_S}], indirect=True)
 async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) -> None:
     """The job is lost, once and for all; its program runs on until its host is reached, and not longer."""
     assert site.lab is not None
@@ -197,34 +196,41 @@ async def test_one_way_is_no_way(site: Site) -> None:
 
 
 @pytest.mark.ci
-async def test_a_worker_without_the_cluster_key_is_refused_until_it_has_it(site: Site) -> None:
-    """Its jobs run on meanwhile, and it needs no more than the right file and a start."""
+async def test_a_revoked_worker_is_refused_until_it_is_invited_again(site: Site) -> None:
+    """Its jobs run on meanwhile. With a new invitation it comes as another worker, and they are ended."""
     jobs = await begin(site, plans(2, 3000, 0.1), "w1")
-    key = site.directory / "tls" / "cluster.key"
-    right = key.read_text()
-    site.kill("w1")
-    key.write_text("0" * 64 + "\n")
-    site.start("w1")
+    await site.client.access.revoke_worker("w1")
 
     async def refused() -> bool:
-        return "serves only callers with the cluster's key" in (site.directory / "w1.log").read_text()
+        return "this worker was revoked" in (site.directory / "w1.log").read_text()
 
     await until(refused, "the refusal in its log", WITHIN_S)
     await asyncio.sleep(HEARTBEAT_S)  # and it does not come in later
     await connected(site, 1)
     assert processes_of({job.id for job in jobs})
     site.kill("w1")
-    key.write_text(right)
+    (site.worker_dir("w1") / CREDENTIALS_FILE).unlink()
     site.start("w1")
 
     await connected(site, 2)
-    await known_to_run(site, jobs)
-    for job in jobs:
-        await site.client.stop(job.id, grace_s=0)
+
+    async def gone() -> bool:
+        return not processes_of({job.id for job in jobs})
+
+    await until(gone, "the end of what was the other worker's", WITHIN_S)
+    assert sorted(worker.name for worker in await site.client.workers()) == ["w1", "w1", "w2"]
 
 
-def test_the_page_shows_the_files_that_each_host_needs() -> None:
-    """Every file of the table is made by the commands above it."""
-    table = [line for line in PAGE.read_text().splitlines() if line.startswith("| `c")]
-    names = [line.split("`")[1] for line in table if "." in line.split("`")[1]]
-    assert len(names) == 5 and all(Path(name).name in documented_commands() for name in names)
+@pytest.mark.ci
+@pytest.mark.parametrize("site", [{"worker_certificate_s": 4.0}], indirect=True)
+async def test_certificates_are_renewed_under_load_and_disturb_no_job(site: Site) -> None:
+    """Several times within the life of each job: no worker is missed, no line of output comes twice or is lost."""
+    jobs = await begin(site, plans(6, 120, 0.1))
+    found = await outcomes(site, jobs)
+
+    assert found == [Outcome.SUCCEEDED if n % 3 == 0 else Outcome.FAILED for n in range(1, 7)]
+    renewals = [(site.directory / f"{name}.log").read_text().count('"agent.renewed"') for name in ("w1", "w2")]
+    assert min(renewals) >= 3, renewals
+    inspection = Inspection(site, jobs)
+    await inspection.run()
+    assert inspection.violations == []

@@ -9,6 +9,7 @@ import grpc.aio
 from hostler.client import open_channel
 from hostler.ids import AttemptKey
 from hostler.jobs import End
+from hostler.tls import Target
 from hostler.v1 import workers_pb2, workers_pb2_grpc
 from hostler.wire.ends import end_to_proto
 from hostler.wire.work import key_from_proto, key_to_proto
@@ -22,7 +23,7 @@ ENDED = workers_pb2.HELD_STATE_ENDED
 class FakeWorker:
     """One worker over any number of connections; `sent` and `received` hold every message of the control stream."""
 
-    def __init__(self, address: str, **hello: Any) -> None:
+    def __init__(self, address: str | Target, **hello: Any) -> None:
         """*hello* changes how it introduces itself."""
         self.address = address
         self._channel = open_channel(address)

@@ -27,6 +27,7 @@ CREATE TABLE invitation (
 CREATE TABLE certificate (
     serial     TEXT    PRIMARY KEY,         -- hex
     worker     TEXT    NOT NULL,            -- its subject
+    name       TEXT    NOT NULL,            -- under which the worker joined
     issued_at  INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     revoked_at INTEGER NOT NULL DEFAULT 0   -- 0: it is good

@@ -1,0 +1,54 @@
+"""The commands about workers of other hosts: invite, revoke."""
+
+import asyncio
+
+from hostler.cli.connect import cluster, resolve_worker
+from hostler.cli.failures import OK
+from hostler.cli.options import Place
+from hostler.cli.render import moment_text, print_json, print_line, printable, say
+
+
+def invite(place: Place, *, name_pattern: str, expires_in_s: float, uses: int) -> int:
+    """Print the command that joins a worker; the token in it is shown only now."""
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            made = await client.access.invite(name_pattern=name_pattern, expires_in_s=expires_in_s, uses=uses)
+        if place.as_json:
+            print_json(
+                {
+                    "token": made.token,
+                    "ca_fingerprint": made.fingerprint,
+                    "coordinator": made.address,
+                    "expires_at_us": made.expires_at_us,
+                }
+            )
+            return OK
+        whom = f"workers named {printable(name_pattern)}" if name_pattern else "any worker"
+        times = "once" if uses == 1 else f"{uses} times"
+        say(f"good {times} for {whom}, until {moment_text(made.expires_at_us)}; run on its host:")
+        print_line(
+            f"hostler worker --coordinator {made.address} --ca-fingerprint {made.fingerprint} --join {made.token}"
+        )
+        return OK
+
+    return asyncio.run(act())
+
+
+def revoke(place: Place, text: str) -> int:
+    """Hear a worker no more, and say how many certificates it had."""
+
+    async def act() -> int:
+        async with cluster(place) as client:
+            # A name goes as it is: one that has joined and never come is in no list.
+            known = any(worker.id.startswith(text) for worker in await client.workers())
+            count = await client.access.revoke_worker(await resolve_worker(client, text) if known else text)
+        if place.as_json:
+            print_json({"revoked": count})
+        else:
+            print_line(
+                f"{printable(text)} is not heard any more; {count} certificate{'' if count == 1 else 's'} revoked"
+            )
+        return OK
+
+    return asyncio.run(act())
