@@ -8,23 +8,37 @@ import os
 from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from coordinator.access_decisions import on_key_used
+from coordinator.audit import DIRECTORY as AUDIT_DIRECTORY
+from coordinator.audit import AuditLog
 from coordinator.blobs import BlobStore
 from coordinator.engine import Engine
 from coordinator.feeds import Feeds
+from coordinator.gateway_certificate import gateway_certificate_of
 from coordinator.log_store import LogStore, StoredPiece
 from coordinator.metrics import Metrics
+from coordinator.ports import Ports, ports_of
 from coordinator.retention import Limit, Retention
+from coordinator.rpc.access_service import AccessService
+from coordinator.rpc.audit_service import AuditService
+from coordinator.rpc.auditing import Auditing
+from coordinator.rpc.certificates import Certificates
 from coordinator.rpc.cluster_service import ClusterService
 from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.feed_service import FeedService
+from coordinator.rpc.file_rights import FileRights
 from coordinator.rpc.files_service import FilesService
+from coordinator.rpc.gatekeeper import Gatekeeper, OwnerLookup
 from coordinator.rpc.jobs_service import JobsService
+from coordinator.rpc.joining_service import JoiningService, Reachable
+from coordinator.rpc.key_ring import KeyRing
 from coordinator.rpc.log_service import LogService
+from coordinator.rpc.methods import Services
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.rpc.records_service import RecordsService
-from coordinator.rpc.server import RpcServer, Services
+from coordinator.rpc.server import RpcServer
 from coordinator.rpc.submissions import Submissions
 from coordinator.rpc.workers_service import WorkersService, lease_s
 from coordinator.rpc.workloads_service import WorkloadsService
@@ -40,9 +54,13 @@ from hostler import logs
 from hostler.clock import Clock, SystemClock
 from hostler.endpoint import Endpoint, coordinator_socket, parse_bind, write_endpoint
 from hostler.errors import InvalidRequest
+from hostler.peers import owner_of_peer
 from hostler.processes import settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
-from hostler.tls import identity_of
+from hostler.tls import Pair, files_of, is_loopback
+
+if TYPE_CHECKING:
+    from coordinator.authority import Shown  # takes long to load
 
 
 class DataDirLock:
@@ -84,6 +102,9 @@ class Core(NamedTuple):
     metrics: Metrics
     blobs: BlobStore
     clock: Clock
+    keys: KeyRing
+    certificates: Certificates
+    audit: AuditLog
 
 
 class EngineFailed(Exception):
@@ -93,12 +114,16 @@ class EngineFailed(Exception):
 class Coordinator:
     """A running coordinator. Entering starts it; leaving stops it in order."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, lookup: OwnerLookup = owner_of_peer) -> None:
+        """Prepare one; *lookup* says whose process is at the other end of a loopback connection."""
         self._settings = settings
+        self._lookup = lookup
         self._stack = contextlib.AsyncExitStack()
         self._engine_task: asyncio.Task[None] | None = None
         self._retention_task: asyncio.Task[None] | None = None
+        self._audit_task: asyncio.Task[None] | None = None
         self.grpc_address = ""
+        self.workers_port = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -110,34 +135,65 @@ class Coordinator:
 
     async def _start(self) -> None:
         settings, stack = self._settings, self._stack
-        identity = identity_of(settings)
-        tcp = parse_bind(settings.grpc, field="grpc", secured=identity is not None) if settings.grpc else None
+        ports, files = ports_of(settings), files_of(settings)
         make_private_dir(settings.data_dir)
         directory = make_private_dir(settings.data_dir / "coordinator")
         make_private_dir(runtime_dir(settings.data_dir))
         stack.callback(DataDirLock(directory).release)
-        core = await self._open_core(directory)
-        services, log_store = self._services(core, directory)
+        audit = await self._open_audit(directory)
+        core = await self._open_core(directory, audit)
+        shown = await asyncio.to_thread(self._open_authority, ports, files, core.clock) if ports.secured else None
+        reachable = Reachable(shown.fingerprint if shown is not None else "")
+        services, log_store = self._services(core, directory, shown, reachable)
         self._engine_task = asyncio.create_task(core.engine.run())
         stack.push_async_callback(self._end_engine, core.engine, core.sessions)
         found = Path(settings.workloads_dir) if settings.workloads_dir else None
         registering = register_found(services.workloads, core.blobs, shipped=settings.sample_workloads, directory=found)
         await self._while_engine_runs(registering)
         self._keep_retention(core, log_store)
-        server = RpcServer(services, identity)
+        gate = Gatekeeper(core.keys, secured=ports.secured, lookup=self._lookup, certificates=core.certificates)
+        server = RpcServer(services, gate, shown, Auditing(core.audit))
         stack.push_async_callback(server.stop)
         stack.callback(core.sessions.drop_all)  # first: workers go at once instead of being waited for
         socket = coordinator_socket(settings.data_dir)
-        self.grpc_address = await server.start(socket, tcp)
+        bound = await server.start(socket, ports.grpc, ports.workers)
+        self.grpc_address, self.workers_port = bound
+        if host := ports.host(settings):
+            reachable.address, reachable.workers_port = f"{host}:{bound.grpc.rpartition(':')[2]}", bound.workers_port
+        await self._certify_gateway(shown, core.clock)
         write_endpoint(settings.data_dir, Endpoint(socket=f"unix:{socket}", grpc=self.grpc_address, pid=os.getpid()))
         settle_memory()
         logs.get().info(
             "coordinator.started",
             socket=str(socket),
             grpc=self.grpc_address,
+            workers_port=self.workers_port,
+            fingerprint=reachable.fingerprint,
             epoch=core.store.epoch,
             open_jobs=len(core.engine.live.jobs),
         )
+
+    def _open_authority(self, ports: Ports, files: Pair | None, clock: Clock) -> "Shown":
+        """Open the cluster's authority, in a thread: the library behind it is loaded only now."""
+        from coordinator.authority import Authority, Shown
+
+        authority = Authority.open(self._settings.data_dir / "coordinator" / "ca", clock.wall_us())
+        return Shown(authority, files, ports.names(self._settings), clock.wall_us)
+
+    async def _certify_gateway(self, shown: "Shown | None", clock: Clock) -> None:
+        """Make a certificate for a gateway of this data directory that is to listen off loopback and has none."""
+        settings = self._settings
+        host, _ = parse_bind(settings.http, field="http", secured=True)
+        if is_loopback(host) or settings.http_certificate:
+            return
+        certificate = await asyncio.to_thread(gateway_certificate_of, settings, host, shown, clock.wall_us)
+        renewing = asyncio.create_task(certificate.run())
+
+        async def end() -> None:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
 
     async def _while_engine_runs(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work* that waits for the engine's answers; an engine that has ended gives none.
@@ -157,7 +213,21 @@ class Coordinator:
             doing.cancel()
             await asyncio.gather(doing, return_exceptions=True)
 
-    async def _open_core(self, directory: Path) -> Core:
+    async def _open_audit(self, directory: Path) -> AuditLog:
+        """Open the audit log, first of all and closed last, and start its owner."""
+        audit = AuditLog(directory / AUDIT_DIRECTORY, SystemClock(), keep_s=self._settings.audit_keep_s)
+        await asyncio.to_thread(audit.open)
+        self._audit_task = owner = asyncio.create_task(audit.run())
+
+        async def end() -> None:
+            owner.cancel()
+            await asyncio.gather(owner, return_exceptions=True)
+            await audit.close()
+
+        self._stack.push_async_callback(end)
+        return audit
+
+    async def _open_core(self, directory: Path, audit: AuditLog) -> Core:
         """Open what has files, and load the engine."""
         settings, clock = self._settings, SystemClock()
         try:
@@ -179,12 +249,21 @@ class Coordinator:
         await engine.load()
         blobs = BlobStore(directory / "files", reserve_bytes=settings.disk_reserve_bytes)
         await asyncio.to_thread(blobs.open)
-        return Core(store, engine, sessions, watchers, metrics, blobs, clock)
+        keys = KeyRing(
+            lambda: engine.live.access.keys,
+            clock,
+            lambda key: engine.post(lambda live, now: on_key_used(live, key, now)),
+        )
+        certificates = Certificates(lambda: engine.live.admissions, clock)
+        return Core(store, engine, sessions, watchers, metrics, blobs, clock, keys, certificates, audit)
 
-    def _services(self, core: Core, directory: Path) -> tuple[Services, LogStore]:
+    def _services(
+        self, core: Core, directory: Path, shown: "Shown | None", reachable: Reachable
+    ) -> tuple[Services, LogStore]:
         settings = self._settings
-        store, engine, sessions, watchers, metrics, blobs, clock = core
+        store, engine, sessions, watchers, metrics, blobs, clock, keys, certificates, audit = core
         feeds, secrets, shows = Feeds(sessions), Secrets(settings.data_dir), Shows(sessions)
+        rights = FileRights(store)
 
         def on_stored(pieces: list[StoredPiece]) -> None:
             metrics.observe_log_bytes(sum(piece.extent.length for piece in pieces))
@@ -193,20 +272,37 @@ class Coordinator:
         log_store = LogStore(directory / "logs", on_stored)
         log_store.open()
         self._stack.push_async_callback(log_store.close)
-        workers = WorkersService(engine, log_store, feeds, secrets, heartbeat_s=settings.heartbeat_s)
+        workers = WorkersService(
+            engine,
+            log_store,
+            feeds,
+            secrets,
+            heartbeat_s=settings.heartbeat_s,
+            certificates=certificates,
+            audit=Auditing(audit),
+        )
         disk = DiskReserve(directory, settings.disk_reserve_bytes)
-        submissions = Submissions(engine, store, blobs, secrets)
+        submissions = Submissions(engine, store, blobs, secrets, rights)
         jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
         services = Services(
             jobs=jobs,
             log=LogService(store, log_store, watchers),
             feed=FeedService(engine, store, watchers, feeds),
             outputs=OutputsService(store, blobs, shows, jobs.live_outputs),
-            files=FilesService(blobs),
-            workloads=WorkloadsService(engine, store, blobs, disk),
+            files=FilesService(blobs, rights),
+            workloads=WorkloadsService(engine, store, blobs, disk, rights),
             records=RecordsService(engine, store, disk, clock),
             cluster=ClusterService(engine, store, clock, settings.data_dir, metrics, blobs),
+            access=AccessService(engine, keys, clock),
+            audit=AuditService(audit),
             workers=workers,
+            joining=JoiningService(
+                engine,
+                shown.authority if shown is not None else None,
+                reachable,
+                clock,
+                lifetime_s=settings.worker_certificate_s,
+            ),
         )
         return services, log_store
 
@@ -235,9 +331,10 @@ class Coordinator:
         await asyncio.gather(self._engine_task, return_exceptions=True)
 
     async def failed(self) -> None:
-        """Return when the engine or retention has ended by itself, which means that the process must end."""
-        assert self._engine_task is not None and self._retention_task is not None
-        done, _ = await asyncio.wait((self._engine_task, self._retention_task), return_when=asyncio.FIRST_COMPLETED)
+        """Return when one of the owners has ended by itself, which means that the process must end."""
+        assert self._engine_task is not None and self._retention_task is not None and self._audit_task is not None
+        owners = (self._engine_task, self._retention_task, self._audit_task)
+        done, _ = await asyncio.wait(owners, return_when=asyncio.FIRST_COMPLETED)
         ended = done.pop()
         error = None if ended.cancelled() else ended.exception()
         logs.get().error("engine.failed", exc_info=error)

@@ -6,6 +6,8 @@ and only then do its effects leave the process. The same values load the live se
 
 from typing import NamedTuple
 
+from coordinator.access import Key
+from coordinator.admissions import AdmissionChange
 from hostler.ids import AttemptKey
 from hostler.jobs import CRASH_LIMIT, JobSpec, OutputFile, Record
 from hostler.lifecycle import Outcome
@@ -348,6 +350,26 @@ class RecordPut(NamedTuple):
     record: Record
 
 
+class KeyCreated(NamedTuple):
+    """A client may call with this key."""
+
+    key: Key
+
+
+class KeyRevoked(NamedTuple):
+    """Nobody is heard with this key any more."""
+
+    id: str
+    at_us: int
+
+
+class KeyUsed(NamedTuple):
+    """Somebody was heard with this key."""
+
+    id: str
+    at_us: int
+
+
 class FilesExpired(NamedTuple):
     """The outputs and inputs of a finished job are no longer kept."""
 
@@ -397,4 +419,8 @@ Change = (
     | LogsExpired
     | JobExpired
     | RecordPut
+    | AdmissionChange
+    | KeyCreated
+    | KeyRevoked
+    | KeyUsed
 )

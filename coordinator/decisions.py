@@ -189,13 +189,18 @@ def on_stop(live: Live, job_id: str, grace_s: float, by: str, waiter: Any, now: 
     return Decision([change], [wait, SendStop(job.worker, job.sequence, job.attempt_key, grace_s)])
 
 
-def on_wait(live: Live, job_ids: Sequence[str], until: State, waiter: Any) -> Decision:
-    """Tell *waiter* of each live job when it is as far as *until*; the reply lists the ids that are not live."""
+def on_wait(
+    live: Live, job_ids: Sequence[str], until: State, waiter: Any, sees: Callable[[str], bool] | None = None
+) -> Decision:
+    """Tell *waiter* of each live job when it is as far as *until*; the reply lists the ids that are not live.
+
+    A job of an owner whom the caller does not see counts as one of those.
+    """
     effects: list[Effect] = []
     absent: list[str] = []
     for job_id in job_ids:
         job = live.job(job_id)
-        if job is None:
+        if job is None or (sees is not None and not sees(job.owner)):
             absent.append(job_id)
         elif reached(job, until):
             effects.append(Tell(waiter, job.progress()))
@@ -458,9 +463,14 @@ def assignment(job: Job, worker: Worker, now: Instant) -> tuple[Assigned, SendSt
     sequence = worker.sequence + 1
     return (
         Assigned(job.number, key, worker.id, sequence, now.wall_us),
-        SendStart(worker.id, job.number, sequence, key, job.placement.key.slots, job.work, job.secrets),
+        _send_start(job, worker.id, sequence, key),
     )
 
 
 def _start(job: Job, key: AttemptKey) -> SendStart:
-    return SendStart(job.worker, job.number, job.sequence, key, job.placement.key.slots, job.work, job.secrets)
+    return _send_start(job, job.worker, job.sequence, key)
+
+
+def _send_start(job: Job, worker: str, sequence: int, key: AttemptKey) -> SendStart:
+    placed = job.placement.key
+    return SendStart(worker, job.number, sequence, key, placed.slots, job.work, job.secrets, placed.workload)

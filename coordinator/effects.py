@@ -43,6 +43,7 @@ class SendStart(NamedTuple):
     slots: int
     work: bytes | None
     secrets: tuple[tuple[str, str], ...] = ()  # environment variable, name of the secret to put in
+    workload: str = ""  # that the work was made of
 
 
 class SendStop(NamedTuple):

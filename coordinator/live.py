@@ -9,6 +9,8 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from coordinator.access_live import LiveAccess
+from coordinator.admissions import Admissions
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.changes import (
     Assigned,
@@ -160,6 +162,8 @@ class Live:
         self.missed: dict[AttemptKey, str] = {}  # lost attempts, with the worker that may still say how they ended
         self.workloads: dict[str, Workload] = {}  # the newest version of each that was not removed
         self.workload_versions: dict[str, int] = {}  # the highest there ever was
+        self.admissions = Admissions()
+        self.access = LiveAccess()
         self.next_number = 1
         self.epoch = 0  # under which this coordinator writes
         self.queued = 0
@@ -192,6 +196,8 @@ class Live:
             LogsExpired: lambda change: None,
             JobExpired: lambda change: None,
             RecordPut: lambda change: None,
+            **self.admissions.appliers(),
+            **self.access.appliers,
         }
 
     def apply(self, change: Change) -> None:

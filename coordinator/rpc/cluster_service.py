@@ -9,12 +9,12 @@ from coordinator.drains import on_drain, on_release, on_resume
 from coordinator.engine import Engine, WorkerChange
 from coordinator.live import Live
 from coordinator.metrics import Metrics
-from coordinator.rpc.context import Caller, parse
 from coordinator.storage.protocol import Store
 from hostler import __version__
 from hostler.clock import Clock
 from hostler.errors import InvalidRequest
 from hostler.jobs import DURATION_S_MAX
+from hostler.policy import Principal
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker
@@ -36,16 +36,16 @@ class ClusterService:
         self._clock = clock
         self._started_at_us = clock.wall_us()
 
-    async def list_workers(self, data: bytes, caller: Caller) -> jobs_pb2.ListWorkersResponse:
+    async def list_workers(
+        self, request: jobs_pb2.ListWorkersRequest, principal: Principal
+    ) -> jobs_pb2.ListWorkersResponse:
         """ListWorkers: by name, then id."""
-        parse(jobs_pb2.ListWorkersRequest, data)
         workers = await self._engine.look(lambda live: [_worker(w, self._clock) for w in live.workers.values()])
         workers.sort(key=lambda w: (w.name, w.id))
         return jobs_pb2.ListWorkersResponse(workers=[worker_to_proto(worker) for worker in workers])
 
-    async def drain_worker(self, data: bytes, caller: Caller) -> types_pb2.Worker:
+    async def drain_worker(self, request: jobs_pb2.DrainWorkerRequest, principal: Principal) -> types_pb2.Worker:
         """DrainWorker: durable before the answer."""
-        request = parse(jobs_pb2.DrainWorkerRequest, data)
         by_us = 0
         if request.HasField("deadline_s"):
             if not 0 <= request.deadline_s <= DURATION_S_MAX:
@@ -56,23 +56,20 @@ class ClusterService:
         drain = Drain(by_us, request.leave, request.reason[:REASON_CHARACTERS_MAX])
         return await self._change_worker(lambda live, reply: on_drain(live, request.worker, drain, reply))
 
-    async def resume_worker(self, data: bytes, caller: Caller) -> types_pb2.Worker:
+    async def resume_worker(self, request: jobs_pb2.WorkerRequest, principal: Principal) -> types_pb2.Worker:
         """ResumeWorker: the same."""
-        request = parse(jobs_pb2.WorkerRequest, data)
         return await self._change_worker(lambda live, reply: on_resume(live, request.worker, reply))
 
-    async def release_worker(self, data: bytes, caller: Caller) -> types_pb2.Worker:
+    async def release_worker(self, request: jobs_pb2.WorkerRequest, principal: Principal) -> types_pb2.Worker:
         """ReleaseWorker: the same."""
-        request = parse(jobs_pb2.WorkerRequest, data)
         return await self._change_worker(lambda live, reply: on_release(live, request.worker, reply))
 
     async def _change_worker(self, decide: WorkerChange) -> types_pb2.Worker:
         changed = await self._engine.change_worker(decide)
         return worker_to_proto(await self._engine.look(lambda live: _worker(live.workers[changed], self._clock)))
 
-    async def describe(self, data: bytes, caller: Caller) -> jobs_pb2.DescribeResponse:
+    async def describe(self, request: jobs_pb2.DescribeRequest, principal: Principal) -> jobs_pb2.DescribeResponse:
         """Describe: counts and versions."""
-        parse(jobs_pb2.DescribeRequest, data)
         return await self._engine.look(self._describe)
 
     def _describe(self, live: Live) -> jobs_pb2.DescribeResponse:
@@ -87,9 +84,8 @@ class ClusterService:
             open_by_family={family: count for family, count in live.open_by_family.items() if count},
         )
 
-    async def metrics(self, data: bytes, caller: Caller) -> jobs_pb2.MetricsResponse:
+    async def metrics(self, request: jobs_pb2.MetricsRequest, principal: Principal) -> jobs_pb2.MetricsResponse:
         """Metrics: in the text format of Prometheus."""
-        parse(jobs_pb2.MetricsRequest, data)
         return jobs_pb2.MetricsResponse(text=self._metrics.text(self._engine.live, await self._blobs.total_bytes()))
 
 

@@ -1,29 +1,19 @@
-"""What every RPC shares: raw bytes in, one place where errors become statuses, who is calling.
+"""What every RPC shares: messages out of raw bytes, errors as statuses, who is calling and whose a job is."""
 
-Messages are parsed in the handler: with grpcio's own deserialisers an undecodable message answers
-UNKNOWN with the name of a Python class, and a synchronous server leaks a stream for each.
-"""
-
-import functools
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from hostler import logs
-from hostler.errors import HostlerError, InternalError, InvalidRequest, JobNotFound, PermissionDenied, Unauthenticated
+from hostler.errors import HostlerError, InvalidRequest, JobNotFound
 from hostler.jobs import Job
-from hostler.peers import owner_of_peer
-from hostler.tls import Identity
+from hostler.policy import LOCAL, Principal, Scope
 from hostler.wire.errors import status_of, trailers_of
 
 M = TypeVar("M", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
-LOCAL = "local"
 
 
 def parse(kind: type[M], data: bytes) -> M:
@@ -40,137 +30,76 @@ def parse(kind: type[M], data: bytes) -> M:
     return message
 
 
-def visible(job: Job | None, job_id: str, family: str = "") -> Job:
-    """Return *job*, which was looked up by *job_id*, where the caller may know it.
+def visible(job: Job | None, job_id: str, principal: Principal, family: str = "") -> Job:
+    """Return *job*, which was looked up by *job_id*, where it exists for *principal*.
 
     Raises:
-        JobNotFound: there is none, or it is another API family's.
+        JobNotFound: there is none, or it is somebody else's, or another API family's: nothing tells which.
     """
-    if job is None or (family and job.spec.family != family):
+    if job is None or not principal.sees(job.spec.owner) or (family and job.spec.family != family):
         raise JobNotFound(f"job {job_id[:64]!r} not found")
     return job
 
 
+def owner_seen(principal: Principal) -> str | None:
+    """The one owner whose jobs *principal* sees; None: everybody's."""
+    return None if principal.may(Scope.JOBS_ANY_OWNER) else principal.name
+
+
 class Caller:
-    """Who calls, and whether the connection may speak for others."""
+    """Who is at the other end of a connection, and for whom he may speak."""
 
-    __slots__ = ("may_assert", "principal")
+    __slots__ = ("_resolve", "asked", "content", "keys", "may_assert", "principal", "request", "serial", "worker")
 
-    def __init__(self, principal: str, *, may_assert: bool) -> None:
+    def __init__(
+        self,
+        principal: Principal,
+        *,
+        may_assert: bool = False,
+        resolve: Callable[[str], Principal] | None = None,
+        worker: str = "",
+        serial: str = "",
+    ) -> None:
+        """Note who calls.
+
+        Args:
+            principal: the connection's own.
+            may_assert: whether it is believed for whom it asks.
+            resolve: the principal that an asserted name stands for; raises `Unauthenticated`.
+            worker: the one worker it may speak as, by its certificate; empty: by none.
+            serial: of that certificate.
+        """
         self.principal = principal
         self.may_assert = may_assert
+        self.worker = worker
+        self.serial = serial
+        self.keys: set[str] = set()  # ids of the keys on which this call rests
+        self._resolve = resolve
+        # For the audit log: for whom the request is, the request, and of a submit its bytes.
+        self.asked: Principal | None = None
+        self.request: Any = None
+        self.content = b""
 
-    def acting_for(self, asserted: str) -> str:
-        """The principal of a request: the asserted one where that is believed, else the connection's own."""
-        return asserted if asserted and self.may_assert else self.principal
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a program of our own user on this host, and nothing less."""
+        return self.principal is LOCAL
 
-
-class Gatekeeper:
-    """Tells callers by their connection: our unix socket, a loopback port and the kernel's word, or the cluster key."""
-
-    def __init__(self, identity: Identity | None = None) -> None:
-        self.tcp_address: tuple[str, int] | None = None
-        self._identity = identity
-
-    def caller(self, context: Context) -> Caller:
-        """Return who is calling.
+    def acting_for(self, asserted: str) -> Principal:
+        """The principal of a request: the asserted one where that is believed, else the connection's own.
 
         Raises:
-            PermissionDenied: another local user, or nobody the kernel can name.
+            Unauthenticated: nobody is called so (any more).
         """
-        peer = unquote(context.peer())
-        if peer.startswith("unix:"):
-            # The socket is in a directory only our user may enter; gateway and agents come this way.
-            return Caller(LOCAL, may_assert=True)
-        if self._identity is not None:
-            # Off loopback, or on it with TLS: the programs of the cluster share a key, and nobody else is served.
-            if self._identity.admits(tuple(context.invocation_metadata() or ())):
-                return Caller(LOCAL, may_assert=True)
-            raise Unauthenticated("this coordinator serves only callers with the cluster's key; see cluster_key_file")
-        kind, _, rest = peer.partition(":")
-        host, _, port = rest.rpartition(":")
-        if kind in ("ipv4", "ipv6") and port.isdecimal() and self.tcp_address is not None:
-            own = self.tcp_address if kind == "ipv4" else ("::1", self.tcp_address[1])
-            uid = owner_of_peer((host.strip("[]"), int(port)), own)
-            if uid in (os.getuid(), 0):
-                return Caller(LOCAL, may_assert=False)
-        raise PermissionDenied("this port serves only programs of the user who runs the coordinator, on this host")
-
-
-Handler = Callable[[Any, bytes, Context, Caller], Awaitable[Message]]
-StreamHandler = Callable[[Any, bytes, Context, Caller], AsyncIterator[Message]]
+        if not asserted or not self.may_assert or self._resolve is None:
+            return self.principal
+        found = self._resolve(asserted)
+        if asserted == f"key:{found.credential}":
+            self.keys.add(found.credential)
+        return found
 
 
 async def fail(context: Context, error: HostlerError) -> None:
     """End a call with an error."""
     context.set_trailing_metadata(trailers_of(error))
     await context.abort(status_of(error), error.message)
-
-
-def unary(
-    gate: Gatekeeper, handler: Callable[[bytes, Caller], Awaitable[Message]]
-) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Wrap a handler of one request and one answer."""
-
-    @functools.wraps(handler)
-    async def call(data: bytes, context: Context) -> bytes:
-        try:
-            return (await handler(data, gate.caller(context))).SerializeToString()
-        except HostlerError as error:
-            await fail(context, error)
-        except Exception as error:  # the call's owner: nothing may leave as a traceback
-            if not isinstance(error, grpc.aio.AbortError):
-                await fail(context, _internal(error, handler.__name__))
-            raise
-        raise AssertionError("abort does not return")
-
-    return grpc.unary_unary_rpc_method_handler(call)
-
-
-def streaming(
-    gate: Gatekeeper, handler: Callable[[bytes, Caller], AsyncIterator[Message]]
-) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Wrap a handler of one request and a stream of answers."""
-
-    @functools.wraps(handler)
-    async def call(data: bytes, context: Context) -> AsyncIterator[bytes]:
-        answers = None
-        try:
-            answers = handler(data, gate.caller(context))
-            async for message in answers:
-                yield message.SerializeToString()
-        except HostlerError as error:
-            await fail(context, error)
-        except Exception as error:  # the call's owner, as above
-            if not isinstance(error, grpc.aio.AbortError):
-                await fail(context, _internal(error, handler.__name__))
-            raise
-        finally:
-            if answers is not None:
-                await answers.aclose()  # type: ignore[attr-defined]
-
-    return grpc.unary_stream_rpc_method_handler(call)
-
-
-def duplex(
-    gate: Gatekeeper, handler: Callable[[Context, Caller], Awaitable[None]]
-) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Wrap a handler that reads from and writes to the context by itself."""
-
-    @functools.wraps(handler)
-    async def call(_: Any, context: Context) -> None:
-        try:
-            await handler(context, gate.caller(context))
-        except HostlerError as error:
-            await fail(context, error)
-        except Exception as error:  # the call's owner, as above
-            if not isinstance(error, grpc.aio.AbortError):
-                await fail(context, _internal(error, handler.__name__))
-            raise
-
-    return grpc.stream_stream_rpc_method_handler(call)
-
-
-def _internal(error: Exception, method: str) -> InternalError:
-    logs.get().error("request.failed", method=method, exc_info=error)
-    return InternalError("a fault of hostler's own; the coordinator's log has the details")

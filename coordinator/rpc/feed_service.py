@@ -7,12 +7,13 @@ import grpc.aio
 from coordinator import decisions
 from coordinator.engine import Engine
 from coordinator.feeds import Feed, Feeds
-from coordinator.rpc.context import Caller, Context, parse, visible
+from coordinator.rpc.context import Context, parse, visible
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
 from hostler.errors import InvalidRequest, NotRunning
 from hostler.ids import is_uuid
 from hostler.lifecycle import State
+from hostler.policy import Principal
 from hostler.v1 import jobs_pb2
 
 SEND_AGAIN_S = 1.0
@@ -28,10 +29,9 @@ class FeedService:
         self._watchers = watchers
         self._feeds = feeds
 
-    async def feed(self, context: Context, caller: Caller) -> None:
+    async def feed(self, first: jobs_pb2.FeedRequest, context: Context, principal: Principal) -> None:
         """Feed: until the end of the input, the end of the job or the end of the client."""
-        first = parse(jobs_pb2.FeedRequest, await _read(context))
-        job = await self._started(first.id)
+        job = await self._started(first.id, principal)
         if job is None:
             await context.write(jobs_pb2.FeedResponse(closed=True).SerializeToString())
             return
@@ -53,9 +53,9 @@ class FeedService:
             self._watchers.remove(ended)
             self._feeds.close(feed)
 
-    async def _started(self, job_id: str) -> str | None:
+    async def _started(self, job_id: str, principal: Principal) -> str | None:
         """Wait for the start of a job; None when it is over already."""
-        found = visible(await self._store.get_job(job_id) if is_uuid(job_id) else None, job_id)
+        found = visible(await self._store.get_job(job_id) if is_uuid(job_id) else None, job_id, principal)
         if not found.spec.work.stdin:
             raise NotRunning(f"job {job_id} was submitted without stdin")
         waiter = Waiter()

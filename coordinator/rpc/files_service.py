@@ -11,8 +11,10 @@ from contextlib import aclosing, asynccontextmanager
 import grpc.aio
 
 from coordinator.blobs import PIECE_BYTES_MAX, SMALL_BYTES, BlobStore, Lane
-from coordinator.rpc.context import Caller, Context, parse
+from coordinator.rpc.context import Context, parse
+from coordinator.rpc.file_rights import FileRights
 from hostler.errors import DeadlineExceeded, FileNotFound, InvalidRequest, TooLarge
+from hostler.policy import Principal
 from hostler.v1 import files_pb2, jobs_pb2
 
 GO_ON = (("hostler-go-on", "1"),)  # initial metadata of an upload that there is room for
@@ -24,13 +26,14 @@ STALL_S = 120.0  # an upload that sends nothing for so long is given up: it keep
 class FilesService:
     """See ``protos/hostler/v1/files.proto``."""
 
-    def __init__(self, blobs: BlobStore, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, blobs: BlobStore, rights: FileRights, *, stall_s: float = STALL_S) -> None:
         self._blobs = blobs
+        self._rights = rights
         self._stall_s = stall_s
 
-    async def put(self, context: Context, caller: Caller) -> None:
+    async def put(self, message: files_pb2.PutRequest, context: Context, principal: Principal) -> None:
         """Put: answers once the bytes are durable; without `complete` nothing is kept."""
-        message = await self._next(context)
+        check_piece(message.bytes)
         lane = Lane.OUTPUT if message.output else Lane.SMALL if 0 < message.size_bytes <= SMALL_BYTES else Lane.UPLOAD
         async with self._blobs.receive(message.size_bytes, lane) as incoming, _limit(lane):
             # The word to go on: a client that waits for it gets a refusal as it is. To one that is sending, gRPC may
@@ -43,6 +46,7 @@ class FilesService:
                     break
                 message = await self._next(context)
             stored = await incoming.commit()
+        self._rights.note_stored(principal, stored.digest)
         answer = files_pb2.PutResponse(digest=stored.digest, size_bytes=stored.size_bytes)
         await context.write(answer.SerializeToString())
 
@@ -57,12 +61,12 @@ class FilesService:
         check_piece(content)
         return parse(files_pb2.PutRequest, content)
 
-    async def read(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.FileChunk]:
+    async def read(self, request: files_pb2.ReadFileRequest, principal: Principal) -> AsyncIterator[jobs_pb2.FileChunk]:
         """Read: first what follows, then the bytes."""
-        request = parse(files_pb2.ReadFileRequest, data)
+        hidden = await self._rights.hidden(principal, (request.digest,))
         async with self._blobs.using((request.digest,)):
             size = await self._blobs.size(request.digest)
-            if size is None:
+            if size is None or hidden:
                 raise FileNotFound(f"no bytes are stored under {request.digest[:80]!r}")
             yield jobs_pb2.FileChunk(size_bytes=size, digest=request.digest)
             async with aclosing(self._blobs.read(request.digest, request.offset, request.length)) as pieces:

@@ -9,14 +9,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from coordinator.rpc.context import Context, Gatekeeper, fail
+from coordinator.rpc.context import Context, fail
+from coordinator.rpc.guard import Gate
 from hostler.errors import HostlerError
 
 
 class GuardedServer:
     """Takes registrations like a server; `handlers` are then to be added to the real one."""
 
-    def __init__(self, gate: Gatekeeper) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.handlers: list[grpc.GenericRpcHandler] = []
 
@@ -29,7 +30,7 @@ class GuardedServer:
 
 
 class _GuardedHandler(grpc.GenericRpcHandler):
-    def __init__(self, inner: grpc.GenericRpcHandler, gate: Gatekeeper) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler, gate: Gate) -> None:
         self._inner = inner
         self._gate = gate
 

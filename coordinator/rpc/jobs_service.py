@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from itertools import compress
 
@@ -11,9 +12,9 @@ from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.live import Live
 from coordinator.placement import reasons
-from coordinator.rpc.context import Caller, parse, visible
+from coordinator.rpc.context import Caller, owner_seen, visible
 from coordinator.rpc.disk_reserve import DiskReserve
-from coordinator.rpc.submissions import Submissions, submission
+from coordinator.rpc.submissions import Submissions, refused, submission
 from coordinator.sessions import Sessions
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
@@ -24,10 +25,12 @@ from hostler.errors import (
     JobNotFound,
     KeyConflict,
     TooLarge,
+    Unauthenticated,
 )
 from hostler.ids import is_uuid, new_uuid
 from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, OutputFile, Progress
 from hostler.lifecycle import ON_A_WORKER, State
+from hostler.policy import LOCAL, Principal
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto
@@ -58,21 +61,27 @@ class JobsService:
         self._disk = disk
         self._clock = clock
 
-    async def submit(self, data: bytes, caller: Caller) -> jobs_pb2.SubmitResponse:
+    async def submit(self, request: jobs_pb2.SubmitRequest, caller: Caller) -> jobs_pb2.SubmitResponse:
         """Submit: per-item results in order, durable before the answer."""
-        request = parse(jobs_pb2.SubmitRequest, data)
         if len(request.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.jobs)} jobs in one call; at most {SUBMIT_ITEMS_MAX}", field="jobs")
         self._disk.check()
         described = [_is_described(message) for message in request.jobs]
         definitions = await self._submissions.known(compress(request.jobs, described))
         random = os.urandom(16 * len(request.jobs))
-        items = [
-            await self._submissions.make(message, new_uuid(random[16 * i : 16 * i + 16]), caller, definitions)
-            if described[i]
-            else submission(message, new_uuid(random[16 * i : 16 * i + 16]), caller)
-            for i, message in enumerate(request.jobs)
-        ]
+        asking: dict[str, Principal | HostlerError] = {}  # by what is asserted
+        items = []
+        for i, message in enumerate(request.jobs):
+            job_id = new_uuid(random[16 * i : 16 * i + 16])
+            principal = asking.get(message.principal) or asking.setdefault(
+                message.principal, _asking(caller, message.principal)
+            )
+            if isinstance(principal, HostlerError):
+                items.append(refused(message, job_id, principal))
+            elif described[i]:
+                items.append(await self._submissions.make(message, job_id, principal, definitions))
+            else:
+                items.append(submission(message, job_id, principal))
         items = await self._refuse_used_keys(items)
         results = await self._engine.submit(items)
         # A key that was used for a job that is over gives that job's id, in its place.
@@ -110,19 +119,18 @@ class JobsService:
         for result in answer.results:
             if result.id:
                 places.setdefault(result.id, []).append(result)
-        async for group in self._progress(list(places), State.FINISHED, wait_s):
+        async for group in self._progress(list(places), State.FINISHED, wait_s, LOCAL):
             for progress in group:
                 for place in places[progress.id]:
                     place.progress.CopyFrom(wire.progress_to_proto(progress))
 
-    async def get(self, data: bytes, caller: Caller) -> types_pb2.Job:
+    async def get(self, request: jobs_pb2.GetRequest, principal: Principal) -> types_pb2.Job:
         """Get: one job as it stands."""
-        request = parse(jobs_pb2.GetRequest, data)
-        return wire.job_to_proto(await self._find(request.id, request.family))
+        return wire.job_to_proto(await self._find(request.id, principal, request.family))
 
-    async def _find(self, job_id: str, family: str = "") -> Job:
+    async def _find(self, job_id: str, principal: Principal, family: str = "") -> Job:
         job = await self._store.get_job(job_id) if is_uuid(job_id) else None
-        return (await self._with_live_facts([visible(job, job_id, family)]))[0]
+        return (await self._with_live_facts([visible(job, job_id, principal, family)]))[0]
 
     async def _with_live_facts(self, jobs: Sequence[Job]) -> list[Job]:
         """Add what only memory knows: why a job waits, whether its worker can be reached."""
@@ -157,17 +165,22 @@ class JobsService:
         note = session.notes.get(entry.attempt_key) if entry is not None and session is not None else None
         return note.outputs if note is not None else ()
 
-    async def list(self, data: bytes, caller: Caller) -> jobs_pb2.ListResponse:
-        """List: a page of jobs by filter."""
-        request = parse(jobs_pb2.ListRequest, data)
+    async def list(self, request: jobs_pb2.ListRequest, principal: Principal) -> jobs_pb2.ListResponse:
+        """List: a page of jobs by filter, one's own unless everybody's are seen."""
         if request.after and not request.after.isdecimal():
             raise InvalidRequest("after is not the `next` of an earlier page", field="after")
         if len(request.id_prefix) > ID_CHARACTERS:
             raise InvalidRequest(f"an id has {ID_CHARACTERS} characters", field="id_prefix")
         if any(state not in State._value2member_map_ for state in request.states):
             raise InvalidRequest("states names a state that does not exist", field="states")
+        query = wire.query_from_proto(request)
+        only = owner_seen(principal)
+        if only is not None:
+            if query.owner not in ("", only):
+                return jobs_pb2.ListResponse()
+            query = replace(query, owner=only)
         if request.brief:
-            found, following = await self._store.find_brief(wire.query_from_proto(request))
+            found, following = await self._store.find_brief(query)
             brief = jobs_pb2.ListResponse(next=following)
             for job_id, state, outcome in found:
                 brief.jobs.add(
@@ -176,20 +189,19 @@ class JobsService:
                     outcome=types_pb2.Outcome.ValueType(outcome),
                 )
             return brief
-        page = await self._store.find_jobs(wire.query_from_proto(request))
+        page = await self._store.find_jobs(query)
         jobs = await self._with_live_facts(page.jobs)
         return jobs_pb2.ListResponse(jobs=[wire.job_to_proto(job) for job in jobs], next=page.next)
 
-    async def stop(self, data: bytes, caller: Caller) -> types_pb2.Job:
+    async def stop(self, request: jobs_pb2.StopRequest, principal: Principal) -> types_pb2.Job:
         """Stop: answered once nothing is left, or still ``stopping`` after the wait."""
-        request = parse(jobs_pb2.StopRequest, data)
-        job = await self._find(request.id, request.family)
+        job = await self._find(request.id, principal, request.family)
         if job.state is State.FINISHED:
             return wire.job_to_proto(job)
         grace_s = request.grace_s if request.HasField("grace_s") else job.spec.work.grace_s
         if not 0 <= grace_s <= DURATION_S_MAX:
             raise InvalidRequest("grace is a number of seconds, 0 for SIGKILL at once", field="grace")
-        by = caller.acting_for(request.principal)
+        by = principal.name
         waiter = Waiter()
         try:
             self._engine.post(lambda live, now: decisions.on_stop(live, job.id, grace_s, by, waiter, now))
@@ -198,36 +210,38 @@ class JobsService:
             pass  # it left memory in between: it is over
         finally:
             self._watchers.remove(waiter)
-        return wire.job_to_proto(await self._find(request.id, request.family))
+        return wire.job_to_proto(await self._find(request.id, principal, request.family))
 
-    async def signal(self, data: bytes, caller: Caller) -> jobs_pb2.SignalResponse:
+    async def signal(self, request: jobs_pb2.SignalRequest, principal: Principal) -> jobs_pb2.SignalResponse:
         """Signal: to the main process of a running job."""
-        request = parse(jobs_pb2.SignalRequest, data)
-        await self._find(request.id)
+        await self._find(request.id, principal)
         if not 1 <= request.signal <= 64:
             raise InvalidRequest("signal is a number from 1 to 64", field="signal")
         await self._engine.signal(request.id, request.signal)
         return jobs_pb2.SignalResponse()
 
-    async def wait(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.WaitResponse]:
+    async def wait(self, request: jobs_pb2.WaitRequest, principal: Principal) -> AsyncIterator[jobs_pb2.WaitResponse]:
         """Wait: each job once, as soon as it is far enough."""
-        request = parse(jobs_pb2.WaitRequest, data)
         if len(request.ids) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.ids)} ids in one call; at most {SUBMIT_ITEMS_MAX}", field="ids")
         until = State.RUNNING if request.until == types_pb2.STATE_RUNNING else State.FINISHED
-        async for group in self._progress(list(dict.fromkeys(request.ids)), until, request.timeout_s):
-            yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(p) for p in group])
+        groups = self._progress(list(dict.fromkeys(request.ids)), until, request.timeout_s, principal)
+        async with aclosing(groups):
+            async for group in groups:
+                yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(p) for p in group])
 
-    async def _progress(self, ids: Sequence[str], until: State, timeout_s: float) -> AsyncIterator[Sequence[Progress]]:
+    async def _progress(
+        self, ids: Sequence[str], until: State, timeout_s: float, principal: Principal
+    ) -> AsyncGenerator[Sequence[Progress], None]:
         """Yield groups of progress until every job was told or the time is over (0: never)."""
         waiter = Waiter()
         deadline = self._clock.monotonic() + timeout_s if timeout_s else None
         left = len(ids)
         try:
-            self._engine.post(lambda live, now: decisions.on_wait(live, ids, until, waiter))
+            self._engine.post(lambda live, now: decisions.on_wait(live, ids, until, waiter, principal.sees))
             absent = await waiter.absent
             if absent:
-                over = await self._store.find_progress(absent)
+                over = await self._store.find_progress(absent, owner_seen(principal))
                 unknown = next((job_id for job_id in absent if job_id not in over), None)
                 if unknown is not None:
                     raise JobNotFound(f"job {unknown[:64]!r} not found")
@@ -244,22 +258,32 @@ class JobsService:
         finally:
             self._watchers.remove(waiter)
 
-    async def watch(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.JobEvent]:
+    async def watch(self, request: jobs_pb2.WatchRequest, principal: Principal) -> AsyncIterator[jobs_pb2.JobEvent]:
         """Watch: committed transitions, without end."""
-        request = parse(jobs_pb2.WatchRequest, data)
         if len(request.ids) > WATCH_IDS_MAX:
             raise TooLarge(f"{len(request.ids)} ids in one call; at most {WATCH_IDS_MAX}", field="ids")
-        after = request.after
+        after, only = request.after, owner_seen(principal)
         with self._watchers.watcher() as changed:
             while True:
                 changed.clear()
-                events = await self._store.events_after(after, request.ids, EVENTS_PER_READ)
+                before = after
+                if only is None:
+                    events = await self._store.events_after(after, request.ids, EVENTS_PER_READ)
+                    after = events[-1].number if events else after
+                else:
+                    events, after = await self._store.events_of(only, after, request.ids, EVENTS_PER_READ)
                 for event in events:
-                    after = event.number
                     yield wire.event_to_proto(event)
-                if not events:
+                if after == before:
                     await changed.wait()
                     await asyncio.sleep(0.02)  # a busy engine commits often: read a few commits at once
+
+
+def _asking(caller: Caller, asserted: str) -> Principal | HostlerError:
+    try:
+        return caller.acting_for(asserted)
+    except Unauthenticated as error:
+        return error
 
 
 class _KnownJob(HostlerError):
@@ -277,6 +301,7 @@ def _is_described(message: types_pb2.JobSpec) -> bool:
         message.workload
         or message.stages
         or message.params
+        or message.secrets
         or message.retries
         or message.start_within_s
         or message.on_lost

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 from coordinator.changes import Extent
 from coordinator.log_store import LogStore
-from coordinator.rpc.context import Caller, parse
+from coordinator.rpc.context import visible
 from coordinator.storage.protocol import LogExtents, Store
 from coordinator.watchers import Watchers
 from hostler import frames
-from hostler.errors import JobNotFound, Unavailable
+from hostler.errors import Unavailable
 from hostler.ids import AttemptKey, JobId, is_uuid
 from hostler.jobs import LogStatus
 from hostler.lifecycle import State
+from hostler.policy import Principal
 from hostler.v1 import jobs_pb2, types_pb2
 
 CHUNK_BYTES_MAX = 1024 * 1024
@@ -28,20 +29,21 @@ class LogService:
         self._logs = logs
         self._watchers = watchers
 
-    async def read_log(self, data: bytes, caller: Caller) -> AsyncIterator[jobs_pb2.LogChunk]:
+    async def read_log(
+        self, request: jobs_pb2.ReadLogRequest, principal: Principal
+    ) -> AsyncIterator[jobs_pb2.LogChunk]:
         """Yield the ledger of an attempt from a position on."""
-        request = parse(jobs_pb2.ReadLogRequest, data)
         job_id = request.id
         if not is_uuid(job_id):
-            raise JobNotFound(f"job {job_id[:64]!r} not found")
+            visible(None, job_id, principal)
         place = _Place(request.stage, request.attempt, int(getattr(request, "from")))
         with self._watchers.log_reader(job_id) as changed:
             while True:
                 changed.clear()
                 key = AttemptKey(JobId(job_id), place.stage, place.attempt) if place.attempt else None
                 found = await self._store.find_log(job_id, key, place.position)
-                if found is None:
-                    raise JobNotFound(f"job {job_id} not found")
+                visible(None if found is None else found.job, job_id, principal)
+                assert found is not None
                 found_piece = await self._piece(found, place.position)
                 if found_piece is None:
                     place = _Place(found.stage, found.attempt, place.position)

@@ -20,6 +20,7 @@ from hostler.errors import FileNotFound, InvalidRequest, NotFinished, Unavailabl
 from hostler.ids import AttemptKey, JobId, is_uuid
 from hostler.jobs import Job, OutputFile, Outputs
 from hostler.lifecycle import State
+from hostler.policy import Principal
 from hostler.v1 import jobs_pb2, workers_pb2
 from hostler.wire.jobs import outputs_to_proto
 
@@ -47,10 +48,11 @@ class OutputsService:
         self._shows = shows
         self._live_outputs = live_outputs
 
-    async def list_outputs(self, data: bytes, caller: Caller) -> jobs_pb2.ListOutputsResponse:
+    async def list_outputs(
+        self, request: jobs_pb2.ListOutputsRequest, principal: Principal
+    ) -> jobs_pb2.ListOutputsResponse:
         """ListOutputs: what is kept, or what a running job has by now."""
-        request = parse(jobs_pb2.ListOutputsRequest, data)
-        found = await self._find(request.id, request.family)
+        found = await self._find(request.id, principal, request.family)
         job = found.job
         if job.state is not State.FINISHED:
             files = sorted(self._live_outputs(job.id), key=lambda file: file.path)
@@ -58,11 +60,10 @@ class OutputsService:
         missing = () if job.end is None else job.end.outputs_missing
         return outputs_to_proto(Outputs(files=found.files, expired=found.expired, missing=missing))
 
-    async def read_output(self, data: bytes, caller: Caller) -> Chunks:
+    async def read_output(self, request: jobs_pb2.ReadOutputRequest, principal: Principal) -> Chunks:
         """ReadOutput: first what follows, then the bytes."""
-        request = parse(jobs_pb2.ReadOutputRequest, data)
         _check_range(request.offset, request.length)
-        job = await self._job(request.id, request.family)
+        job = await self._job(request.id, principal, request.family)
         begun = False
         if job.state is not State.FINISHED:
             try:
@@ -73,21 +74,21 @@ class OutputsService:
                 return
             except (FileNotFound, Unavailable):
                 # The job may have ended in between: then its worker has the file no more, and it is kept here.
-                job = await self._job(request.id, request.family)
+                job = await self._job(request.id, principal, request.family)
                 if begun or job.state is not State.FINISHED:
                     raise
-        async with aclosing(self._read_kept(job, request)) as chunks:
+        async with aclosing(self._read_kept(job, request, principal)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _read_kept(self, job: Job, request: jobs_pb2.ReadOutputRequest) -> Chunks:
+    async def _read_kept(self, job: Job, request: jobs_pb2.ReadOutputRequest, principal: Principal) -> Chunks:
         file = await self._store.find_output(job.id, request.path)
         if file is None:
-            found = await self._find(job.id, "")
+            found = await self._find(job.id, principal)
             raise _expired(job) if found.expired else _no_such_file(job, request.path)
         async with self._blobs.using((file.digest,)) as missing:
             if missing:
-                found = await self._find(job.id, "")
+                found = await self._find(job.id, principal)
                 raise _expired(job) if found.expired else _damaged(job, request.path)
             yield _head(file.size_bytes, file.modified_at_us, file.digest)
             async with aclosing(self._blobs.read(file.digest, request.offset, request.length)) as pieces:
@@ -104,10 +105,9 @@ class OutputsService:
                 async for piece in pieces:
                     yield jobs_pb2.FileChunk(bytes=piece)
 
-    async def read_archive(self, data: bytes, caller: Caller) -> Chunks:
+    async def read_archive(self, request: jobs_pb2.ReadArchiveRequest, principal: Principal) -> Chunks:
         """ReadArchive: first its exact size, then the zip."""
-        request = parse(jobs_pb2.ReadArchiveRequest, data)
-        found = await self._find(request.id, request.family)
+        found = await self._find(request.id, principal, request.family)
         job = found.job
         if job.state is not State.FINISHED:
             raise NotFinished(f"job {job.id} is not finished yet; it is {job.phase or job.state.word}")
@@ -155,13 +155,13 @@ class OutputsService:
             await asyncio.gather(passing, leaving, return_exceptions=True)
         await context.write(workers_pb2.OutputSent().SerializeToString())
 
-    async def _job(self, job_id: str, family: str) -> Job:
+    async def _job(self, job_id: str, principal: Principal, family: str) -> Job:
         job = await self._store.get_job(job_id) if is_uuid(job_id) else None
-        return visible(job, job_id, family)
+        return visible(job, job_id, principal, family)
 
-    async def _find(self, job_id: str, family: str) -> StoredOutputs:
+    async def _find(self, job_id: str, principal: Principal, family: str = "") -> StoredOutputs:
         found = await self._store.find_outputs(job_id) if is_uuid(job_id) else None
-        visible(None if found is None else found.job, job_id, family)
+        visible(None if found is None else found.job, job_id, principal, family)
         assert found is not None
         return found
 

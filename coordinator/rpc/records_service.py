@@ -8,12 +8,12 @@ from coordinator.effects import Answer
 from coordinator.engine import Engine
 from coordinator.instant import Instant
 from coordinator.live import Live
-from coordinator.rpc.context import Caller, parse
 from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.storage.protocol import Store
 from hostler.clock import Clock
 from hostler.errors import HostlerError, InvalidRequest, NotRunning, TooLarge
 from hostler.jobs import Record
+from hostler.policy import Principal
 from hostler.v1 import jobs_pb2
 from hostler.wire.jobs import record_from_proto, record_to_proto
 
@@ -32,21 +32,22 @@ class RecordsService:
         self._disk = disk
         self._clock = clock
 
-    async def put(self, data: bytes, caller: Caller) -> jobs_pb2.PutRecordResponse:
+    async def put(self, request: jobs_pb2.PutRecordRequest, principal: Principal) -> jobs_pb2.PutRecordResponse:
         """Put: durable before it is answered; beyond 10,000 of a principal the oldest goes."""
-        request = parse(jobs_pb2.PutRecordRequest, data)
         self._disk.check()
         record = record_from_proto(request.record)
         if error := _check(record):
             raise error
-        if await self._store.get_job(record.id) is not None:
+        job = await self._store.get_job(record.id)
+        if job is not None and principal.sees(job.spec.owner):
             raise _ours(record)
         noted = Record(id=record.id, status=record.status, containers=record.containers, at_us=self._clock.wall_us())
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        owner = caller.acting_for(request.principal)
+        owner = principal.name
 
         def decide(live: Live, now: Instant) -> Decision:
-            if live.job(record.id) is not None:
+            job = live.job(record.id)
+            if job is not None and principal.sees(job.owner):
                 return Decision([], [Answer(reply, _ours(record))])
             return Decision([RecordPut(owner, noted)], [Answer(reply, None)])
 
@@ -54,12 +55,11 @@ class RecordsService:
         await reply
         return jobs_pb2.PutRecordResponse()
 
-    async def find(self, data: bytes, caller: Caller) -> jobs_pb2.FindRecordsResponse:
+    async def find(self, request: jobs_pb2.FindRecordsRequest, principal: Principal) -> jobs_pb2.FindRecordsResponse:
         """Find: those of the principal alone."""
-        request = parse(jobs_pb2.FindRecordsRequest, data)
         if len(request.ids) > IDS_MAX:
             raise TooLarge(f"{len(request.ids)} ids in one call; at most {IDS_MAX}", field="ids")
-        found = await self._store.find_records(caller.acting_for(request.principal), request.ids)
+        found = await self._store.find_records(principal.name, request.ids)
         return jobs_pb2.FindRecordsResponse(records=[record_to_proto(record) for record in found])
 
 

@@ -1,32 +1,27 @@
 """The gRPC server: which RPC goes where, limits, health, reflection, graceful stop."""
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from coordinator.rpc.cluster_service import ClusterService
-from coordinator.rpc.context import Gatekeeper, duplex, streaming, unary
-from coordinator.rpc.feed_service import FeedService
-from coordinator.rpc.files_service import FilesService
+from coordinator.rpc.auditing import Auditing
+from coordinator.rpc.gatekeeper import Gatekeeper
+from coordinator.rpc.guard import Guard
 from coordinator.rpc.guarded import GuardedServer
-from coordinator.rpc.jobs_service import JobsService
-from coordinator.rpc.log_service import LogService
-from coordinator.rpc.outputs_service import OutputsService
-from coordinator.rpc.records_service import RecordsService
-from coordinator.rpc.workers_service import WorkersService
-from coordinator.rpc.workloads_service import WorkloadsService
+from coordinator.rpc.methods import SERVICES, Services, wrapped
 from hostler.client import MESSAGE_BYTES_MAX
 from hostler.errors import InvalidRequest
-from hostler.tls import Identity
+from hostler.tls import Pair
+
+if TYPE_CHECKING:
+    from coordinator.authority import Shown  # takes long to load
 
 STOP_GRACE_S = 2.0
-SERVICES = ("Jobs", "Records", "Cluster", "Files", "Workloads", "Workers")
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -41,31 +36,36 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What answers the RPCs."""
+class Bound(NamedTuple):
+    """Where a server listens."""
 
-    jobs: JobsService
-    log: LogService
-    feed: FeedService
-    outputs: OutputsService
-    files: FilesService
-    workloads: WorkloadsService
-    records: RecordsService
-    cluster: ClusterService
-    workers: WorkersService
+    grpc: str  # HOST:PORT, empty without a TCP port
+    workers_port: int  # 0: none
+
+
+def joined_address(host: str, port: int) -> str:
+    """HOST:PORT, with brackets where they must be."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class RpcServer:
-    """Serves the contract on the unix socket and, where asked, on a loopback port."""
+    """Serves the contract on the unix socket and, where asked, on TCP ports."""
 
-    def __init__(self, services: Services, identity: Identity | None = None) -> None:
-        """Serve *services*; with an *identity* the TCP port speaks TLS and asks for the cluster key."""
-        self._identity = identity
-        self._gate = Gatekeeper(identity)
+    def __init__(
+        self, services: Services, gate: Gatekeeper, shown: "Shown | None" = None, audit: Auditing | None = None
+    ) -> None:
+        """Serve *services* to whom *gate* lets in; with a certificate that is *shown* every TCP port speaks TLS.
+
+        Raises:
+            NoPolicy: of a method nobody has said who may call it.
+        """
+        self._shown = shown
+        self._gate = gate
+        self._guard = Guard(gate, audit)
+        self._sweeping: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=None)
-        for name, methods in self._methods(services).items():
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        for name, handlers in wrapped(services, self._guard).items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         self._health = health.aio.HealthServicer()
         guarded: Any = GuardedServer(self._gate)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
@@ -74,55 +74,10 @@ class RpcServer:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, guarded)  # type: ignore[no-untyped-call]
         self._server.add_generic_rpc_handlers(tuple(guarded.handlers))
 
-    def _methods(self, s: Services) -> "dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]":
-        gate = self._gate
-        return {
-            "hostler.v1.Jobs": {
-                "Submit": unary(gate, s.jobs.submit),
-                "Get": unary(gate, s.jobs.get),
-                "List": unary(gate, s.jobs.list),
-                "Stop": unary(gate, s.jobs.stop),
-                "Signal": unary(gate, s.jobs.signal),
-                "Feed": duplex(gate, s.feed.feed),
-                "Wait": streaming(gate, s.jobs.wait),
-                "Watch": streaming(gate, s.jobs.watch),
-                "ReadLog": streaming(gate, s.log.read_log),
-                "ListOutputs": unary(gate, s.outputs.list_outputs),
-                "ReadOutput": streaming(gate, s.outputs.read_output),
-                "ReadArchive": streaming(gate, s.outputs.read_archive),
-            },
-            "hostler.v1.Cluster": {
-                "ListWorkers": unary(gate, s.cluster.list_workers),
-                "DrainWorker": unary(gate, s.cluster.drain_worker),
-                "ResumeWorker": unary(gate, s.cluster.resume_worker),
-                "ReleaseWorker": unary(gate, s.cluster.release_worker),
-                "Describe": unary(gate, s.cluster.describe),
-                "Metrics": unary(gate, s.cluster.metrics),
-            },
-            "hostler.v1.Files": {
-                # Both take a stream and answer once: to the caller a stream of one answer is the same.
-                "Put": duplex(gate, s.files.put),
-                "Read": streaming(gate, s.files.read),
-            },
-            "hostler.v1.Workloads": {
-                "Apply": unary(gate, s.workloads.apply),
-                "Get": unary(gate, s.workloads.get),
-                "List": unary(gate, s.workloads.list),
-                "Remove": unary(gate, s.workloads.remove),
-            },
-            "hostler.v1.Records": {
-                "Put": unary(gate, s.records.put),
-                "Find": unary(gate, s.records.find),
-            },
-            "hostler.v1.Workers": {
-                "Connect": duplex(gate, s.workers.connect),
-                "PushLog": duplex(gate, s.workers.push_log),
-                "SendOutput": duplex(gate, s.outputs.send_output),
-            },
-        }
+    async def start(self, socket: Path, tcp: tuple[str, int] | None, workers: tuple[str, int] | None = None) -> Bound:
+        """Listen; returns where.
 
-    async def start(self, socket: Path, tcp: tuple[str, int] | None) -> str:
-        """Listen; returns HOST:PORT of the TCP port, empty without one.
+        *workers* is the port that only workers with a certificate reach; the server must show a certificate, too.
 
         Raises:
             InvalidRequest: an address cannot be bound.
@@ -132,30 +87,53 @@ class RpcServer:
             self._server.add_insecure_port(f"unix:{socket}")
         except RuntimeError as error:
             raise InvalidRequest(f"cannot listen on {socket}: {error}") from error
-        bound = ""
+        bound, workers_port = "", 0
         if tcp is not None:
             host, port = tcp
-            name = f"[{host}]" if ":" in host else host
-            try:
-                port = self._add_port(f"{name}:{port}")
-            except RuntimeError as error:
-                raise InvalidRequest(
-                    f"cannot listen on {name}:{port}: the port is taken; choose another with --grpc HOST:PORT"
-                ) from error
+            port = self._listen(host, port, "--grpc HOST:PORT")
             self._gate.tcp_address = (host, port)
-            bound = f"{name}:{port}"
+            bound = joined_address(host, port)
+        if workers is not None:
+            workers_port = self._listen(*workers, "the setting workers_bind", workers=True)
         await self._server.start()
+        self._sweeping = asyncio.create_task(self._guard.run())
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        return bound
+        return Bound(bound, workers_port)
 
-    def _add_port(self, address: str) -> int:
-        identity = self._identity
-        if identity is None:
-            return self._server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials([(identity.private_key, identity.certificate)])
-        return self._server.add_secure_port(address, credentials)
+    def _listen(self, host: str, port: int, choice: str, *, workers: bool = False) -> int:
+        address = joined_address(host, port)
+        try:
+            if self._shown is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(self._shown, workers=workers))
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"cannot listen on {address}: the port is taken, or the address is not this host's; choose another "
+                f"with {choice}"
+            ) from error
 
     async def stop(self) -> None:
         """Say that we are leaving, end streams, give unary calls a moment."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_GRACE_S)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+
+
+def _credentials(shown: "Shown", *, workers: bool) -> grpc.ServerCredentials:
+    """TLS with what is shown at the moment of each handshake; for *workers* only those whom the authority knows."""
+    authority = shown.authority.pem if workers else None
+    current = shown.pair()
+
+    def configuration(pair: Pair) -> Any:
+        return grpc.ssl_server_certificate_configuration([(pair.private_key, pair.certificate)], authority)
+
+    def fetch() -> Any:
+        nonlocal current
+        if (pair := shown.pair()) is current:
+            return None  # as before
+        current = pair
+        return configuration(pair)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(current), fetch, workers)

@@ -16,13 +16,15 @@ from coordinator.changes import Chain
 from coordinator.decisions import Submission
 from coordinator.ends import plan_of
 from coordinator.engine import Engine
-from coordinator.rpc.context import Caller
+from coordinator.rpc.file_rights import FileRights
 from coordinator.secrets_file import Secrets
 from coordinator.storage.protocol import Store
-from hostler.errors import FileNotFound, HostlerError, InvalidRequest, TooLarge, WorkloadNotFound
+from hostler.errors import FileNotFound, HostlerError, InvalidRequest, PermissionDenied, TooLarge, WorkloadNotFound
 from hostler.expansion import check_later_stage, complete, expand
 from hostler.job_checks import check_command, check_spec
 from hostler.jobs import STAGES_MAX, JobSpec, Stage
+from hostler.policy import EVERYTHING, Principal, Scope
+from hostler.secret_checks import check_secrets
 from hostler.v1 import types_pb2
 from hostler.wire.jobs import spec_from_proto
 from hostler.workloads import Workload
@@ -30,12 +32,15 @@ from hostler.workloads import Workload
 Definitions = Mapping[str, Workload]  # by name
 
 
-def submission(message: types_pb2.JobSpec, job_id: str, caller: Caller, *, plain: bool = True) -> Submission:
+def submission(message: types_pb2.JobSpec, job_id: str, principal: Principal, *, plain: bool = True) -> Submission:
     """Make an item as it is said; a *plain* one, which is a command and nothing else, is checked too."""
+    denial = denial_of(message, principal)
+    if denial is not None:
+        return refused(message, job_id, denial)
     # The message has the fields of a JobSpec under the same names: checking it as it is saves building one for
     # each of thousands of items, a third of this function's time.
     error = check_command(cast(JobSpec, message)) if plain else None
-    owner = message.owner or caller.acting_for(message.principal)
+    owner = message.owner or principal.name
     family = message.family or "native"
     slots = 0 if message.slotless else (message.slots or 1)
     labels = tuple(sorted(message.labels.items())) if message.labels else ()
@@ -60,14 +65,48 @@ def submission(message: types_pb2.JobSpec, job_id: str, caller: Caller, *, plain
     )
 
 
+def refused(message: types_pb2.JobSpec, job_id: str, error: HostlerError) -> Submission:
+    """Make an item that somebody may not have; it says nothing about anything that is there."""
+    return Submission(error, job_id, "", message.family, message.name, "", b"", "", (), 0, 0, b"")
+
+
+def denial_of(message: types_pb2.JobSpec, principal: Principal) -> PermissionDenied | None:
+    """Say which scope *principal* lacks for an item, or None."""
+    if principal.scopes >= EVERYTHING:
+        return None
+    work = message.work
+    wanted: list[tuple[bool, Scope, str]] = [
+        (True, Scope.JOBS_SUBMIT, "a job"),
+        (message.owner not in ("", principal.name), Scope.JOBS_ANY_OWNER, "a job of another owner"),
+        (work.HasField("python"), Scope.JOBS_SCRIPT, "a script of one's own"),
+        (
+            bool(work.argv) or work.HasField("container") or work.HasField("service"),
+            Scope.JOBS_COMMAND,
+            "a program of one's own",
+        ),
+        # With these a workload's program can be made to run another: a library of the job's files, or what lies there.
+        (bool(message.secrets), Scope.SECRETS_USE, "a secret"),
+        (
+            bool(work.env or work.cwd or work.start_path or message.secrets),
+            Scope.JOBS_COMMAND,
+            "env, secrets, cwd or start_path of one's own",
+        ),
+    ]
+    for is_so, scope, what in wanted:
+        if is_so and not principal.may(scope):
+            return PermissionDenied(f"{what} needs the scope {scope}, which the caller does not have")
+    return None
+
+
 class Submissions:
     """Makes items that say more than a command."""
 
-    def __init__(self, engine: Engine, store: Store, blobs: BlobStore, secrets: Secrets) -> None:
+    def __init__(self, engine: Engine, store: Store, blobs: BlobStore, secrets: Secrets, rights: FileRights) -> None:
         self._engine = engine
         self._store = store
         self._blobs = blobs
         self._secrets = secrets
+        self._rights = rights
 
     async def known(self, messages: Iterable[types_pb2.JobSpec]) -> Definitions:
         """The newest versions of the workloads that these items name, as they are committed.
@@ -84,10 +123,12 @@ class Submissions:
         return await self._engine.look(lambda live: {n: live.workloads[n] for n in names if n in live.workloads})
 
     async def make(
-        self, message: types_pb2.JobSpec, job_id: str, caller: Caller, definitions: Definitions
+        self, message: types_pb2.JobSpec, job_id: str, principal: Principal, definitions: Definitions
     ) -> Submission:
         """Complete and check an item; what is wrong with it is in its `error`."""
-        plain = submission(message, job_id, caller, plain=False)
+        plain = submission(message, job_id, principal, plain=False)
+        if plain.error is not None:
+            return plain
         if message.key:
             # Of what was asked, not of what a definition makes of it today.
             asked = types_pb2.JobSpec()
@@ -96,9 +137,12 @@ class Submissions:
             asked.owner = plain.owner
             plain = plain._replace(digest=hashlib.sha256(asked.SerializeToString(deterministic=True)).digest())
         spec = spec_from_proto(message)
-        if error := check_spec(spec):
+        if error := check_spec(spec) or check_secrets(spec.secrets, spec.work.env):
             return plain._replace(error=error)
         try:
+            hidden = await self._rights.hidden(principal, [file.digest for file in spec.work.files if file.digest])
+            if hidden:
+                raise _not_stored(next(file.path for file in spec.work.files if file.digest in hidden))
             return await self._complete(plain, spec, definitions)
         except HostlerError as error:
             return plain._replace(error=error)
@@ -148,8 +192,7 @@ class Submissions:
         plan = plan_of(workload, completed)
         missing = await self._blobs.touch(plan.inputs)
         if missing:
-            named = next(file.path for file in completed.work.files if file.digest in missing)
-            raise FileNotFound(f"the bytes of {named!r} are not stored (any more); store them again", field="files")
+            raise _not_stored(next(file.path for file in completed.work.files if file.digest in missing))
         if plan.secrets:
             self._secrets.values(plan.secrets)
         return plain._replace(**plan._asdict(), start_within_s=spec.start_within_s)
@@ -164,3 +207,7 @@ class Submissions:
         if found is None:
             raise WorkloadNotFound(f"workload {name} has no version {version}", field="workload_version")
         return found
+
+
+def _not_stored(path: str) -> FileNotFound:
+    return FileNotFound(f"the bytes of {path!r} are not stored (any more); store them again", field="files")

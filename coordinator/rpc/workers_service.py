@@ -16,11 +16,14 @@ from coordinator.events import EndFacts, Hello, Report
 from coordinator.feeds import Feeds
 from coordinator.live import Live, TrailingLog
 from coordinator.log_store import LogStore, Piece, StoredPiece
+from coordinator.rpc.auditing import Auditing
+from coordinator.rpc.certificates import Certificates, refused
 from coordinator.rpc.context import Caller, Context, parse
+from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Note, Session
 from hostler import frames, logs
-from hostler.errors import HostlerError, InvalidRequest
+from hostler.errors import HostlerError, InvalidRequest, PermissionDenied
 from hostler.ids import AttemptKey, is_uuid, new_uuid
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile
@@ -49,9 +52,20 @@ class WorkersService:
     """See ``protos/hostler/v1/workers.proto``."""
 
     def __init__(
-        self, engine: Engine, log_store: LogStore, feeds: Feeds, secrets: Secrets, *, heartbeat_s: float
+        self,
+        engine: Engine,
+        log_store: LogStore,
+        feeds: Feeds,
+        secrets: Secrets,
+        *,
+        heartbeat_s: float,
+        certificates: Certificates | None = None,
+        audit: Auditing | None = None,
     ) -> None:
+        """Without *certificates* every worker is one of this host."""
         self._engine = engine
+        self._certificates = certificates
+        self._audit = audit
         self._secrets = secrets
         self._log_store = log_store
         self._feeds = feeds
@@ -65,7 +79,9 @@ class WorkersService:
         first = parse(workers_pb2.WorkerMessage, await self._read(context) or b"")
         if not first.HasField("hello"):
             raise InvalidRequest("the first message of a worker carries its hello")
-        hello = _hello(first.hello)
+        if self._certificates is not None:
+            self._certificates.check_claim(caller, context, first.hello.worker, first.hello.name)
+        hello = _hello(first.hello, caller.worker)
         session = Session(hello.worker, hello.session)
         await self._engine.post_patiently(lambda live, now: decisions.on_hello(live, hello, session, now))
         attached = await session.attached
@@ -73,7 +89,7 @@ class WorkersService:
         try:
             await context.write(self._welcome(session, attached).SerializeToString())
             logs.get().info("worker.connected", worker=hello.worker, name=hello.name, held=len(hello.inventory))
-            goodbye = await self._talk(context, session)
+            goodbye = await self._talk(context, session, caller)
         finally:
             session.closed = True
             event = "worker.superseded" if session.superseded else "worker.left" if goodbye else "worker.unreachable"
@@ -82,9 +98,9 @@ class WorkersService:
                 lambda live, now: decisions.on_worker_left(live, hello.worker, hello.session, goodbye, now)
             )
 
-    async def _talk(self, context: Context, session: Session) -> bool:
+    async def _talk(self, context: Context, session: Session, caller: Caller) -> bool:
         """Pass messages both ways until one side ends; whether the worker said goodbye."""
-        reader = asyncio.create_task(self._listen(context, session))
+        reader = asyncio.create_task(self._listen(context, session, caller))
         writer = asyncio.create_task(self._speak(context, session))
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
@@ -106,14 +122,21 @@ class WorkersService:
             return None
         return None if message is grpc.aio.EOF else message  # type: ignore[comparison-overlap]
 
-    async def _listen(self, context: Context, session: Session) -> bool:
+    def _check(self, caller: Caller, context: Context) -> None:
+        if self._certificates is not None:
+            self._certificates.check(caller, context)
+
+    async def _listen(self, context: Context, session: Session, caller: Caller) -> bool:
         while (data := await self._read(context)) is not None:
             if session.closed:
                 return False
+            self._check(caller, context)  # a worker speaks at every heartbeat
             message = parse(workers_pb2.WorkerMessage, data)
             session.heard_ns = message.sent_at_ns
             if message.reports:
                 reports = [_report(r) for r in message.reports]
+                if self._audit is not None:
+                    self._audit.worker_refused(session.worker, reports)
                 reports = [await self._with_next_stage(report) for report in reports]
                 await self._engine.post_patiently(_reports_item(session, reports))
             for sample in message.samples:
@@ -195,14 +218,19 @@ class WorkersService:
         if effect.secrets:
             # Looked up at the last moment: in no row, event or answer of ours is ever a value.
             try:
-                secrets = self._secrets.values(effect.secrets)
+                secrets = self._secrets.revealed(effect.secrets)
             except HostlerError as error:
                 refusal = f"it cannot be started without its secrets: {error.message}"
                 report = Report(effect.key, 0, None, b"", b"", never_ran=True, refusal=refusal, survivors=())
                 self._engine.post_stored(lambda live, now: decisions.on_report(live, effect.worker, report, now))
                 return
         message.starts.add(
-            sequence=effect.sequence, key=key_to_proto(effect.key), work=work, slots=effect.slots, secrets=secrets
+            sequence=effect.sequence,
+            key=key_to_proto(effect.key),
+            work=work,
+            slots=effect.slots,
+            secrets=secrets,
+            workload=effect.workload,
         )
 
     def _welcome(self, session: Session, attached: AttachSession) -> workers_pb2.CoordinatorMessage:
@@ -231,7 +259,7 @@ class WorkersService:
     async def push_log(self, context: Context, caller: Caller) -> None:
         """PushLog: pieces in, marks out."""
         receipts = Receipts()
-        listener = asyncio.create_task(self._take_pieces(context, receipts))
+        listener = asyncio.create_task(self._take_pieces(context, receipts, caller))
         speaker = asyncio.create_task(_send_marks(context, receipts))
         try:
             await asyncio.wait((listener, speaker), return_when=asyncio.FIRST_COMPLETED)
@@ -244,12 +272,18 @@ class WorkersService:
             await asyncio.gather(listener, speaker, return_exceptions=True)
             self._receipts = {key: r for key, r in self._receipts.items() if r is not receipts}
 
-    async def _take_pieces(self, context: Context, receipts: "Receipts") -> None:
+    async def _take_pieces(self, context: Context, receipts: Receipts, caller: Caller) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
+            self._check(caller, context)
             for part in parse(workers_pb2.LogPush, data).parts:
+                log = self._engine.live.log_of(key_from_proto(part.key))
+                if caller.worker and log is not None and log.worker != caller.worker:
+                    reason = "the attempt is another worker's"
+                    refused("worker.log", reason, worker=caller.worker, attempt=str(key_from_proto(part.key)))
+                    raise PermissionDenied(reason)
                 await self._take_piece(part, receipts)
 
-    async def _take_piece(self, part: workers_pb2.LogPart, receipts: "Receipts") -> None:
+    async def _take_piece(self, part: workers_pb2.LogPart, receipts: Receipts) -> None:
         key = key_from_proto(part.key)
         log = self._engine.live.log_of(key)
         if log is None:
@@ -285,50 +319,12 @@ class WorkersService:
         self._engine.post_stored(lambda live, now: _on_stored(live, pieces, receipts_of))
 
 
-async def _send_marks(context: Context, receipts: "Receipts") -> None:
+async def _send_marks(context: Context, receipts: Receipts) -> None:
     while True:
         await receipts.wake.wait()
         message = receipts.take()
         if message.marks:
             await context.write(message.SerializeToString())
-
-
-class Receipts:
-    """What is to be said to one PushLog stream, and how far each attempt has been received on it."""
-
-    def __init__(self) -> None:
-        self.received: dict[AttemptKey, int] = {}
-        self.marks: dict[AttemptKey, workers_pb2.LogMark] = {}
-        self.wake = asyncio.Event()
-
-    def _mark(self, key: AttemptKey) -> workers_pb2.LogMark:
-        mark = self.marks.get(key)
-        if mark is None:
-            mark = self.marks[key] = workers_pb2.LogMark(key=key_to_proto(key))
-        self.wake.set()
-        return mark
-
-    def note(self, key: AttemptKey, *, forget: bool = False, rewind: bool = False) -> None:
-        """Say how far *key* has been received, that it is not wanted, or that it must come again."""
-        mark = self._mark(key)
-        mark.forget = mark.forget or forget
-        mark.rewind = mark.rewind or rewind
-
-    def stored(self, key: AttemptKey, position: int, *, rewind: bool) -> None:
-        """Say how far *key* is durable, or that it must come again from there."""
-        mark = self._mark(key)
-        mark.stored = position
-        if rewind:
-            mark.rewind = True
-            self.received[key] = position
-
-    def take(self) -> workers_pb2.LogReceipt:
-        """Return what has gathered and start anew."""
-        self.wake.clear()
-        marks, self.marks = self.marks, {}
-        for key, mark in marks.items():
-            mark.received = self.received.get(key, 0)
-        return workers_pb2.LogReceipt(marks=list(marks.values()))
 
 
 def _on_stored(live: Live, pieces: Sequence[StoredPiece], receipts: dict[AttemptKey, Receipts]) -> Decision:
@@ -387,7 +383,8 @@ def _number(value: int, field: str) -> int:
     return value
 
 
-def _hello(message: workers_pb2.Hello) -> Hello:
+def _hello(message: workers_pb2.Hello, certified: str) -> Hello:
+    """Read a hello; the id of *certified*, when not empty, is that of the worker's certificate."""
     if message.worker and not is_uuid(message.worker):
         raise InvalidRequest("a worker's id is a uuid given by the coordinator", field="worker")
     if not (message.boot_id and message.journal_id):
@@ -398,7 +395,7 @@ def _hello(message: workers_pb2.Hello) -> Hello:
         workers_pb2.HELD_STATE_ENDED: "ended",
     }
     return Hello(
-        worker=message.worker or new_uuid(os.urandom(16)),
+        worker=certified or message.worker or new_uuid(os.urandom(16)),
         session=new_uuid(os.urandom(16)),
         name=message.name[:200],
         host=message.host[:200],

@@ -21,6 +21,8 @@ from coordinator.changes import (
     WorkloadRemoved,
 )
 from coordinator.storage import rows
+from coordinator.storage.access_rows import load_keys
+from coordinator.storage.admission_rows import load_admissions
 from coordinator.storage.protocol import Loaded
 from hostler.ids import AttemptKey, JobId
 from hostler.lifecycle import State
@@ -52,8 +54,8 @@ NEXT_NUMBER = "SELECT COALESCE(MAX(number), 0) + 1 FROM job"
 
 
 def load(reader: sqlite3.Connection) -> Loaded:
-    """Read workloads, workers, open jobs and logs on their way."""
-    changes: list[Change] = []
+    """Read keys, workloads, workers, open jobs and logs on their way."""
+    changes = load_keys(reader)
     for row in reader.execute(LOAD_WORKLOADS):
         if row["removed"]:
             changes.append(WorkloadRemoved(row["name"], row["version"], 0))
@@ -65,6 +67,7 @@ def load(reader: sqlite3.Connection) -> Loaded:
             changes.append(DrainAsked(row["id"], Drain(*json.loads(row["drain"]))))
         if row["quarantine"]:
             changes.append(Quarantined(row["id"], row["quarantine"]))
+    changes.extend(load_admissions(reader))
     definitions: dict[tuple[str, int], Workload] = {}  # each is one object, however many chains name it
     for row in reader.execute(LOAD_JOBS).fetchall():
         chain = _chain(reader, row["chain"], definitions) if row["chain"] is not None else None

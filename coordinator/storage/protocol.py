@@ -92,8 +92,8 @@ class Store(Protocol):
         """Return a committed job."""
         ...
 
-    async def find_progress(self, job_ids: Collection[str]) -> dict[str, Progress]:
-        """Return where these jobs have come to; unknown ids are left out."""
+    async def find_progress(self, job_ids: Collection[str], owner: str | None = None) -> dict[str, Progress]:
+        """Return where these jobs have come to; unknown ids are left out, and others' than an *owner*'s."""
         ...
 
     async def find_jobs(self, query: JobQuery) -> JobPage:
@@ -114,6 +114,20 @@ class Store(Protocol):
 
     async def events_after(self, number: int, job_ids: Collection[str], limit: int) -> list[JobEvent]:
         """Return committed transitions after event *number*, in order; no ids means all jobs."""
+        ...
+
+    async def events_of(
+        self, owner: str, number: int, job_ids: Collection[str], limit: int
+    ) -> tuple[list[JobEvent], int]:
+        """Return those of an owner's jobs, and after which number to look next: others' are not looked at twice."""
+        ...
+
+    async def files_of(self, owner: str, digests: Collection[str], *, scripts: bool) -> set[str]:
+        """Return those of *digests* that a job of *owner* refers to or, with *scripts*, a workload."""
+        ...
+
+    async def files_for(self, worker: str, digests: Collection[str]) -> set[str]:
+        """Return those of *digests* that a job needs which *worker* has now."""
         ...
 
     async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:

@@ -34,7 +34,7 @@ from coordinator.changes import (
     WorkloadApplied,
     WorkloadRemoved,
 )
-from coordinator.storage import worker_rows
+from coordinator.storage import access_rows, admission_rows, worker_rows
 from coordinator.storage.expiry import compile_expiry
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import ON_A_WORKER, Outcome, State
@@ -388,6 +388,8 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
     LogStored: _log_stored,
     LogLost: _log_lost,
     **worker_rows.COMPILERS,
+    **access_rows.COMPILERS,
+    **admission_rows.COMPILERS,
     LateEnd: _late_end,
 }
 

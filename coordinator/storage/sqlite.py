@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from coordinator.changes import Change, Extent
-from coordinator.storage import expiry, rows
+from coordinator.storage import expiry, ownership, rows
 from coordinator.storage.loading import load
 from coordinator.storage.migrate import migrate
 from coordinator.storage.protocol import Expirable, Kept, Loaded, LogExtents, StoreBroken, StoredOutputs, StoreFull
@@ -232,11 +232,12 @@ class SqliteStore:
 
         return await self._read(query)
 
-    async def find_progress(self, job_ids: Collection[str]) -> dict[str, Progress]:
+    async def find_progress(self, job_ids: Collection[str], owner: str | None = None) -> dict[str, Progress]:
         """See the protocol."""
+        sql, values = (f"{GET_PROGRESS} AND owner = ?", (owner,)) if owner is not None else (GET_PROGRESS, ())
 
         def query(reader: sqlite3.Connection) -> dict[str, Progress]:
-            found = (reader.execute(GET_PROGRESS, (job_id,)).fetchone() for job_id in job_ids)
+            found = (reader.execute(sql, (job_id, *values)).fetchone() for job_id in job_ids)
             return {row[0]: Progress(row[0], State(row[1]), Outcome(row[2]), *row[3:]) for row in found if row}
 
         return await self._read(query)
@@ -276,6 +277,21 @@ class SqliteStore:
             return [e for row in found for e in rows.events_of(row) if e.number > number]
 
         return await self._read(query)
+
+    async def events_of(
+        self, owner: str, number: int, job_ids: Collection[str], limit: int
+    ) -> tuple[list[JobEvent], int]:
+        """See the protocol."""
+        first = min(number, INTEGER_MAX)
+        return await self._read(lambda reader: ownership.events_of(reader, owner, first, job_ids, limit))
+
+    async def files_of(self, owner: str, digests: Collection[str], *, scripts: bool) -> set[str]:
+        """See the protocol."""
+        return await self._read(lambda reader: ownership.files_of(reader, owner, digests, scripts=scripts))
+
+    async def files_for(self, worker: str, digests: Collection[str]) -> set[str]:
+        """See the protocol."""
+        return await self._read(lambda reader: ownership.files_for(reader, worker, digests))
 
     async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents | None:
         """See the protocol."""
@@ -363,6 +379,8 @@ def _selection(query: JobQuery) -> tuple[str, list[Any]]:
         values.extend(query.states)
         if State.FINISHED not in query.states:
             conditions.append("state < 5")  # lets the partial index of open jobs serve
+    if query.owner and query.owner != "local":
+        conditions.append("owner <> 'local'")  # this the one of owners
     if query.family and query.family != "native":
         conditions.append("family <> 'native'")  # and this the one of families
     for column, value in (

@@ -28,6 +28,7 @@ EXIT_CODES: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.WORKER_NOT_FOUND: NOT_FOUND,
         ErrorCode.WORKLOAD_NOT_FOUND: NOT_FOUND,
         ErrorCode.FILE_NOT_FOUND: NOT_FOUND,
+        ErrorCode.KEY_NOT_FOUND: NOT_FOUND,
         ErrorCode.NOT_FINISHED: JOB_FAILED,
         ErrorCode.KEY_CONFLICT: JOB_FAILED,
         ErrorCode.NOT_RUNNING: JOB_FAILED,
@@ -43,14 +44,15 @@ HINTS: Mapping[ErrorCode, str] = MappingProxyType(
         ErrorCode.JOB_NOT_FOUND: "hostler jobs shows the jobs there are",
         ErrorCode.WORKER_NOT_FOUND: "hostler workers shows the workers there are",
         ErrorCode.WORKLOAD_NOT_FOUND: "hostler workloads list shows the workloads there are",
+        ErrorCode.KEY_NOT_FOUND: "hostler keys list shows the keys there are",
         ErrorCode.NOT_FINISHED: "hostler wait ID waits for its end",
         ErrorCode.KEY_CONFLICT: "use another --key, or submit exactly the same job",
         ErrorCode.NOT_RUNNING: "hostler show ID says where the job stands",
         ErrorCode.OVERLOADED: "wait until some of the waiting jobs have ended, then try again",
         ErrorCode.UNAVAILABLE: "see that the coordinator runs (hostler up shows it), then try again",
         ErrorCode.DEADLINE_EXCEEDED: "the coordinator is busy or stopped; look again with: hostler jobs",
-        ErrorCode.PERMISSION_DENIED: "run the command as the user who runs the cluster",
-        ErrorCode.UNAUTHENTICATED: "run it as the user who runs the cluster, or on another host with the cluster's key",
+        ErrorCode.PERMISSION_DENIED: "ask whoever runs the cluster for a key that has this scope: hostler keys create",
+        ErrorCode.UNAUTHENTICATED: "run it as the user who runs the cluster, or with a key: hostler keys create",
     }
 )
 

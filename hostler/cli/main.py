@@ -14,9 +14,11 @@ from typing import Annotated, Any, cast
 import typer
 
 from hostler import __version__
+from hostler.cli.audit import audit
 from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
+from hostler.cli.keys import keys
 from hostler.cli.options import Place, RunOptions, SubmitOptions, expanded
-from hostler.cli.quantities import duration
+from hostler.cli.worker_commands import workers
 from hostler.errors import HostlerError
 
 # typer carries a copy of click since 0.20 or so and used the package before; this is the base of its errors in both.
@@ -36,7 +38,6 @@ Stage = Annotated[
     int | None,
     typer.Option("--stage", min=0, metavar="N", help="This stage of a chain, from 0."),
 ]
-WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="A worker: its name, its id, or the start of it.")]
 WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
 
@@ -170,11 +171,35 @@ def worker(
     stop_jobs: Annotated[
         bool, typer.Option("--stop-jobs", help="Stop its jobs when it is told to end; otherwise they run on.")
     ] = False,
+    join: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Join a cluster on another host with this invitation.")
+    ] = None,
+    policy_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What it takes, and as whom it runs it.")
+    ] = None,
+    allow_arbitrary: Annotated[
+        bool, typer.Option("--allow-arbitrary", help="Take any program from a coordinator on another host.")
+    ] = False,
+    allow_root: Annotated[bool, typer.Option("--allow-root", help="As root, run jobs as root.")] = False,
+    ca_fingerprint: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Of the authority of that cluster; `workers invite` shows it.")
+    ] = None,
 ) -> int:
     """Run a worker in the foreground."""
     from hostler.cli.foreground import become_worker
 
-    become_worker(place, labels=label, name=name, slots=slots, stop_jobs=stop_jobs or None)
+    become_worker(
+        place,
+        labels=label,
+        name=name,
+        slots=slots,
+        stop_jobs=stop_jobs or None,
+        join=join,
+        ca_fingerprint=ca_fingerprint,
+        policy_file=policy_file.absolute() if policy_file is not None else None,
+        allow_arbitrary=allow_arbitrary or None,
+        allow_root=allow_root or None,
+    )
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -320,61 +345,13 @@ def signal(
     return signal(place, job, name)
 
 
-workers = typer.Typer(help="List the workers; give one no further work, or some again.")
 workloads = typer.Typer(help="Register, look at and remove workloads: named definitions of work.")
 outputs = typer.Typer(help="List and fetch the files that jobs put out.")
 app.add_typer(workers, name="workers", rich_help_panel=CLUSTER)
 app.add_typer(workloads, name="workloads", rich_help_panel=CLUSTER)
+app.add_typer(keys, name="keys", rich_help_panel=CLUSTER)
+app.add_typer(audit, name="audit", rich_help_panel=CLUSTER)
 app.add_typer(outputs, name="outputs", rich_help_panel=JOBS)
-
-
-@workers.callback(invoke_without_command=True)
-@expanded
-def workers_list(context: typer.Context, place: Place) -> int:
-    """List the workers; the commands give one no further work, or some again."""
-    context.obj = place
-    if context.invoked_subcommand is not None:
-        return OK
-    from hostler.cli.workers import list_workers
-
-    return list_workers(place)
-
-
-@workers.command("drain")
-@expanded
-def workers_drain(
-    worker: WorkerName,
-    place: Place,
-    deadline: Annotated[
-        float | None,
-        typer.Option(metavar="TIME", parser=duration, help="End what still runs there after so long (10m)."),
-    ] = None,
-    leave: Annotated[bool, typer.Option("--leave", help="Its agent ends once nothing runs there.")] = False,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for people.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Return when nothing runs there any more.")] = False,
-) -> int:
-    """Give a worker nothing more, until it is resumed. What runs there goes on."""
-    from hostler.cli.workers import drain
-
-    return drain(place, worker, deadline_s=deadline, leave=leave, reason=reason, wait=wait)
-
-
-@workers.command("resume")
-@expanded
-def workers_resume(worker: WorkerName, place: Place) -> int:
-    """Give a drained worker work again."""
-    from hostler.cli.workers import resume
-
-    return resume(place, worker)
-
-
-@workers.command("release")
-@expanded
-def workers_release(worker: WorkerName, place: Place) -> int:
-    """End the quarantine of a worker for which two agents had spoken."""
-    from hostler.cli.workers import release
-
-    return release(place, worker)
 
 
 @workloads.command("apply")

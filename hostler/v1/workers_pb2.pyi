@@ -667,12 +667,15 @@ class Start(_message.Message):
     WORK_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """per worker; the worker accepts only what is above its mark"""
     work: _builtins.bytes
     """a serialized Work"""
     slots: _builtins.int
     """of the worker's; 0: starts at once"""
+    workload: _builtins.str
+    """the registered workload that the work was made of; empty: none"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -687,10 +690,11 @@ class Start(_message.Message):
         work: _builtins.bytes = ...,
         slots: _builtins.int = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        workload: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secrets", b"secrets", "sequence", b"sequence", "slots", b"slots", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secrets", b"secrets", "sequence", b"sequence", "slots", b"slots", "work", b"work", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,7 +50,13 @@ PURE = (
     "hostler.policy",
     "hostler.keys",
     "hostler.expansion",
+    "hostler.secret_checks",
     "hostler.script_source",
+    "coordinator.access",
+    "coordinator.access_decisions",
+    "coordinator.access_live",
+    "coordinator.admissions",
+    "coordinator.joining",
     "coordinator.live",
     "coordinator.capacity",
     "coordinator.ends",
@@ -65,6 +71,7 @@ PURE = (
     "worker_agent.reports",
     "worker_agent.attempts",
     "worker_agent.advances",
+    "worker_agent.local_policy",
 )
 IMPURE = ("asyncio", "time", "random", "os", "sqlite3", "grpc", "aiohttp", "structlog")
 

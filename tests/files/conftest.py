@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 
 from coordinator.blobs import BlobStore
+from coordinator.rpc.file_rights import FileRights
 from coordinator.rpc.files_service import FilesService
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.sessions import Sessions
@@ -60,7 +61,7 @@ def shows(sessions: Sessions) -> Shows:
 async def channel(place: Path, blobs: BlobStore, store: StoreStandIn, shows: Shows) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server with the services of files; an upload may be silent for a second."""
     server = grpc.aio.server(options=list(CHANNEL_OPTIONS))
-    add_files(server, FilesService(blobs, stall_s=1.0))
+    add_files(server, FilesService(blobs, FileRights(store.as_store()), stall_s=1.0))
     add_outputs(server, OutputsService(store.as_store(), blobs, shows, store.live_outputs))
     server.add_insecure_port(f"unix:{place}/s")
     await server.start()

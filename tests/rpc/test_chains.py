@@ -225,12 +225,12 @@ async def test_a_record_is_kept_and_replaced(client: Client) -> None:
 
 async def test_records_belong_to_their_principal(client: Client) -> None:
     """Nobody else finds them, and the same id means something else to him."""
-    await client.records.put(Record(id="x", status="running"), principal="ada")
-    await client.records.put(Record(id="x", status="failed"), principal="bob")
+    await client.records.put(Record(id="x", status="running"), principal="address:10.0.0.1")
+    await client.records.put(Record(id="x", status="failed"), principal="address:10.0.0.2")
 
-    assert [r.status for r in await client.records.find(principal="ada")] == ["running"]
-    assert [r.status for r in await client.records.find(["x"], principal="bob")] == ["failed"]
-    assert await client.records.find(principal="eve") == []
+    assert [r.status for r in await client.records.find(principal="address:10.0.0.1")] == ["running"]
+    assert [r.status for r in await client.records.find(["x"], principal="address:10.0.0.2")] == ["failed"]
+    assert await client.records.find(principal="address:10.0.0.3") == []
 
 
 async def test_nothing_new_is_kept_while_the_disk_is_full(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,9 @@ async def test_submit_can_wait_for_the_end(client: Client, worker: FakeWorker) -
 
 async def test_a_connection_that_may_assert_names_the_principal(client: Client) -> None:
     """The unix socket is the gateway's way in: whose job it is comes with the item."""
-    (job,) = await client.submit([a_spec()], principal="ada")
+    made = await client.access.create_key("ada's", owner="ada", scopes=["developer"])
+
+    (job,) = await client.submit([a_spec()], principal=f"key:{made.key.id}")
 
     assert (await client.get(str(job))).spec.owner == "ada"
 

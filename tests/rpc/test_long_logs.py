@@ -5,20 +5,20 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 
 from coordinator import log_store as log_store_module
 from coordinator.changes import Extent, LogStored
 from coordinator.log_store import LogStore, Piece, StoredPiece
-from coordinator.rpc.context import Caller
 from coordinator.rpc.log_service import CHUNK_BYTES_MAX, LogService
 from coordinator.storage.sqlite import SqliteStore
 from coordinator.watchers import Watchers
 from hostler.client import Client, LogChunk
 from hostler.frames import iter_frames
 from hostler.jobs import LogStatus
+from hostler.policy import LOCAL
 from hostler.v1 import jobs_pb2
 from tests.support.builders import a_key, a_spec, an_id, some_frames
 from tests.support.fake_worker import FakeWorker
@@ -64,10 +64,9 @@ async def test_a_log_is_opened_anywhere_without_reading_what_is_before(
 
     monkeypatch.setattr(os, "pread", counted)
     position = int(place * PIECES * len(PIECE))
-    request = jobs_pb2.ReadLogRequest(id=an_id(1), **{"from": position})
-    chunks = cast(
-        AsyncIterator[jobs_pb2.LogChunk], service.read_log(request.SerializeToString(), Caller("", may_assert=False))
-    )
+    options: dict[str, Any] = {"from": position}  # a word of the language
+    request = jobs_pb2.ReadLogRequest(id=an_id(1), **options)
+    chunks = service.read_log(request, LOCAL)
 
     first = await anext(chunks)
 

@@ -19,7 +19,7 @@ from coordinator.storage.protocol import StoreBroken
 from coordinator.storage.sqlite import SqliteStore
 from hostler.client import Client, open_channel
 from hostler.endpoint import read_endpoint
-from hostler.errors import InvalidRequest, PermissionDenied
+from hostler.errors import InvalidRequest, Unauthenticated
 from hostler.ids import is_uuid
 from hostler.settings import Settings, load
 from tests.support.builders import a_spec
@@ -110,13 +110,13 @@ async def test_another_user_is_refused(coordinator: Coordinator) -> None:
         ]
         codes = [await call.code() for call in calls]
 
-    assert codes == [grpc.StatusCode.PERMISSION_DENIED] * len(calls)
+    assert codes == [grpc.StatusCode.UNAUTHENTICATED] * len(calls)
 
 
 async def test_another_user_is_told_whom_the_port_serves(coordinator: Coordinator) -> None:
     """As the error it is."""
     async with as_nobody(coordinator.grpc_address) as address, Client(address) as client:
-        with pytest.raises(PermissionDenied, match="the user who runs the coordinator"):
+        with pytest.raises(Unauthenticated, match="the user who runs the coordinator"):
             await client.describe()
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from coordinator.rpc.context import LOCAL, Caller
-from coordinator.rpc.server import STOP_GRACE_S, RpcServer, Services
+from coordinator.rpc.context import Caller
+from coordinator.rpc.guard import Guard
+from coordinator.rpc.methods import Services, wrapped
+from coordinator.rpc.server import STOP_GRACE_S, Bound, RpcServer
+from hostler.policy import LOCAL
 from tests.simulation.network import Network, SimulatedContext
 from tests.simulation.virtual_loop import PROCESS, SimulatedProcess
 
@@ -16,11 +19,13 @@ from tests.simulation.virtual_loop import PROCESS, SimulatedProcess
 class OpenGate:
     """Everybody who comes is our user: who may call is not what is simulated here."""
 
-    tcp_address: tuple[str, int] | None = None
-
     def caller(self, context: Any) -> Caller:
         """Who is calling."""
         return Caller(LOCAL, may_assert=True)
+
+    def is_standing(self, caller: Caller) -> bool:
+        """Nobody's key goes away."""
+        return True
 
 
 class SimulatedServer(RpcServer):
@@ -29,22 +34,23 @@ class SimulatedServer(RpcServer):
     network: Network  # of the world that is simulated now
 
     def __init__(self, services: Services, *others: Any) -> None:
-        self._gate = OpenGate()  # type: ignore[assignment]
         process = PROCESS.get()
         assert process is not None
         self.process: SimulatedProcess = process
         self._handlers: dict[str, Any] = {}
         self._serving: dict[asyncio.Task[Any], None] = {}
         self._stopped = False
-        for name, methods in self._methods(services).items():
-            for method, handler in methods.items():
+        for name, handlers in wrapped(services, Guard(OpenGate())).items():
+            for method, handler in handlers.items():
                 self._handlers[f"/{name}/{method}"] = handler
 
-    async def start(self, socket: Path, tcp: tuple[str, int] | None) -> str:
+    async def start(
+        self, socket: Path, tcp: tuple[str, int] | None, workers: tuple[str, int] | None = None
+    ) -> Bound:
         """Listen; one whose place was taken while it began gets no address any more."""
         if self.process.owner.process is self.process:
             self.network.server = self
-        return ""
+        return Bound("", 0)
 
     async def stop(self) -> None:
         """Take no more calls, give those that are served a moment, and end them."""
@@ -76,8 +82,7 @@ class SimulatedServer(RpcServer):
             elif handler.unary_stream is not None:
                 request = await context.read()
                 if request is not grpc.aio.EOF:
-                    async for answer in handler.unary_stream(request, context):
-                        await context.write(answer)
+                    await handler.unary_stream(request, context)
             else:
                 request = await context.read()
                 if request is not grpc.aio.EOF:
