@@ -53,7 +53,7 @@ class Order(NamedTuple):
     merge: bool = False  # True: stdout and stderr are one pipe, recorded as stdout
     output_stop: bool = False  # True: more than `output_bytes_max` ends it
     limits: Sequence[float] = ()  # of its tree, as `limits.Bounds`; empty: none
-    lease: bool = False  # True: it is ended once the worker's lease has run out
+    lease: int = 0  # the term of the worker's lease it was taken on under, and is ended with; 0: it needs none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

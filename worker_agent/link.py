@@ -242,6 +242,7 @@ class Link:
         self._heartbeat_s = welcome.heartbeat_s
         for verdict in welcome.verdicts:
             self._agent.on_verdict(_text(verdict.key), VERDICTS.get(verdict.kind, "keep"), verdict.slots)
+        self._agent.assignments.renew(self._lease.term)
         self._agent.on_connected(welcome.mark)
         self.connected = True
         logs.get().info("link.connected", worker=self._worker, verdicts=len(welcome.verdicts))
@@ -260,7 +261,7 @@ class Link:
             if message.acknowledged:
                 agent.on_acknowledged([_text(key) for key in message.acknowledged])
             if message.starts:
-                agent.on_starts([_start(start) for start in message.starts])
+                agent.on_starts([_start(start, term=self._lease.term) for start in message.starts])
             for recalled in message.recalls:
                 agent.on_recall(_text(recalled))
             for stop in message.stops:
@@ -387,7 +388,7 @@ def _bounds(work: types_pb2.Work) -> Sequence[float]:
     return bounds if any(bounds) and not work.HasField("container") else ()
 
 
-def _start(start: workers_pb2.Start) -> StartCommand:
+def _start(start: workers_pb2.Start, *, term: int = 1) -> StartCommand:
     work = types_pb2.Work.FromString(start.work)
     order = Order(
         key=_text(start.key),
@@ -403,7 +404,7 @@ def _start(start: workers_pb2.Start) -> StartCommand:
         merge=work.merge,
         output_stop=work.output_stop,
         limits=_bounds(work) if work.HasField("limits") else (),
-        lease=work.loss_policy == "stop",
+        lease=term if work.loss_policy == "stop" else 0,
     )
     needs_workspace = work.workspace or work.files or work.stdin_path or work.result_stdout
     needs_workspace = needs_workspace or any(work.HasField(name) for name in ("python", "container", "service"))

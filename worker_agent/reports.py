@@ -154,7 +154,8 @@ class Assignments:
         """The workspace is there: the attempt waits for its slot, with its order as it is now."""
         held = self.held.get(order.key)
         if held is not None and held.preparing and held.state is HeldState.WAITING:
-            held.order, held.preparing = order, False
+            lease = held.order.lease if held.order is not None else 0
+            held.order, held.preparing = order._replace(lease=lease), False
             (self._waiting if held.slots else self._waiting_slotless).append(held)
 
     def adopt(self, key: str, *, running: bool, ended: Ended | None, workspace: bool = False) -> None:
@@ -173,6 +174,12 @@ class Assignments:
         if held is not None and held.state is HeldState.RUNNING:
             self.slots_used += slots - held.slots
             held.slots = slots
+
+    def renew(self, term: int) -> None:
+        """What waits here is wanted still: the coordinator has just said so, under this term of the lease."""
+        for held in self.held.values():
+            if held.state is HeldState.WAITING and held.order is not None and held.order.lease:
+                held.order = held.order._replace(lease=term)
 
     def next_waiting(self) -> Held | None:
         """Return the attempt whose turn it is: one that takes no slots, or the first of the others."""

@@ -86,7 +86,7 @@ class Shim:
         self._base_env = base_env
         self._limiter, self._memory = limiter, MemoryWatch()
         runtime = os.path.dirname(os.path.abspath(listener.getsockname()))
-        self._lease = lambda: lease.remaining_s(runtime, identity.boot_id)
+        self._lease = lambda term: lease.remaining_s(runtime, identity.boot_id, term)
         self._generation = 0
         self._agent: _Connection | None = None
         self._strangers: dict[int, _Connection] = {}

@@ -75,11 +75,11 @@ class Supervision:
         tell: Callable[[bytes], bool],
         limiter: Limiter,
         memory: MemoryWatch,
-        lease: Callable[[], float],
+        lease: Callable[[int], float],
     ) -> None:
         """*tell* sends a message to the agent; it answers False when no agent listens or it is slow.
 
-        *lease* says for how many seconds the worker's lease goes on.
+        *lease* says for how many seconds the worker's lease of some term goes on.
         """
         self.order = order
         self.key = order.key
@@ -138,7 +138,7 @@ class Supervision:
         try:
             if refusal:
                 raise SpawnFailed(refusal)
-            if order.lease and self._lease() <= 0:
+            if order.lease and self._lease(order.lease) <= 0:
                 self._finish(cause=Cause.LEASE, evidence="the worker's lease had run out before it began; it never ran")
                 return
             self._start(base_env, null, home)
@@ -385,7 +385,7 @@ class Supervision:
             self._tell(encode({"type": "unkillable", "key": self.key, "survivors": survivors}))
 
     def _look_at_lease(self, now: float) -> None:
-        remaining_s = self._lease()
+        remaining_s = self._lease(self.order.lease)
         if remaining_s > 0:
             self._due_lease = now + min(LOOK_S, remaining_s)
         else:

@@ -12,7 +12,8 @@ import coordinator.log_store
 from coordinator.log_store import LogStore, Piece, StoredPiece
 from coordinator.rpc.context import LOCAL, Caller
 from coordinator.rpc.log_service import LogService
-from coordinator.rpc.workers_service import Receipts, WorkersService, _kept
+from coordinator.rpc.receipts import Receipts
+from coordinator.rpc.workers_service import WorkersService, _kept
 from coordinator.storage.protocol import LogExtents, Store
 from coordinator.watchers import Watchers
 from hostler import frames
@@ -27,13 +28,13 @@ from tests.support.waiting import eventually
 from worker_agent import link
 from worker_agent.agent import Agent
 from worker_agent.attempt_events import Started
-from worker_agent.attempts import Exited
+from worker_agent.attempts import Exited, Order
 from worker_agent.journal import Journal
 from worker_agent.ledger import SegmentIdentity, SegmentWriter, scan_segment
 from worker_agent.ledger_files import LedgerFiles
 from worker_agent.link import Identity, Link
 from worker_agent.recovery import Recovery
-from worker_agent.reports import Assignments
+from worker_agent.reports import Assignments, StartCommand
 
 KEY = f"{an_id(1)}.0.1"
 
@@ -324,3 +325,17 @@ async def test_a_log_store_removes_no_segment_that_another_one_has_written(tmp_p
         await store.close()
 
     assert await asyncio.to_thread(LogStore(tmp_path, print)._read, [told[0][0].extent]) == some_frames(b"of 0")
+
+
+def test_what_waits_at_a_worker_goes_on_under_the_lease_that_it_is_confirmed_under() -> None:
+    """Also what is being prepared: its order of before comes back from there."""
+    held = Assignments(2)
+    order = Order(KEY, ("program",), lease=1)
+    held.accept(StartCommand(1, order, 1, b"", Work(workspace=True)))
+
+    held.renew(2)
+    held.prepared(order._replace(cwd="/place"))
+
+    waiting = held.next_waiting()
+    assert waiting is not None and waiting.order is not None
+    assert (waiting.order.lease, waiting.order.cwd) == (2, "/place")

@@ -73,6 +73,26 @@ def test_a_lease_that_is_over_is_not_positive(tmp_path: Path) -> None:
     assert remaining_s(str(tmp_path), BOOT) <= 0.0
 
 
+def test_a_lease_that_had_run_out_is_another_one_when_it_is_extended(tmp_path: Path) -> None:
+    """What was taken on before may have been given to another worker since; also an agent's successor knows that."""
+    lease = LeaseFile(tmp_path, BOOT)
+    lease.extend(now_ns() + 5_000_000_000)
+    first = lease.term
+    lease.extend(now_ns() + 6_000_000_000)
+    assert lease.term == first
+    assert remaining_s(str(tmp_path), BOOT, first) > 5.0
+    lease.close()
+
+    lease = LeaseFile(tmp_path, BOOT)
+    assert (lease.term, lease.end_ns > now_ns()) == (first, True)
+    lease.end_ns = now_ns() - 1
+    lease.extend(now_ns() + 5_000_000_000)
+
+    assert remaining_s(str(tmp_path), BOOT, first) == 0.0
+    assert remaining_s(str(tmp_path), BOOT, lease.term) > 4.0
+    lease.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"\0" * 32, b"x" * 32])
 def test_what_is_no_lease_is_over(tmp_path: Path, content: bytes) -> None:
     """Unreadable means over: the safe side."""
@@ -114,6 +134,19 @@ async def test_an_attempt_of_the_policy_stop_never_begins_without_a_lease(
     ended = await bench.ended("none")
 
     assert (ended.cause, ended.started_at_us, ended.exit_code) == (Cause.LEASE, 0, None)
+    assert not (bench.place / "ran").exists()
+
+
+async def test_an_attempt_does_not_begin_under_a_later_lease(bench: Bench, runner: Runner, lease: LeaseFile) -> None:
+    """It was on its way while the lease ran out, and its coordinator has concluded meanwhile that it runs no more."""
+    lease.extend(now_ns() - 1)
+    taken_on = lease.term
+    lease.extend(now_ns() + 60_000_000_000)
+    runner.start(bench.order("late", sh("echo ran > ran"), lease=taken_on))
+
+    ended = await bench.ended("late")
+
+    assert (ended.cause, ended.started_at_us) == (Cause.LEASE, 0)
     assert not (bench.place / "ran").exists()
 
 
