@@ -32,6 +32,14 @@ def coordinator_socket(data_dir: Path) -> Path:
     return runtime_dir(data_dir) / COORDINATOR_SOCKET
 
 
+def gateway_certificate(data_dir: Path) -> Path:
+    """What a gateway off loopback serves with where it has no files of its own: a certificate and its key, in PEM.
+
+    The coordinator of this data directory makes it of the cluster's own authority, and renews it; mode 0600.
+    """
+    return data_dir / "coordinator" / "ca" / "gateway.pem"
+
+
 def write_endpoint(data_dir: Path, endpoint: Endpoint) -> None:
     """Publish where the coordinator listens; readers see the old or the new content, never a part."""
     _write(data_dir / FILE_NAME, json.dumps(asdict(endpoint)))

@@ -3,8 +3,12 @@
 Exit status 0 after an end in order, 2 when the settings do not allow to serve.
 """
 
+import asyncio
+import os
 import resource
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from hostler import endpoint, logs
 from hostler.client import Client
@@ -12,14 +16,17 @@ from hostler.processes import end_requested, run_program
 from hostler.settings import Settings, make_private_dir
 from hostler.tls import target_of
 from http_gateway.app import CONNECTIONS_MAX, make_app, serve
-from http_gateway.auth import PRINCIPAL
+from http_gateway.callers import UNSAID
+from http_gateway.certificates import Certificate, certificate_of
 from http_gateway.connections import check_parser
 
+FETCH_S = 60.0  # how long a coordinator on another host may take to show whom it is
 RESERVED_FILES = 64  # descriptors that connections may not take
 
 
 def main() -> int:
     """Run the gateway and return its exit code."""
+    os.umask(0o077)
     return run_program("gateway", run)
 
 
@@ -29,19 +36,41 @@ async def run(settings: Settings) -> int:
     Raises:
         InvalidRequest: the settings do not allow to serve.
     """
-    host, port = endpoint.parse_bind(settings.http, field="http")
+    host, port = endpoint.parse_bind(settings.http, field="http", secured=True)
     check_parser()
+    certificate = await asyncio.to_thread(certificate_of, settings, host)
     data_dir = make_private_dir(settings.data_dir)
-    target = target_of(settings, endpoint.coordinator_address(settings))
-    async with Client(target, principal=PRINCIPAL) as client:
-        app = make_app(client, settings)
-        serving = serve(app, host, port, connections_max=_connections_max())
-        async with end_requested(settings.parent_fd) as told, serving as url:
+    target = await asyncio.to_thread(target_of, settings, endpoint.coordinator_address(settings), patience_s=FETCH_S)
+    async with Client(target, principal=UNSAID) as client:
+        secured = certificate is not None
+        app = make_app(client, settings, secured=secured, names=certificate.names if certificate is not None else ())
+        serving = serve(
+            app,
+            host,
+            port,
+            connections_max=_connections_max(),
+            connections_per_address=settings.connections_per_address,
+            tls=None if certificate is None else certificate.context,
+        )
+        async with end_requested(settings.parent_fd) as told, serving as url, _looking(certificate):
             endpoint.write_gateway(data_dir, url)
-            logs.get().info("gateway.started", url=url, coordinator=client.address)
+            mode = "secured" if secured else "local"
+            logs.get().info("gateway.started", url=url, coordinator=client.address, mode=mode)
             await told.wait()
     logs.get().info("gateway.stopped")
     return 0
+
+
+@asynccontextmanager
+async def _looking(certificate: Certificate | None) -> AsyncIterator[None]:
+    """Look after the certificate meanwhile."""
+    looking = None if certificate is None else asyncio.create_task(certificate.run())
+    try:
+        yield
+    finally:
+        if looking is not None:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
 
 def _connections_max() -> int:

@@ -6,6 +6,7 @@ mounts the routes of all families in one application and wraps each handler in `
 """
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -15,19 +16,27 @@ import msgspec
 from aiohttp import web
 
 from hostler import logs
-from hostler.errors import TO_HTTP, ErrorCode, HostlerError, InternalError, Overloaded, Unavailable
+from hostler.errors import TO_HTTP, ErrorCode, HostlerError, InternalError, Overloaded, Unauthenticated, Unavailable
+from http_gateway.operations import TEXT, Schema, fields, or_null
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# On every answer: nothing of ours is to be guessed at, kept, or embedded by a foreign page.
+# On every answer: nothing of ours is to be guessed at, kept, run, or embedded by a foreign page.
 FIXED_HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
+        "Content-Security-Policy": (
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Server": "hostler",
     }
 )
+# Where TLS is spoken: for a year nothing else is to be tried.
+TLS_HEADER = ("Strict-Transport-Security", "max-age=31536000")
 RETRY_AFTER_S = 1
 _JSON_HEADERS = MappingProxyType({**FIXED_HEADERS, "Content-Type": "application/json"})
 
@@ -54,6 +63,10 @@ class Refusal:
     field: str
 
 
+PLAIN_ERROR: Schema = fields(error=TEXT)
+CODED_ERROR: Schema = fields(error=fields(code=TEXT, message=TEXT, field=or_null(TEXT)))
+
+
 def plain_error(refusal: Refusal) -> object:
     """The form of most families: ``{"error": text}``."""
     return {"error": refusal.message}
@@ -73,8 +86,9 @@ class Api:
     owns: tuple[str, ...]  # paths, and all below them, whose errors have this family's form
     routes: tuple[web.RouteDef, ...] = ()
     render_error: Callable[[Refusal], object] = plain_error
+    error_schema: Schema = field(default_factory=lambda: PLAIN_ERROR)  # of what render_error makes
     statuses: Mapping[ErrorCode, int] = field(default_factory=dict)  # where its document differs from TO_HTTP
-    open_to_networks: bool = False  # its callers are told apart, and may be other users in admitted networks
+    challenge: str = "Bearer"  # how a key is to be shown, in the header of 401
 
     def refuse(self, error: HostlerError) -> web.Response:
         """Answer *error* in this family's words."""
@@ -85,7 +99,9 @@ class Api:
         else:
             status, word = self.statuses.get(error.code, TO_HTTP[error.code]), error.code.value
         if isinstance(error, Overloaded | Unavailable):
-            headers["Retry-After"] = str(max(RETRY_AFTER_S, round(error.retry_after_s)))
+            headers["Retry-After"] = str(max(RETRY_AFTER_S, math.ceil(error.retry_after_s)))
+        if isinstance(error, Unauthenticated):
+            headers["WWW-Authenticate"] = self.challenge
         refusal = Refusal(status=status, code=word, message=error.message, field=error.field)
         return json_response(self.render_error(refusal), status=status, headers=headers)
 

@@ -1,11 +1,12 @@
-"""The composition root of the gateway: families, trust and submitter become one application; `serve` opens it.
+"""The composition root of the gateway: families, admission and submitter become one application; `serve` opens it.
 
 The gateway holds no state: run as many as you like, end any of them at any time.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Set
+import ssl
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -13,41 +14,101 @@ from aiohttp.typedefs import Middleware
 
 from hostler import logs
 from hostler.client import Client
-from hostler.errors import HostlerError, InternalError, InvalidRequest
+from hostler.errors import HostlerError, InternalError, InvalidRequest, Unauthenticated
 from hostler.peers import owner_of_peer
 from hostler.settings import Settings
-from http_gateway.api import Api, Handler, api_of, guard, refuse_or_break
-from http_gateway.apis import altron, health, infernet, metrics, native, native_files, pixyz, start_stop_query
-from http_gateway.auth import LocalTrust, OwnerLookup, Principals
+from http_gateway.admission import Admission
+from http_gateway.api import TLS_HEADER, Api, Handler, api_of, guard, refuse_or_break
+from http_gateway.apis import altron, document, health, infernet, metrics, native, native_files, pixyz, start_stop_query
+from http_gateway.auth import LocalTrust, OwnerLookup, Site
 from http_gateway.batching import Submitter
-from http_gateway.connections import Connection, connection_factory
+from http_gateway.callers import note_caller
+from http_gateway.connections import HEAD_S, Connection, ConnectionLimits, connection_factory
+from http_gateway.key_checks import NO_GOOD, KeyChecks
 from http_gateway.large_bodies import LargeBodies
 from http_gateway.measures import HttpMeasures, counting
 from http_gateway.networks import parse_networks
+from http_gateway.open_requests import OpenRequests
+from http_gateway.openapi import document_of
+from http_gateway.route_policy import RoutePolicy
 
 BACKLOG = 512
 CONNECTIONS_MAX = 1000
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what stands for all addresses
 END_S = 3.0  # for requests to end in order once the gateway is told to end
 
 APIS: web.AppKey[tuple[Api, ...]] = web.AppKey("apis", tuple)
 
 
-def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_of_peer) -> web.Application:
+def make_app(
+    client: Client,
+    settings: Settings,
+    *,
+    lookup: OwnerLookup = owner_of_peer,
+    secured: bool = False,
+    names: tuple[str, ...] = (),
+) -> web.Application:
     """Build the application.
 
     Args:
         client: the coordinator's; the caller closes it after the application has ended.
-        settings: `allowed_hosts` and those of the families are used.
+        settings: those about who may call and how often, and those of the families, are used.
         lookup: whose socket the other end of a connection is; the kernel's answer.
+        secured: every caller needs a key, or must come from an admitted network.
+        names: how the gateway may be called besides `allowed_hosts`.
 
     Raises:
         InvalidRequest: a setting names a network that is none.
+        InternalError: a route has no policy.
     """
+    networks = parse_networks(settings.admitted_networks, field="admitted_networks")
     closing = asyncio.Event()
     submitter = Submitter(client)
     measures = HttpMeasures()
+    policy = RoutePolicy(key_for_processes=settings.key_for_processes)
+    pages = document.DocumentPages(lambda: document_of(apis, policy))
+    apis = (*_families(client, settings, submitter, measures, closing), pages.api())
+    keys = KeyChecks(client.access)
+    admission = Admission(
+        site=Site(allowed_hosts=(*settings.allowed_hosts, *names)),
+        trust=None if secured else LocalTrust(lookup=lookup),
+        keys=keys,
+        networks=networks,
+        policy=policy,
+        requests_per_s=settings.requests_per_s,
+    )
+    opened = OpenRequests(keys, at_once_max=settings.requests_at_once)
+    app = web.Application(middlewares=[counting(measures), _edge(admission, opened, apis)])
+    app[APIS] = apis
+    for api in apis:
+        for prefix in api.prefixes:
+            routes = app.add_routes(
+                web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
+                for route in api.routes
+            )
+            policy.add(routes, prefix=prefix, first_prefix=api.prefixes[0])
+    policy.check()
+
+    async def running(_: web.Application) -> AsyncIterator[None]:
+        rechecking = asyncio.create_task(opened.run())
+        async with submitter:
+            yield
+        rechecking.cancel()
+        await asyncio.gather(rechecking, return_exceptions=True)
+
+    async def close_streams(_: web.Application) -> None:
+        closing.set()
+
+    app.cleanup_ctx.append(running)
+    app.on_shutdown.append(close_streams)
+    return app
+
+
+def _families(
+    client: Client, settings: Settings, submitter: Submitter, measures: HttpMeasures, closing: asyncio.Event
+) -> tuple[Api, ...]:
     large_bodies = LargeBodies()
-    apis = (
+    return (
         start_stop_query.StartStopQuery(client, submitter).api(),
         native.Native(client, submitter, large_bodies, closing).api(),
         native_files.NativeFiles(client, large_bodies, upload_bytes_max=settings.upload_bytes_max).api(),
@@ -57,36 +118,9 @@ def make_app(client: Client, settings: Settings, *, lookup: OwnerLookup = owner_
         infernet.Infernet(client, submitter, large_bodies, settings, closing).api(),
         metrics.MetricsPage(client, measures).api(),
     )
-    networks = parse_networks(settings.admitted_networks, field="admitted_networks")
-    principals = Principals(key_digests=settings.api_keys_sha256, networks=networks)
-    trust = LocalTrust(allowed_hosts=settings.allowed_hosts, lookup=lookup)
-    for_networks: set[web.AbstractRoute] = set()
-    app = web.Application(middlewares=[counting(measures), _edge(trust, principals, apis, for_networks)])
-    app[APIS] = apis
-    for api in apis:
-        for prefix in api.prefixes:
-            routes = app.add_routes(
-                web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
-                for route in api.routes
-            )
-            if api.open_to_networks:
-                for_networks.update(routes)
-
-    async def submitting(_: web.Application) -> AsyncIterator[None]:
-        async with submitter:
-            yield
-
-    async def close_streams(_: web.Application) -> None:
-        closing.set()
-
-    app.cleanup_ctx.append(submitting)
-    app.on_shutdown.append(close_streams)
-    return app
 
 
-def _edge(
-    trust: LocalTrust, principals: Principals, apis: tuple[Api, ...], for_networks: Set[web.AbstractRoute]
-) -> Middleware:
+def _edge(admission: Admission, opened: OpenRequests, apis: tuple[Api, ...]) -> Middleware:
     """Make the outermost layer, which also sees requests that no route takes."""
 
     @web.middleware
@@ -94,14 +128,22 @@ def _edge(
         connection = request.protocol
         if isinstance(connection, Connection):
             connection.request_began()
+        watched = None
         try:
-            from_network = principals.name(request)
-            trust.admit(request, vouched_for=from_network and request.match_info.route in for_networks)
-            return await handler(request)
+            caller, rule = await admission.admit(request)
+            note_caller(request, caller)
+            with opened.holding(request, caller, rule) as watched:
+                return await handler(request)
         except HostlerError as error:
             return api_of(request.path, apis).refuse(error)
         except (web.HTTPException, ConnectionError):
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if watched is None or not watched.ended or task is None:
+                raise
+            task.uncancel()
+            return refuse_or_break(request, api_of(request.path, apis), Unauthenticated(NO_GOOD))
         # The owner of whatever a guard did not see; as there, it is logged once and answered.
         except Exception:
             logs.get().exception("request.failed", method=request.method, path=request.path)
@@ -114,23 +156,44 @@ def _edge(
     return edge
 
 
+def _url(scheme: str, host: str, port: int) -> str:
+    """How a program of this host calls what listens there."""
+    reached = LOOPBACK_OF.get(host, host)
+    return f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
+
+
+async def _only_tls(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers[TLS_HEADER[0]] = TLS_HEADER[1]
+
+
 @asynccontextmanager
 async def serve(
-    app: web.Application, host: str, port: int, *, connections_max: int = CONNECTIONS_MAX
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    connections_max: int = CONNECTIONS_MAX,
+    connections_per_address: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    """Serve *app* on a loopback address and yield its base URL; leaving ends open streams, then requests.
+    """Serve *app* and yield its base URL; leaving ends open streams, then requests.
 
     Raises:
         InvalidRequest: the address cannot be taken.
     """
+    if tls is not None:
+        app.on_response_prepare.append(_only_tls)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=END_S)
     await runner.setup()
     try:
         if runner.server is None:
             raise InternalError("the application was not set up")
-        factory = connection_factory(runner.server, apis=app[APIS], connections_max=connections_max)
+        limits = ConnectionLimits(in_all=connections_max, per_address=connections_per_address)
+        factory = connection_factory(runner.server, apis=app[APIS], limits=limits, tls=tls is not None)
         try:
-            listener = await asyncio.get_running_loop().create_server(factory, host, port, backlog=BACKLOG)
+            listener = await asyncio.get_running_loop().create_server(
+                factory, host, port, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=HEAD_S if tls else None
+            )
         except OSError as error:
             raise InvalidRequest(
                 f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0).lower()}; "
@@ -139,7 +202,7 @@ async def serve(
             ) from error
         try:
             taken = listener.sockets[0].getsockname()[1]
-            yield f"http://[{host}]:{taken}" if ":" in host else f"http://{host}:{taken}"
+            yield _url("http" if tls is None else "https", host, taken)
         finally:
             listener.close()
     finally:

@@ -15,6 +15,7 @@ from typing import Protocol, Self
 from hostler import logs
 from hostler.errors import HostlerError, InternalError, Overloaded
 from hostler.jobs import JobSpec
+from http_gateway.callers import OWN
 
 CALL_ITEMS_MAX = 500
 CALL_BYTES_MAX = 1024 * 1024
@@ -30,8 +31,8 @@ Answer = str | HostlerError
 class Submits(Protocol):
     """The part of `hostler.client.Client` that is used here."""
 
-    async def submit(self, specs: Iterable[JobSpec]) -> list[Answer]:
-        """Submit jobs; each is answered in its place."""
+    async def submit(self, specs: Iterable[JobSpec], *, principal: str | None = None) -> list[Answer]:
+        """Submit jobs; each is answered in its place. An empty *principal*: the jobs say who asks."""
         ...
 
 
@@ -68,13 +69,16 @@ class Submitter:
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Answer]:
-        """Submit jobs and return, in order, the id of each or what is wrong with it.
+        """Submit jobs, which say who asks, and return, in order, the id of each or what is wrong with it.
 
         A submission whose caller is cancelled before its call has left is dropped.
 
         Raises:
             Overloaded: too much waits already; nothing was submitted.
         """
+        if not all(spec.principal for spec in specs):
+            # Jobs of many callers leave in one call: one that does not say whose it is would be the gateway's own.
+            raise InternalError("a job does not say who asks for it")
         parts = _split(specs)
         size = sum(part.size for part in parts)
         if self._items + len(specs) > WAITING_ITEMS_MAX or self._bytes + size > WAITING_BYTES_MAX:
@@ -134,7 +138,7 @@ class Submitter:
     async def _call(self, parts: list[_Part]) -> None:
         specs = [spec for part in parts for spec in part.specs]
         try:
-            answers = await self._client.submit(specs)
+            answers = await self._client.submit(specs, principal=OWN)
         except HostlerError as error:
             answers = [error] * len(specs)
         except asyncio.CancelledError:

@@ -1,8 +1,8 @@
 """Request bodies: read with caps and a deadline, and JSON that means one thing only.
 
 The caps of JSON bodies are here; uploads have theirs in `http_gateway.uploads`. JSON is refused when
-programs could read it in two ways (duplicate keys, NaN, lone surrogates), and when it is deeper or its
-numbers are longer than anything we are asked for.
+programs could read it in two ways (duplicate keys, NaN, lone surrogates), and when it is deeper, or its
+objects, keys, texts or numbers are longer, than anything we are asked for.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ BODY_BYTES_MAX = 1024 * 1024
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 BODY_S = 30.0  # for the whole body to arrive
 DEPTH_MAX = 64
+KEYS_MAX = 10_000  # of one object
+KEY_CHARACTERS_MAX = 1024
+TEXT_BYTES_MAX = 12 * 1024 * 1024
 THREAD_BYTES = 256 * 1024  # above it parsing leaves the event loop
 
 _BRACKETS = b"[]{}"
@@ -94,7 +97,8 @@ def parse(raw: bytes) -> object:
     """Parse JSON.
 
     Raises:
-        NotJson: no JSON, not UTF-8, too deep, a key twice, a number nobody can hold, or a lone surrogate.
+        NotJson: no JSON, not UTF-8, too deep, a key twice, a number nobody can hold, a lone surrogate, an object
+            with too many keys, or a key or a text that is too long.
     """
     try:
         text = raw.decode()
@@ -110,6 +114,8 @@ def parse(raw: bytes) -> object:
         raise NotJson(f"the JSON is nested deeper than {DEPTH_MAX} levels") from None
     except ValueError:  # Python's limit on the digits of an integer
         raise NotJson("a number in the JSON is too long") from None
+    if len(raw) > TEXT_BYTES_MAX and _longest_text(value) > TEXT_BYTES_MAX:
+        raise NotJson(f"a text in the JSON is longer than {TEXT_BYTES_MAX} characters")
     if _SURROGATE_ESCAPE.search(raw) and _holds_surrogates(value):
         raise NotJson("a text in the JSON holds half of a surrogate pair")
     return value
@@ -144,8 +150,21 @@ def _holds_surrogates(value: object) -> bool:
     return False
 
 
+def _longest_text(value: object) -> int:
+    # As deep as the JSON, which was checked.
+    if isinstance(value, str):
+        return len(value)
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return max(map(_longest_text, children), default=0)
+
+
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(pairs) > KEYS_MAX:
+        raise NotJson(f"an object in the JSON has {len(pairs)} keys; at most {KEYS_MAX}")
     found = dict(pairs)
+    for name in found:
+        if len(name) > KEY_CHARACTERS_MAX:
+            raise NotJson(f"a key in the JSON is longer than {KEY_CHARACTERS_MAX} characters")
     if len(found) != len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:

@@ -1,10 +1,11 @@
-"""One HTTP connection: aiohttp's, with a deadline for request heads and JSON for what is no HTTP.
+"""One HTTP connection: aiohttp's, counted, with a deadline for request heads and JSON for what is no HTTP.
 
 aiohttp answers a malformed request with plain text that echoes it, logs a traceback each time, and
 waits for the rest of a request's head without a limit. All that is changed here, and only here.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from aiohttp import web
@@ -12,7 +13,9 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from hostler import logs
 from hostler.errors import InvalidRequest
-from http_gateway.api import Api, HttpRefused, api_of, refusal_of_status
+from http_gateway.api import TLS_HEADER, Api, HttpRefused, api_of, refusal_of_status
+from http_gateway.auth import address_of
+from http_gateway.key_checks import block_of
 
 HEAD_S = 10.0  # from a head's first byte to its last
 IDLE_S = 75.0  # between requests
@@ -31,13 +34,51 @@ def check_parser() -> None:
         raise InvalidRequest("aiohttp's compiled HTTP parser is missing; install aiohttp from a wheel")
 
 
+class ConnectionLimits:
+    """Counts the connections of one gateway, in all and of each address of another host."""
+
+    def __init__(self, *, in_all: int, per_address: int = 0) -> None:
+        """Prepare; 0 is no limit of one address. On this host all callers have one address, so there is none."""
+        self._in_all = in_all
+        self._per_address = per_address
+        self._count = 0
+        self._of_address: Counter[str] = Counter()
+
+    def take(self, transport: asyncio.BaseTransport) -> str | None:
+        """Count a connection and return its place, for `leave`; None: there are too many, and it is not counted."""
+        address = address_of(transport)
+        place = "" if address is None or address.is_loopback else block_of(address)
+        if self._count >= self._in_all:
+            return None
+        if place and self._per_address and self._of_address[place] >= self._per_address:
+            return None
+        self._count += 1
+        if place:
+            self._of_address[place] += 1
+        return place
+
+    def leave(self, place: str) -> None:
+        """Count a connection no more."""
+        self._count -= 1
+        if place:
+            self._of_address[place] -= 1
+            if not self._of_address[place]:
+                del self._of_address[place]
+
+
 class Connection(web.RequestHandler):
     """aiohttp's connection with our deadlines and our words."""
 
-    __slots__ = ("_apis", "_busy", "_connections_max", "_head_due", "_server")
+    __slots__ = ("_apis", "_busy", "_head_due", "_limits", "_place", "_tls")
 
     def __init__(
-        self, server: web.Server, *, loop: asyncio.AbstractEventLoop, apis: tuple[Api, ...], connections_max: int
+        self,
+        server: web.Server,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        apis: tuple[Api, ...],
+        limits: ConnectionLimits,
+        tls: bool,
     ) -> None:
         super().__init__(
             server,
@@ -50,21 +91,26 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # `http_gateway.bodies` refuses compressed bodies, and so bombs
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own default in its runners
         )
-        self._server = server
         self._apis = apis
-        self._connections_max = connections_max
+        self._limits = limits
+        self._place: str | None = None
+        self._tls = tls
         self._busy = False
         self._head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it at once when there are too many."""
         super().connection_made(transport)
-        if len(self._server.connections) > self._connections_max:
+        self._place = self._limits.take(transport)
+        if self._place is None:
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the deadline."""
         self._disarm()
+        if self._place is not None:
+            self._limits.leave(self._place)
+            self._place = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -88,6 +134,8 @@ class Connection(web.RequestHandler):
         """Send the answer; aiohttp's own refusals are put into JSON on the way."""
         if isinstance(resp, web.HTTPException):
             resp = api_of(request.path, self._apis).refuse(refusal_of_status(resp))
+        if self._tls and not resp.prepared:
+            resp.headers[TLS_HEADER[0]] = TLS_HEADER[1]
         return await super().finish_response(request, resp, start_time)
 
     def handle_error(
@@ -114,7 +162,9 @@ class Connection(web.RequestHandler):
             self._head_due = None
 
 
-def connection_factory(server: web.Server, *, apis: tuple[Api, ...], connections_max: int) -> Callable[[], Connection]:
+def connection_factory(
+    server: web.Server, *, apis: tuple[Api, ...], limits: ConnectionLimits, tls: bool
+) -> Callable[[], Connection]:
     """Return what makes the protocol of each new connection of *server*."""
     loop = asyncio.get_running_loop()
-    return lambda: Connection(server, loop=loop, apis=apis, connections_max=connections_max)
+    return lambda: Connection(server, loop=loop, apis=apis, limits=limits, tls=tls)

@@ -26,29 +26,29 @@ class Containers:
         self._client = client
         self._known: Fresh[Mapping[str, Workload]] = Fresh(self._ask, age_s_max=FRESH_S)
 
-    async def known(self) -> Mapping[str, Workload]:
+    async def known(self, principal: str) -> Mapping[str, Workload]:
         """Return the containers by name, those that only later stages may name included.
 
         Raises:
             HostlerError: the coordinator does not say; a DeadlineExceeded after a second.
         """
-        return await self._known.get()
+        return await self._known.get(principal)
 
     async def check(
-        self, requests: Sequence[JobRequest | Refused], address: Address | None
+        self, requests: Sequence[JobRequest | Refused], address: Address | None, principal: str
     ) -> list[JobRequest | Refused]:
         """Put the guardian's refusal in the place of each request that it does not let pass."""
-        known = await self.known()
+        known = await self.known(principal)
         checked = await _checked(requests, known, address)
         refused = [before is not after for before, after in zip(requests, checked, strict=True)]
         if not any(refused):
             return checked
-        return await _checked(requests, await self._known.get_new(), address)
+        return await _checked(requests, await self._known.get_new(principal), address)
 
-    async def _ask(self) -> Mapping[str, Workload]:
+    async def _ask(self, principal: str) -> Mapping[str, Workload]:
         try:
             async with asyncio.timeout(ANSWER_S):
-                found = await self._client.workloads.list()
+                found = await self._client.workloads.list(principal=principal)
         except TimeoutError:
             raise DeadlineExceeded(f"the coordinator has not said its workloads within {ANSWER_S:g} s") from None
         return {workload.name: workload for workload in found if is_container(workload)}

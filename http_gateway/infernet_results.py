@@ -16,6 +16,7 @@ from hostler.jobs import End, Job, JobQuery, LogStatus
 from hostler.lifecycle import State
 from http_gateway import infernet_shapes as shapes
 from http_gateway import job_outputs
+from http_gateway.callers import Caller
 from http_gateway.raw_json import is_json
 from http_gateway.streamed_json import StreamedJson
 
@@ -25,11 +26,12 @@ FINISHED = (State.FINISHED,)
 
 
 class Results:
-    """Writes what one principal may see."""
+    """Writes what is one caller's own, whatever else he may see."""
 
-    def __init__(self, client: Client, principal: str) -> None:
+    def __init__(self, client: Client, caller: Caller) -> None:
         self._client = client
-        self._principal = principal
+        self._principal = caller.principal
+        self._owner = caller.owner
 
     async def write_some(self, answer: StreamedJson, ids: Sequence[str], *, intermediate: bool) -> None:
         """Write the results of these ids, in this order; what is unknown, or another principal's, is left out."""
@@ -54,7 +56,7 @@ class Results:
     async def write_ids(self, answer: StreamedJson, *, pending: bool | None) -> None:
         """Write the principal's ids, jobs first: those that are pending, those that are not, or all."""
         states = () if pending is None else PENDING if pending else FINISHED
-        query = JobQuery(family=shapes.FAMILY, owner=self._principal, states=states)
+        query = JobQuery(family=shapes.FAMILY, owner=self._owner, states=states)
         comma = b"["
         async for page in self._client.find_brief(query, principal=self._principal):
             if page:
@@ -74,7 +76,7 @@ class Results:
             job = await self._client.get(name, family=shapes.FAMILY, principal=self._principal)
         except JobNotFound:
             return None
-        return job if job.spec.owner == self._principal else None
+        return job if job.spec.owner == self._owner else None
 
     async def _write_job(self, answer: StreamedJson, job: Job, *, intermediate: bool) -> None:
         status = shapes.status_of(job)
@@ -84,7 +86,7 @@ class Results:
         elif status == "failed":
             await answer.add(msgspec.json.encode(shapes.failure_shape(job)))
         elif shapes.is_stream(job) and not _has_result(job.end):
-            found = await job_outputs.read_text(self._client, job)
+            found = await job_outputs.read_text(self._client, job, principal=self._principal)
             shape: dict[str, object] = {"container": shapes.container_of(job), "output": {"output": found.text}}
             if found.status is LogStatus.EXPIRED:
                 shape |= {"output": None, "error": shapes.EXPIRED}
@@ -105,7 +107,7 @@ class Results:
         if end.result_digest:
             began = False
             try:
-                async with self._client.files.read(end.result_digest) as reading:
+                async with self._client.files.read(end.result_digest, principal=self._principal) as reading:
                     began = True
                     await answer.add(head)
                     async for piece in reading.pieces:

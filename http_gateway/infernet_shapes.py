@@ -17,6 +17,7 @@ from hostler.lifecycle import Outcome, State
 from hostler.stages import stages_of
 from hostler.workloads import Workload
 from http_gateway.networks import Address, Network, is_within, parse_networks
+from http_gateway.operations import ANY, COUNT, OBJECT, TEXT, TRUTH, Schema, fields, fields_and, listed, one_of, or_null
 from http_gateway.raw_json import is_json
 
 FAMILY = "infernet"
@@ -45,6 +46,27 @@ NO_JSON = "the result is not JSON"
 EXPIRED = "the result is not stored any more"
 
 Json = dict[str, object]
+
+# For the OpenAPI document.
+ID: Schema = fields(id=TEXT)
+REFUSED: Schema = fields_and(fields(error=TEXT), params=OBJECT)
+FLAG: Schema = {"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|0|1)$"}
+JOB_REQUEST: Schema = fields_and(
+    fields(containers={**listed(TEXT), "minItems": 1, "maxItems": STAGES_MAX}, data=OBJECT),
+    requires_proof=or_null(TRUTH),
+)
+RECORD: Schema = fields(
+    id={**TEXT, "minLength": 1, "maxLength": ID_CHARACTERS_MAX},
+    status=one_of(*STATUSES),
+    containers={**listed({**TEXT, "maxLength": ID_CHARACTERS_MAX}), "maxItems": RECORD_CONTAINERS_MAX},
+)
+RESULT: Schema = fields(id=TEXT, status=one_of(*STATUSES), result=ANY)
+INFO: Schema = fields(
+    containers=listed(fields(id=TEXT, description=TEXT, external=TRUTH, image=TEXT)),
+    pending=fields(offchain=COUNT, onchain=COUNT),
+    version=TEXT,
+    chain=fields(enabled=TRUTH, address=TEXT),
+)
 
 
 class JobRequest(NamedTuple):
@@ -115,7 +137,7 @@ def check_request(request: JobRequest, known: Mapping[str, Workload], address: A
     return None
 
 
-def job_spec(request: JobRequest, *, owner: str, stream: bool = False) -> JobSpec:
+def job_spec(request: JobRequest, *, principal: str, stream: bool = False) -> JobSpec:
     """Make the job of a request, but for its data.
 
     With *stream* it is the first container alone, and once: what a reader has got cannot be taken back.
@@ -130,7 +152,7 @@ def job_spec(request: JobRequest, *, owner: str, stream: bool = False) -> JobSpe
         work=Work(env=variables),
         stages=tuple(Stage(workload=name) for name in containers),
         name=",".join(containers)[:NAME_CHARACTERS_MAX],
-        owner=owner,
+        principal=principal,
         family=FAMILY,
         retries=0 if stream else None,
     )

@@ -46,9 +46,9 @@ class TextOutput(NamedTuple):
     status: LogStatus  # whether this is all of it, or some may come or is lost
 
 
-async def read_text(client: Client, job: Job) -> TextOutput:
+async def read_text(client: Client, job: Job, *, principal: str) -> TextOutput:
     """Return a finished job's standard output, at most 1 MiB; bytes that are no UTF-8 are replaced."""
-    output, status = await _read_stream(client, job, OUT, bytes_max=TEXT_BYTES_MAX)
+    output, status = await _read_stream(client, job, OUT, bytes_max=TEXT_BYTES_MAX, principal=principal)
     # A character that the bound cuts in two is left out, not replaced.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     whole = len(output) < TEXT_BYTES_MAX
@@ -67,7 +67,7 @@ class WithResult(NamedTuple):
         return {RESULT_HEADER: self.missing} if self.missing else {}
 
 
-async def with_result(client: Client, job: Job) -> WithResult:
+async def with_result(client: Client, job: Job, *, principal: str) -> WithResult:
     """Return the job with its result in it, also when that was large and was stored: at most 16 MiB are fetched.
 
     A result that cannot be shown is left out and makes nothing else of the job unknown.
@@ -78,7 +78,7 @@ async def with_result(client: Client, job: Job) -> WithResult:
     if end.result_bytes > RESULT_BYTES_MAX:
         return WithResult(job, TOO_LARGE)
     try:
-        async with client.files.read(end.result_digest) as reading:
+        async with client.files.read(end.result_digest, principal=principal) as reading:
             content = b"".join([piece async for piece in reading.pieces])
     except FileNotFound:
         return WithResult(job, EXPIRED)
@@ -104,7 +104,7 @@ def why_still_stopping(job: Job, *, again: str) -> str:
     return f"the job was killed and these processes of it cannot end: {pids}"
 
 
-async def why_failed(client: Client, job: Job) -> str:
+async def why_failed(client: Client, job: Job, *, principal: str) -> str:
     """Say in one line why a finished job did not succeed, with the last thing it said about it."""
     end = job.end
     if end is not None and end.failure is not None:
@@ -112,12 +112,12 @@ async def why_failed(client: Client, job: Job) -> str:
     said = ""
     if end is not None and end.err_bytes:
         start = max(0, end.ledger_bytes - TAIL_BYTES)
-        raw, _ = await _read_stream(client, job, ERR, bytes_max=TAIL_BYTES, start=start)
+        raw, _ = await _read_stream(client, job, ERR, bytes_max=TAIL_BYTES, start=start, principal=principal)
         said = _line(raw.decode(errors="replace").strip().rpartition("\n")[2])
     return f"{_reason(job)}: {said}" if said else _reason(job)
 
 
-async def read_images(client: Client, job: Job) -> list[str]:
+async def read_images(client: Client, job: Job, *, principal: str) -> list[str]:
     """Return the picture files among a finished job's outputs as data URIs, in the order of their paths.
 
     At most 10 files and 4 MiB together; one that does not fit any more is left out.
@@ -126,13 +126,13 @@ async def read_images(client: Client, job: Job) -> list[str]:
         return []
     images: list[str] = []
     left = IMAGE_BYTES_MAX
-    outputs = await client.files.outputs(job.id, family=job.spec.family)
+    outputs = await client.files.outputs(job.id, family=job.spec.family, principal=principal)
     for file in outputs.files:
         kind = IMAGE_TYPES.get(file.path.rpartition(".")[2].lower())
         if kind is None or file.size_bytes > left or len(images) >= IMAGES_MAX:
             continue
         try:
-            content = await _read_file(client, job, file)
+            content = await _read_file(client, job, file, principal)
         except FileNotFound:
             continue  # its time was over meanwhile
         left -= len(content)
@@ -140,20 +140,22 @@ async def read_images(client: Client, job: Job) -> list[str]:
     return images
 
 
-async def _read_file(client: Client, job: Job, file: OutputFile) -> bytes:
-    async with client.files.read_output(job.id, file.path, family=job.spec.family) as reading:
+async def _read_file(client: Client, job: Job, file: OutputFile, principal: str) -> bytes:
+    async with client.files.read_output(job.id, file.path, family=job.spec.family, principal=principal) as reading:
         return b"".join([piece async for piece in reading.pieces])
 
 
 async def _read_stream(
-    client: Client, job: Job, kind: int, *, bytes_max: int, start: int = 0
+    client: Client, job: Job, kind: int, *, bytes_max: int, principal: str, start: int = 0
 ) -> tuple[bytes, LogStatus]:
     """Return the first bytes of one stream, from a position on, and how complete the log is."""
     found = bytearray()
     seen = 0
     status = job.log_status
     # It is a generator, whatever its type says: closing it ends the call at once.
-    reading = cast(AsyncGenerator[LogChunk], client.read_log(job.id, start=start, follow=status is LogStatus.ARRIVING))
+    follow = status is LogStatus.ARRIVING
+    found_log = client.read_log(job.id, start=start, follow=follow, principal=principal)
+    reading = cast(AsyncGenerator[LogChunk], found_log)
     try:
         async with asyncio.timeout(LOG_S), aclosing(reading) as chunks:
             async for chunk in chunks:

@@ -11,7 +11,7 @@ from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec
 PARAMS_BYTES_MAX = INLINE_BYTES_MAX // 2 - 4096
 
 
-async def with_params(client: Client, spec: JobSpec, raw: bytes, *, principal: str | None = None) -> JobSpec:
+async def with_params(client: Client, spec: JobSpec, raw: bytes, *, principal: str) -> JobSpec:
     """The same job with *raw*, JSON, as its parameters; what is too large is stored as its file ``params.json``.
 
     Raises:

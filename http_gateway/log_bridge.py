@@ -24,7 +24,7 @@ async def bridged_log(
     follow: bool,
     stage: int = 0,
     attempt: int = 0,
-    principal: str | None = None,
+    principal: str,
 ) -> AsyncGenerator[LogChunk]:
     """Yield the ledger of an attempt, going on where it broke off when the coordinator comes back.
 

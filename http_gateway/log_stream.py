@@ -21,6 +21,7 @@ from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.shape import time_shape
 from http_gateway.api import FIXED_HEADERS
+from http_gateway.callers import principal_of
 from http_gateway.log_bridge import bridged_log, until_closing
 from http_gateway.slow_readers import write_or_break
 
@@ -76,7 +77,7 @@ async def send_events(
     status, lost_bytes, sent, position = job.log_status, job.log_lost_bytes, 0, asked.place.position
     try:
         async with (
-            aclosing(_ledger(client, job, asked)) as ledger,
+            aclosing(_ledger(client, job, asked, principal_of(request))) as ledger,
             aclosing(until_closing(ledger, closing)) as chunks,
         ):
             async for chunk in chunks:
@@ -121,7 +122,7 @@ async def send_bytes(
     lost_before = job.log_lost_bytes
     await response.prepare(request)
     async with (
-        aclosing(_ledger(client, job, asked)) as ledger,
+        aclosing(_ledger(client, job, asked, principal_of(request))) as ledger,
         aclosing(until_closing(ledger, closing)) as chunks,
     ):
         async for chunk in chunks:
@@ -140,9 +141,11 @@ async def send_bytes(
     return response
 
 
-def _ledger(client: Client, job: Job, asked: LogRequest) -> AsyncGenerator[LogChunk]:
+def _ledger(client: Client, job: Job, asked: LogRequest, principal: str) -> AsyncGenerator[LogChunk]:
     stage, attempt, position = asked.place
-    return bridged_log(client, job.id, start=position, follow=asked.follow, stage=stage, attempt=attempt)
+    return bridged_log(
+        client, job.id, start=position, follow=asked.follow, stage=stage, attempt=attempt, principal=principal
+    )
 
 
 def _events(chunk: LogChunk) -> tuple[bytes, int]:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from hostler.container_checks import streams_of
 from hostler.errors import InvalidRequest
@@ -109,6 +109,19 @@ class StageItem(Request):
     version: Version = 0
 
 
+class SecretItem(Request):
+    """In place of a variable's value: the name of a secret that the coordinator keeps."""
+
+    secret: str
+
+
+# The tags are for the choice alone: no field's name has them.
+Variable = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[SecretItem, Tag("<secret>")],
+    Discriminator(lambda value: "<secret>" if isinstance(value, dict | SecretItem) else "<text>"),
+]
+
+
 class JobItem(Request):
     """One job of a submission."""
 
@@ -123,7 +136,7 @@ class JobItem(Request):
     workspace: bool = False
     retries: Annotated[int, Field(ge=0, le=RETRIES_MAX)] | None = None
     retry_on: Annotated[list[str], Field(default_factory=list)]
-    env: Annotated[dict[str, str], Field(default_factory=dict)]
+    env: Annotated[dict[str, Variable], Field(default_factory=dict)]
     cwd: str = ""
     worker: str = ""
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
@@ -146,12 +159,12 @@ class JobItem(Request):
     name: str = ""
     owner: str = ""
 
-    def spec(self) -> JobSpec:
-        """Return what is submitted; its meaning is checked by the coordinator."""
+    def spec(self, principal: str) -> JobSpec:
+        """Return what *principal* submits; its meaning is checked by the coordinator."""
         return JobSpec(
             work=Work(
                 argv=tuple(self.argv),
-                env=self.env,
+                env={name: value for name, value in self.env.items() if isinstance(value, str)},
                 cwd=self.cwd,
                 timeout_s=self.timeout,
                 grace_s=self.grace,
@@ -171,8 +184,10 @@ class JobItem(Request):
             on_lost=self.on_lost,
             lost_after_s=self.lost_after,
             crash_limit=self.crash_limit,
+            secrets={name: value.secret for name, value in self.env.items() if isinstance(value, SecretItem)},
             name=self.name,
             owner=self.owner,
+            principal=principal,
             key=self.key,
             worker=self.worker,
             labels=self.labels,
@@ -298,10 +313,13 @@ def validated(model: type[Model], value: object) -> Model:
         raise invalid(error) from None
 
 
+_TAGS = ("<text>", "<secret>")
+
+
 def invalid(error: ValidationError) -> InvalidRequest:
     """Put the first thing that pydantic found into one sentence that names the field."""
     first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])[:FIELD_CHARACTERS_MAX]
+    field = ".".join(str(part) for part in first["loc"] if part not in _TAGS)[:FIELD_CHARACTERS_MAX]
     kind, context = first["type"], first.get("ctx", {})
     if kind in ("model_type", "dict_type") and not field:
         return InvalidRequest("a JSON object is expected here", field="")

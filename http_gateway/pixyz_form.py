@@ -16,7 +16,9 @@ from hostler.files_client import StoredFile
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import DURATION_S_MAX, PATH_PART_BYTES_MAX, RETRIES_MAX, File, JobSpec, PythonScript, Work
 from http_gateway import bodies
+from http_gateway.api import HttpRefused
 from http_gateway.multipart import PARTS_MAX, FormReader, Part, boundary_of, parse_parameters
+from http_gateway.operations import TEXT, Schema, described, listed, some_of
 from http_gateway.uploads import body_reader
 
 FAMILY = "pixyz"
@@ -26,6 +28,17 @@ SCRIPT_BYTES_MAX = 1024 * 1024
 SCRIPT_TIME_LIMIT_S = 3600.0
 SCRIPT_RETRIES = 1
 TEXT_FIELDS = ("process", "params", "name", "config")
+
+# For the OpenAPI document.
+_FILE: Schema = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+FORM: Schema = some_of(
+    process=described(TEXT, "a process, or `custom`, also when it is missing: the script that comes along"),
+    file=listed(described(_FILE, "an input, as inputs/<base name>")),
+    script=described(_FILE, "a Python script, of `custom`"),
+    params=described(TEXT, "any JSON"),
+    name=TEXT,
+    config=described(TEXT, "a JSON object: entrypoint, queue, time_limit, root_file, compute_only, retries"),
+)
 
 Put = Callable[[AsyncIterator[bytes]], Awaitable[StoredFile]]
 
@@ -82,20 +95,20 @@ class _Gathered:
 
 
 async def read_form(request: web.Request, put: Put, *, bytes_max: int) -> Form:
-    """Read the body of *request*, storing input files with *put*; a body of another kind is an empty form.
+    """Read the body of *request*, storing input files with *put*.
 
     The body is one that `http_gateway.uploads.invite` let pass.
 
     Raises:
         InvalidRequest: the body is malformed.
         TooLarge: the body, a text or the script is.
-        HttpRefused: it stopped arriving.
+        HttpRefused: it stopped arriving; or there is no form (422), but no body or one of another kind.
     """
     kind, parameters = parse_parameters(request.headers.get("Content-Type", ""))
     if kind == "application/x-www-form-urlencoded":
         return await _read_urlencoded(request, put)
-    if kind != "multipart/form-data":
-        return Form()
+    if kind != "multipart/form-data" or not request.body_exists:
+        raise _no_form()
     reader = FormReader(body_reader(request, bytes_max=bytes_max), boundary_of(parameters))
     gathered = _Gathered()
     while (part := await reader.next_part()) is not None:
@@ -108,8 +121,14 @@ async def read_form(request: web.Request, put: Put, *, bytes_max: int) -> Form:
     return gathered.form()
 
 
+def _no_form() -> HttpRefused:
+    return HttpRefused(422, "no_form", "the body is no form: send multipart/form-data, or a url-encoded form")
+
+
 async def _read_urlencoded(request: web.Request, put: Put) -> Form:
     raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
+    if not raw:
+        raise _no_form()
     try:
         fields = parse_qsl(raw.decode(), errors="strict", max_num_fields=PARTS_MAX)
     except ValueError:  # also of what is not UTF-8
@@ -217,7 +236,7 @@ def with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     return {**merged, **given}
 
 
-def process_spec(form: Form, params: str, config: Config, labels: Mapping[str, str]) -> JobSpec:
+def process_spec(form: Form, params: str, config: Config, labels: Mapping[str, str], principal: str) -> JobSpec:
     """The job of a named process: its definition rules, and the config above it."""
     return JobSpec(
         workload=form.process,
@@ -226,11 +245,14 @@ def process_spec(form: Form, params: str, config: Config, labels: Mapping[str, s
         family=FAMILY,
         name=form.name,
         labels=dict(labels),
+        principal=principal,
         retries=config.retries,
     )
 
 
-def script_spec(form: Form, params: str, config: Config, labels: Mapping[str, str], script: File) -> JobSpec:
+def script_spec(
+    form: Form, params: str, config: Config, labels: Mapping[str, str], script: File, principal: str
+) -> JobSpec:
     """The job of the caller's own script, which is stored."""
     return JobSpec(
         params=params,
@@ -244,6 +266,7 @@ def script_spec(form: Form, params: str, config: Config, labels: Mapping[str, st
         family=FAMILY,
         name=form.name,
         labels=dict(labels),
+        principal=principal,
         retries=SCRIPT_RETRIES if config.retries is None else config.retries,
     )
 

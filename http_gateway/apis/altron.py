@@ -40,8 +40,25 @@ from hostler.shape import time_shape
 from http_gateway import bodies, job_outputs
 from http_gateway.api import Api, json_response
 from http_gateway.batching import Submitter
+from http_gateway.callers import principal_of
 from http_gateway.large_bodies import LargeBodies
 from http_gateway.large_params import with_params
+from http_gateway.operations import (
+    ANY,
+    TEXT,
+    UUID,
+    WHOLE,
+    described,
+    documented,
+    either,
+    fields,
+    fields_and,
+    json_body,
+    listed,
+    one_of,
+    or_null,
+    some_of,
+)
 from http_gateway.raw_json import is_list, is_text, raw_values
 
 FAMILY = "altron"
@@ -89,6 +106,13 @@ class Message(BaseModel):
     image: str | None = None
 
 
+STATUS = one_of("pending", "running", "completed", "failed", "terminated")
+JOB_ID = {"job_id": TEXT, "id": described(TEXT, "the same as job_id")}
+MESSAGE = fields_and(fields(sender=TEXT, text=TEXT), image=or_null(TEXT))
+WRAPPED = either(MESSAGE, fields(message=MESSAGE), fields(messaage=MESSAGE))
+MESSAGES = either(listed(WRAPPED), fields(messages=listed(WRAPPED)))
+
+
 class Altron:
     """The endpoints, in the document's order."""
 
@@ -117,14 +141,20 @@ class Altron:
             statuses=STATUSES,
         )
 
+    @documented(
+        fields(id=UUID, title=TEXT, description=TEXT, priority=WHOLE, created_at=TEXT),
+        body=json_body(JobBody, a_job={"title": "Ship it", "description": "Build.\nTest.\nShip.", "priority": 5}),
+        refuses=(404,),
+    )
     async def create(self, request: web.Request) -> web.Response:
         """Create a new process job."""
         body = await bodies.read_json(request)
         if isinstance(body, dict) and "job" in body:
             body = body["job"]
         asked = _validated(JobBody, body, "")
+        principal = principal_of(request)
         if asked.workload:
-            await self._check_workload(asked.workload)
+            await self._check_workload(asked.workload, principal)
         params = {"title": asked.title, "description": asked.description, "priority": asked.priority}
         spec = JobSpec(
             work=Work(),
@@ -133,60 +163,79 @@ class Altron:
             name=asked.title[:NAME_CHARACTERS_MAX],
             priority=asked.priority,
             family=FAMILY,
+            principal=principal,
         )
         created_at = time_shape(SystemClock().wall_us())
         job = await self._submit(spec, named=bool(asked.workload))
         return json_response({"id": job, **params, "created_at": created_at})
 
+    @documented(fields(id=UUID, status=STATUS), query=JOB_ID, refuses=(404,))
     async def get_status(self, request: web.Request) -> web.Response:
         """Get the status of a process job."""
-        job = await self._find(_asked_id(request))
+        job = await self._find(_asked_id(request), principal_of(request))
         return json_response({"id": job.id, "status": _status(job)})
 
+    @documented(fields(id=UUID, status=STATUS, text=ANY, images=ANY), query=JOB_ID, refuses=(404,))
     async def get_result(self, request: web.Request) -> web.Response:
         """Get the result of a process job; before its end there is none yet, and nothing waits for it."""
-        job = await self._find(_asked_id(request))
+        job = await self._find(_asked_id(request), principal_of(request))
         text: str | msgspec.Raw | None = ""
         images: list[str] | msgspec.Raw | None = []
         headers: dict[str, str] = {}
         if job.state is State.FINISHED:
-            found = await job_outputs.with_result(self._client, job)
+            found = await job_outputs.with_result(self._client, job, principal=principal_of(request))
             headers |= found.headers
             result = _result(found.job)
             text, images = result.get("text"), result.get("images")
             if not is_text(text):
-                output = await job_outputs.read_text(self._client, job)
+                output = await job_outputs.read_text(self._client, job, principal=principal_of(request))
                 text = output.text
                 headers["Hostler-Log-Status"] = output.status.word if output.whole else "cut"
             if not is_list(images):
-                images = await job_outputs.read_images(self._client, job)
+                images = await job_outputs.read_images(self._client, job, principal=principal_of(request))
         return json_response({"id": job.id, "status": _status(job), "text": text, "images": images}, headers=headers)
 
+    @documented(
+        fields(id=UUID, status=STATUS),
+        query=JOB_ID,
+        body=json_body(some_of(job_id=TEXT, id=TEXT), required=False),
+        refuses=(404,),
+    )
     async def terminate(self, request: web.Request) -> web.Response:
         """Terminate a process job, and answer when nothing of it is left."""
         name = _asked_id(request, await _id_of_body(request))
-        job = await self._client.stop(_checked(name), wait_s=STOP_WAIT_S, family=FAMILY)
+        job = await self._client.stop(
+            _checked(name), wait_s=STOP_WAIT_S, family=FAMILY, principal=principal_of(request)
+        )
         if job.state is not State.FINISHED:
             raise InternalError(job_outputs.why_still_stopping(job, again="terminate it again"))
         return json_response({"id": job.id, "status": _status(job)})
 
+    @documented(
+        fields(sender=TEXT, text=ANY, image=ANY),
+        body=json_body(MESSAGES, one_message=[{"sender": "ada", "text": "2 * (3 + 4)", "image": None}]),
+    )
     async def message(self, request: web.Request) -> web.Response:
         """Send a list of Discord messages to Altron, and wait for its reply."""
-        spec = JobSpec(work=Work(), workload=self._reply_workload, name="reply", family=FAMILY)
+        principal = principal_of(request)
+        spec = JobSpec(work=Work(), workload=self._reply_workload, name="reply", family=FAMILY, principal=principal)
         async with self._large_bodies.json_of(request) as body:
             raw = msgspec.json.encode([message.model_dump() for message in _messages(body)])
-            spec = await with_params(self._client, spec, raw)
+            spec = await with_params(self._client, spec, raw, principal=principal)
         job = await self._run_reply(spec)
         if job.outcome is not Outcome.SUCCEEDED:
-            why = await job_outputs.why_failed(self._client, job)
+            why = await job_outputs.why_failed(self._client, job, principal=principal)
             raise InternalError(f"the reply workload {self._reply_workload!r} failed: {why}")
-        found = await job_outputs.with_result(self._client, job)
+        found = await job_outputs.with_result(self._client, job, principal=principal)
         if why := job_outputs.why_no_result(found):
             raise InternalError(f"the reply workload {self._reply_workload!r} left no usable result: {why}")
         said = {name: value for name, value in _result(found.job).items() if is_text(value)}
-        text = said["text"] if "text" in said else (await job_outputs.read_text(self._client, job)).text
+        text: str | msgspec.Raw | None = said.get("text")
+        if text is None:
+            text = (await job_outputs.read_text(self._client, job, principal=principal)).text
         return json_response({"sender": said.get("sender", SENDER), "text": text, "image": said.get("image")})
 
+    @documented(one_of("pong"))
     async def ping(self, _: web.Request) -> web.Response:
         """Answer ``"pong"``."""
         return json_response("pong")
@@ -197,7 +246,9 @@ class Altron:
         """Submit a job and return its id; an unknown workload is the caller's fault only when the caller named it."""
         large = len(spec.params) > COALESCED_BYTES_MAX
         try:
-            return await (self._client.submit_one(spec) if large else self._submitter.submit_one(spec))
+            return await (
+                self._client.submit_one(spec, principal=spec.principal) if large else self._submitter.submit_one(spec)
+            )
         except WorkloadNotFound as error:
             if named:
                 raise _no_workload(spec.workload) from error
@@ -205,16 +256,16 @@ class Altron:
                 f"the workload {spec.workload!r}, which the settings name, is not registered"
             ) from error
 
-    async def _check_workload(self, name: str) -> None:
+    async def _check_workload(self, name: str, principal: str) -> None:
         try:
-            workload = await self._client.workloads.get(name)
+            workload = await self._client.workloads.get(name, principal=principal)
         except WorkloadNotFound as error:
             raise _no_workload(name) from error
         if not workload.shown_to(FAMILY):
             raise _no_workload(name)
 
-    async def _find(self, name: str) -> Job:
-        return await self._client.get(_checked(name), family=FAMILY)
+    async def _find(self, name: str, principal: str) -> Job:
+        return await self._client.get(_checked(name), family=FAMILY, principal=principal)
 
     # Replies
 
@@ -229,22 +280,24 @@ class Altron:
         try:
             # A caller who hangs up must not cut the submission off: the job would run and nobody knew its id.
             name = await asyncio.shield(submitting)
-            async for _ in self._client.wait([name], timeout_s=self._reply_wait_s):
+            async for _ in self._client.wait([name], timeout_s=self._reply_wait_s, principal=spec.principal):
                 over = True
         finally:
-            stopped = over or await self._stop_reply(submitting)
+            stopped = over or await self._stop_reply(submitting, spec.principal)
         if over:
-            return await self._client.get(name, family=FAMILY)
+            return await self._client.get(name, family=FAMILY, principal=spec.principal)
         raise InternalError(
             f"the reply workload {self._reply_workload!r} did not answer within the deadline of "
             f"{self._reply_wait_s:g} s; its job {name} {'was' if stopped else 'is being'} stopped"
         )
 
-    async def _stop_reply(self, submitting: asyncio.Task[str]) -> bool:
+    async def _stop_reply(self, submitting: asyncio.Task[str], principal: str) -> bool:
         """Stop the job of a reply that nobody waits for any more; whether nothing of it is left, as far as is known."""
         with suppress(HostlerError):
             name = await submitting
-            job = await self._client.stop(name, grace_s=REPLY_GRACE_S, wait_s=REPLY_STOP_WAIT_S, family=FAMILY)
+            job = await self._client.stop(
+                name, grace_s=REPLY_GRACE_S, wait_s=REPLY_STOP_WAIT_S, family=FAMILY, principal=principal
+            )
             return job.state is State.FINISHED
         return False
 

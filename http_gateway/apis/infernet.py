@@ -30,8 +30,9 @@ from hostler.settings import Settings
 from http_gateway import bodies
 from http_gateway import infernet_shapes as shapes
 from http_gateway.api import Api, HttpRefused, json_response
-from http_gateway.auth import peer_address, principal_of
+from http_gateway.auth import peer_address
 from http_gateway.batching import Submitter
+from http_gateway.callers import caller_of, principal_of
 from http_gateway.infernet_containers import Containers
 from http_gateway.infernet_results import Results
 from http_gateway.infernet_shapes import FAMILY, JobRequest, Refused
@@ -39,6 +40,7 @@ from http_gateway.infernet_stream import send_output
 from http_gateway.large_bodies import LargeBodies
 from http_gateway.large_params import with_params
 from http_gateway.networks import is_within, parse_networks
+from http_gateway.operations import ANY, NULL, OBJECT, TEXT, documented, either, json_body, listed, mapped, raw
 from http_gateway.streamed_json import StreamedJson
 
 ANSWER_S = 1.0  # for the coordinator to say how it fares: the client waits no longer
@@ -47,6 +49,8 @@ STOP_WAIT_S = 3.0  # for the proof that nothing is left of a streaming job whose
 
 # The document knows 400. Kept apart: a body over the limit, and "not now".
 STATUSES = {ErrorCode.WORKLOAD_NOT_FOUND: 400, ErrorCode.FILE_NOT_FOUND: 400, ErrorCode.NOT_RUNNING: 400}
+
+A_REQUEST = json_body(shapes.JOB_REQUEST, one_container={"containers": ["echo"], "data": {"input": "x"}})
 
 
 class Infernet:
@@ -97,14 +101,16 @@ class Infernet:
             prefixes=("", "/infernet"),
             owns=owns,
             routes=routes,
+            error_schema=shapes.REFUSED,
             statuses=STATUSES,
-            open_to_networks=True,
         )
 
-    async def info(self, _: web.Request) -> web.Response:
+    @documented(shapes.INFO)
+    async def info(self, request: web.Request) -> web.Response:
         """Retrieve information about the containers and the number of jobs pending."""
-        cluster = await self._client.describe(timeout_s=ANSWER_S)
-        known = await self._containers.known()
+        principal = principal_of(request)
+        cluster = await self._client.describe(timeout_s=ANSWER_S, principal=principal)
+        known = await self._containers.known(principal)
         return json_response(
             {
                 "containers": [shapes.container_shape(workload) for workload in known.values()],
@@ -114,6 +120,7 @@ class Infernet:
             }
         )
 
+    @documented(shapes.ID, body=A_REQUEST)
     async def create(self, request: web.Request) -> web.Response:
         """Create a new off-chain job."""
         spec = await self._read_one(request)
@@ -121,6 +128,13 @@ class Infernet:
             return json_response(spec.shape(), status=400)
         return json_response({"id": await self._submitter.submit_one(spec)})
 
+    @documented(
+        listed(either(shapes.ID, shapes.REFUSED)),
+        body=json_body(
+            listed(ANY),
+            two_of_which_one_is_wrong=[{"containers": ["echo"], "data": {}}, {"containers": [], "data": {}}],
+        ),
+    )
     async def create_batch(self, request: web.Request) -> web.Response:
         """Create off-chain jobs in batch; each is answered in its place."""
         async with self._body(request, "Could not parse message") as body:
@@ -132,15 +146,20 @@ class Infernet:
             for start in range(0, len(body), SLICE_ITEMS):
                 asked += map(shapes.read_request, body[start : start + SLICE_ITEMS])
                 await asyncio.sleep(0)
-            checked = await self._containers.check(asked, peer_address(request)) if asked else []
-            items = await self._specs(checked, principal_of(request))
+            principal = principal_of(request)
+            checked = await self._containers.check(asked, peer_address(request), principal) if asked else []
+            items = await self._specs(checked, principal)
             specs = [item for item in items if isinstance(item, JobSpec)]
             answers = iter(await self._submitter.submit(specs) if specs else ())
         return json_response([_answer_shape(next(answers) if isinstance(item, JobSpec) else item) for item in items])
 
+    @documented(
+        listed(either(TEXT, shapes.RESULT)),
+        query={"id": listed(TEXT), "intermediate": shapes.FLAG, "pending": shapes.FLAG},
+    )
     async def find(self, request: web.Request) -> web.StreamResponse:
         """Retrieve job results, or the ids of the caller's jobs."""
-        results = Results(self._client, principal_of(request))
+        results = Results(self._client, caller_of(request))
         answer = StreamedJson(request)
         if "id" in request.query:
             intermediate = _flag(request, "intermediate") or False
@@ -149,9 +168,15 @@ class Infernet:
             await results.write_ids(answer, pending=_flag(request, "pending"))
         return await answer.end()
 
+    @documented(
+        NULL,
+        body=json_body(
+            shapes.RECORD, what_another_node_runs={"id": "9f2c", "status": "running", "containers": ["echo"]}
+        ),
+    )
     async def record(self, request: web.Request) -> web.Response:
         """Register the id and the status of a job that somebody else runs."""
-        if not is_within(peer_address(request), self._status_networks):
+        if not caller_of(request).shows_key and not is_within(peer_address(request), self._status_networks):
             raise HttpRefused(403, ErrorCode.PERMISSION_DENIED, "Unauthorized")
         async with self._body(request, "Could not store job status") as body:
             record = shapes.read_record(body)
@@ -160,6 +185,10 @@ class Infernet:
         await self._client.records.put(record, principal=principal_of(request))
         return json_response(None)
 
+    @documented(
+        raw(text="the id and a newline, then the output as it comes"),
+        body=A_REQUEST,
+    )
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Create a job of the first container, and send its output as it comes."""
         spec = await self._read_one(request, stream=True)
@@ -177,9 +206,10 @@ class Infernet:
                 await self._stop(submitting, principal)
             raise
 
-    async def resources(self, _: web.Request) -> web.Response:
+    @documented(mapped(OBJECT))
+    async def resources(self, request: web.Request) -> web.Response:
         """Retrieve what the containers say that they offer; those that say nothing are left out."""
-        known = await self._containers.known()
+        known = await self._containers.known(principal_of(request))
         found = ((name, shapes.resources_of(workload)) for name, workload in known.items())
         return json_response({name: offered for name, offered in found if offered is not None})
 
@@ -196,14 +226,13 @@ class Infernet:
 
     async def _read_one(self, request: web.Request, *, stream: bool = False) -> JobSpec | Refused:
         async with self._body(request, "Could not parse message") as body:
-            (asked,) = await self._containers.check([shapes.read_request(body)], peer_address(request))
-            return (
-                asked if isinstance(asked, Refused) else await self._spec(asked, principal_of(request), stream=stream)
-            )
+            principal = principal_of(request)
+            (asked,) = await self._containers.check([shapes.read_request(body)], peer_address(request), principal)
+            return asked if isinstance(asked, Refused) else await self._spec(asked, principal, stream=stream)
 
     async def _spec(self, asked: JobRequest, principal: str, *, stream: bool = False) -> JobSpec:
         """Make the job of a request; data that is too large to travel with it is stored first."""
-        spec = shapes.job_spec(asked, owner=principal, stream=stream)
+        spec = shapes.job_spec(asked, principal=principal, stream=stream)
         return await with_params(self._client, spec, msgspec.json.encode(asked.data), principal=principal)
 
     async def _specs(

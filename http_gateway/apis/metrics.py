@@ -14,8 +14,10 @@ from aiohttp import web
 from hostler.client import Client
 from hostler.errors import HostlerError
 from http_gateway.api import FIXED_HEADERS, Api
+from http_gateway.callers import principal_of
 from http_gateway.fresh import Fresh
 from http_gateway.measures import HttpMeasures
+from http_gateway.operations import documented, raw
 
 if TYPE_CHECKING:
     from http_gateway.exposition import Exposition
@@ -49,9 +51,10 @@ class MetricsPage:
             routes=(web.get("/metrics", self.metrics), web.get("/metrics/", self.metrics)),
         )
 
+    @documented(raw("text/plain", text="the text format of Prometheus"))
     async def metrics(self, request: web.Request) -> web.Response:
         """Retrieve Prometheus metrics."""
-        coordinators = await self._coordinators.get()
+        coordinators = await self._coordinators.get(principal_of(request))
         body = self._own() + coordinators
         headers = {**FIXED_HEADERS, "Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         if _takes_gzip(request.headers.get("Accept-Encoding", "")):
@@ -67,10 +70,10 @@ class MetricsPage:
             self._exposition = Exposition(self._measures)
         return self._exposition.render()
 
-    async def _ask(self) -> bytes:
+    async def _ask(self, principal: str) -> bytes:
         try:
             async with asyncio.timeout(ANSWER_S):
-                return UP % 1 + await self._client.metrics()
+                return UP % 1 + await self._client.metrics(principal=principal)
         except (HostlerError, TimeoutError):
             return UP % 0
 

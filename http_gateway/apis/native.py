@@ -36,11 +36,25 @@ from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobSpec, Progress
 from hostler.lifecycle import State
 from hostler.shape import job_shape, worker_shape
 from http_gateway import bodies, job_json, log_stream
+from http_gateway import native_answers as answers
 from http_gateway import native_parameters as parameters
-from http_gateway.api import Api, coded_error, json_response
+from http_gateway.api import CODED_ERROR, Api, coded_error, json_response
 from http_gateway.batching import Submitter
+from http_gateway.callers import principal_of
 from http_gateway.large_bodies import LargeBodies
 from http_gateway.native_bodies import JobItem, Request, Seconds, job_item, validated
+from http_gateway.operations import (
+    TEXT,
+    Answer,
+    between,
+    described,
+    documented,
+    fields,
+    json_body,
+    listed,
+    one_of,
+    whole_between,
+)
 
 LONG_POLL_S_MAX = 60.0
 WAIT_S_MAX = 600.0
@@ -49,6 +63,9 @@ STOP_WAIT_S = 30.0
 ATTEMPT_MAX = (1 << 31) - 1  # also of stages
 REASON_CHARACTERS_MAX = 200
 SLICE_ITEMS = 250  # validated at a stretch, before others have their turn
+
+WAIT = described(between(0, LONG_POLL_S_MAX), "seconds to wait for the end")
+NO_BODY = json_body(Request, required=False, nothing={})
 
 _SIGNALS = {number.name: int(number) for number in signal.Signals}
 _SIGNAL_MAX = int(signal.SIGRTMAX)
@@ -118,8 +135,29 @@ class Native:
                 web.get("/cluster", self.cluster),
             ),
             render_error=coded_error,
+            error_schema=CODED_ERROR,
         )
 
+    @documented(
+        answers.SUBMITTED,
+        query={"wait": WAIT},
+        body=json_body(
+            Submission,
+            items={"jobs": JobItem},
+            a_command={"jobs": [{"argv": ["sh", "-c", "echo hello"], "name": "greeting"}]},
+            a_script={
+                "jobs": [
+                    {
+                        "python": {"path": "script/twice.py"},
+                        "params": {"n": 21},
+                        "files": [
+                            {"path": "script/twice.py", "text": "def main(ctx, params):\n    return params['n'] * 2\n"}
+                        ],
+                    }
+                ]
+            },
+        ),
+    )
     async def submit(self, request: web.Request) -> web.Response:
         """Submit jobs; each is answered in its place with its id or with what is wrong with it.
 
@@ -139,16 +177,36 @@ class Native:
             await asyncio.sleep(0)
         if key and isinstance(items[0], JobItem):
             items[0] = _with_key(items[0], key)
-        specs = [item.spec() for item in items if isinstance(item, JobItem)]
-        answers = iter(await (self._run(specs, wait_s) if wait_s else self._accept(specs)))
-        results = [item if isinstance(item, InvalidRequest) else next(answers) for item in items]
+        principal = principal_of(request)
+        specs = [item.spec(principal) for item in items if isinstance(item, JobItem)]
+        accepted = iter(await (self._run(specs, wait_s, principal) if wait_s else self._accept(specs)))
+        results = [item if isinstance(item, InvalidRequest) else next(accepted) for item in items]
         return json_response({"jobs": [job_json.answer_json(result) for result in results]})
 
+    @documented(
+        answers.PAGE,
+        query={
+            "state": described(TEXT, "queued, assigned, running, stopping, finished; several with commas"),
+            "name": TEXT,
+            "owner": TEXT,
+            "family": TEXT,
+            "worker": TEXT,
+            "workload": TEXT,
+            "order": one_of("oldest", "newest"),
+            "limit": whole_between(1, parameters.PAGE_ITEMS_MAX),
+            "after": described(TEXT, "`next` of the page before, with the same order"),
+        },
+    )
     async def find(self, request: web.Request) -> web.Response:
         """List jobs in pages, oldest first unless asked otherwise."""
-        page = await self._client.find(parameters.job_query(request))
+        page = await self._client.find(parameters.job_query(request), principal=principal_of(request))
         return json_response(job_json.page_json(page))
 
+    @documented(
+        answers.WAITED,
+        body=json_body(WaitBody, how_it_stands={"ids": ["4c5ced1c-5ea9-40f8-90ce-63d09cea26f6"], "timeout": 0}),
+        refuses=(404,),
+    )
     async def wait(self, request: web.Request) -> web.Response:
         """Wait until each of many jobs has finished, or until the time is over."""
         parameters.check_names(request)
@@ -159,40 +217,62 @@ class Native:
         timeout_s = max(LEAST_WAIT_S, body.timeout)
         ended = []
         if pending:
-            async for progress in self._client.wait(list(pending), timeout_s=timeout_s):
+            principal = principal_of(request)
+            async for progress in self._client.wait(list(pending), timeout_s=timeout_s, principal=principal):
                 if progress.state is State.FINISHED and progress.id in pending:
                     del pending[progress.id]
                     ended.append(job_json.progress_json(progress))
         return json_response({"jobs": ended, "pending": list(pending)})
 
+    @documented(answers.JOB, query={"wait": WAIT})
     async def get(self, request: web.Request) -> web.Response:
         """Show a job; with ?wait=S as soon as it has finished, or after S seconds as it stands."""
         name = parameters.job_id(request)
         wait_s = parameters.seconds(request, "wait", most_s=LONG_POLL_S_MAX)
-        job = await self._client.get(name)
+        principal = principal_of(request)
+        job = await self._client.get(name, principal=principal)
         if wait_s and job.state is not State.FINISHED:
-            found = await self._client.wait_one(name, timeout_s=wait_s)
-            job = found or await self._client.get(name)
+            found = await self._client.wait_one(name, timeout_s=wait_s, principal=principal)
+            job = found or await self._client.get(name, principal=principal)
         return json_response(job_shape(job))
 
+    @documented(
+        {
+            200: Answer(schema=answers.JOB, text="nothing of it is left"),
+            202: Answer(schema=answers.JOB, text="it is being stopped still"),
+        },
+        body=json_body(StopBody, required=False, with_a_grace={"grace": 5}),
+    )
     async def stop(self, request: web.Request) -> web.Response:
         """Stop a job: 200 with the receipt once nothing of it is left, 202 when that takes too long."""
         name = parameters.job_id(request)
         body = await _optional_body(request, StopBody)
-        job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S)
+        job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S, principal=principal_of(request))
         return json_response(job_shape(job), status=200 if job.state is State.FINISHED else 202)
 
+    @documented(answers.JOB, body=json_body(SignalBody, by_its_name={"signal": "SIGUSR1"}), refuses=(409,))
     async def signal(self, request: web.Request) -> web.Response:
         """Send a signal to the main process of a running job, and show the job."""
         name = parameters.job_id(request)
         parameters.check_names(request)
         body = validated(SignalBody, await bodies.read_json(request))
-        await self._client.signal(name, _signal_number(body.signal))
-        return json_response(job_shape(await self._client.get(name)))
+        principal = principal_of(request)
+        await self._client.signal(name, _signal_number(body.signal), principal=principal)
+        return json_response(job_shape(await self._client.get(name, principal=principal)))
 
+    @documented(
+        Answer(media=("text/event-stream", "application/octet-stream"), text="events, or with raw plain bytes"),
+        query={
+            "from": described(TEXT, "a position, or STAGE.ATTEMPT.POSITION, as an event's id has it"),
+            "follow": one_of("", "0", "1", "false", "true"),
+            "stage": whole_between(0, ATTEMPT_MAX),
+            "attempt": whole_between(0, ATTEMPT_MAX),
+            "raw": one_of("out", "err", "both"),
+        },
+    )
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Send the log of a job's attempt, as events or as plain bytes."""
-        job = await self._client.get(parameters.job_id(request))
+        job = await self._client.get(parameters.job_id(request), principal=principal_of(request))
         asked = _log_request(request, job)
         raw = request.query.get("raw", "")
         if not raw:
@@ -202,52 +282,66 @@ class Native:
         kinds = log_stream.RAW_KINDS[raw]
         return await log_stream.send_bytes(request, self._client, job, asked, self._closing, kinds=kinds)
 
+    @documented(fields(workers=listed(answers.WORKER)))
     async def workers(self, request: web.Request) -> web.Response:
         """List every worker the coordinator knows."""
         parameters.check_names(request)
-        workers = await self._client.workers()
+        workers = await self._client.workers(principal=principal_of(request))
         return json_response({"workers": [worker_shape(worker) for worker in workers]})
 
+    @documented(
+        answers.WORKER,
+        body=json_body(DrainBody, required=False, for_a_new_disk={"deadline": 600, "reason": "new disk"}),
+    )
     async def drain(self, request: web.Request) -> web.Response:
         """Give a worker nothing more, and show it; what runs there goes on, until the deadline if there is one."""
         name = parameters.worker(request)
         body = await _optional_body(request, DrainBody)
-        worker = await self._client.drain_worker(name, deadline_s=body.deadline, leave=body.leave, reason=body.reason)
+        worker = await self._client.drain_worker(
+            name,
+            deadline_s=body.deadline,
+            leave=body.leave,
+            reason=body.reason,
+            principal=principal_of(request),
+        )
         return json_response(worker_shape(worker))
 
+    @documented(answers.WORKER, body=NO_BODY)
     async def resume(self, request: web.Request) -> web.Response:
         """Give a drained worker work again, and show it."""
         name = parameters.worker(request)
         await _optional_body(request, Request)
-        return json_response(worker_shape(await self._client.resume_worker(name)))
+        return json_response(worker_shape(await self._client.resume_worker(name, principal=principal_of(request))))
 
+    @documented(answers.WORKER, body=NO_BODY)
     async def release(self, request: web.Request) -> web.Response:
         """End the quarantine of a worker, and show it."""
         name = parameters.worker(request)
         await _optional_body(request, Request)
-        return json_response(worker_shape(await self._client.release_worker(name)))
+        return json_response(worker_shape(await self._client.release_worker(name, principal=principal_of(request))))
 
+    @documented(answers.CLUSTER)
     async def cluster(self, request: web.Request) -> web.Response:
         """Show what the coordinator says of itself."""
         parameters.check_names(request)
-        return json_response(job_json.cluster_json(await self._client.describe()))
+        return json_response(job_json.cluster_json(await self._client.describe(principal=principal_of(request))))
 
     async def _accept(self, specs: list[JobSpec]) -> list[str | HostlerError]:
         """Submit; when nothing was accepted for a reason that passes, that is the answer to the whole."""
         return _unless_refused(await self._submitter.submit(specs))
 
-    async def _run(self, specs: list[JobSpec], wait_s: float) -> list[str | Progress | HostlerError]:
+    async def _run(self, specs: list[JobSpec], wait_s: float, principal: str) -> list[str | Progress | HostlerError]:
         """Submit and wait for the ends, in one call of its own."""
-        return _unless_refused(await self._client.submit_and_wait(specs, wait_s=wait_s))
+        return _unless_refused(await self._client.submit_and_wait(specs, wait_s=wait_s, principal=principal))
 
 
 Answers = TypeVar("Answers", list[str | HostlerError], list[str | Progress | HostlerError])
 
 
-def _unless_refused(answers: Answers) -> Answers:
-    if answers and isinstance(answers[0], _NOT_NOW) and all(isinstance(a, _NOT_NOW) for a in answers):
-        raise answers[0]
-    return answers
+def _unless_refused(accepted: Answers) -> Answers:
+    if accepted and isinstance(accepted[0], _NOT_NOW) and all(isinstance(a, _NOT_NOW) for a in accepted):
+        raise accepted[0]
+    return accepted
 
 
 Body = TypeVar("Body", bound=Request)

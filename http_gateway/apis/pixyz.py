@@ -15,14 +15,14 @@
     errors                                    {"detail": {"code", "message", "details"}}
 
 At the root and under /pixyz, each path with or without a slash at its end. /metrics, which the
-document has too, is no family's. A process is a workload that is shown to this family. Where the
-settings name keys, /jobs and /backend need one; it is looked at before anything else, the body
-above all. ``docs/apis/pixyz.md`` says what the document leaves open.
+document has too, is no family's. A process is a workload that is shown to this family. The key is
+looked at before anything else, the body above all. ``docs/apis/pixyz.md`` says what the document
+leaves open.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import TypeVar
@@ -32,8 +32,8 @@ from aiohttp import web
 
 from hostler import logs
 from hostler.client import Client
-from hostler.errors import FileNotFound, InvalidRequest, JobNotFound, NotFinished, WorkloadNotFound
-from hostler.files_client import Reading
+from hostler.errors import ErrorCode, FileNotFound, InvalidRequest, JobNotFound, NotFinished, WorkloadNotFound
+from hostler.files_client import Reading, StoredFile
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import File, Job, JobQuery, JobSpec
 from hostler.lifecycle import State
@@ -41,15 +41,17 @@ from hostler.script_source import read_script
 from hostler.settings import Settings
 from hostler.workloads import NAME, Workload
 from http_gateway import bodies, file_answers, job_outputs, pixyz_form, pixyz_shapes
-from http_gateway.api import FIXED_HEADERS, Api, Handler, HttpRefused, Refusal, json_response
-from http_gateway.auth import Keys
+from http_gateway.api import FIXED_HEADERS, Api, HttpRefused, Refusal, json_response
 from http_gateway.batching import Submitter
+from http_gateway.callers import principal_of
+from http_gateway.operations import NULL, OBJECT, TEXT, Answer, Body, documented, fields, json_body, listed, raw
 from http_gateway.pixyz_form import CUSTOM, FAMILY, Form
 from http_gateway.streamed_json import StreamedJson
 from http_gateway.uploads import invite, let_wait
 
 PAGE_ITEMS = 1000
 CALLBACK_BYTES_MAX = 64 * 1024
+FILE = {200: raw(), 206: raw(text="the range that was asked for"), 304: Answer(media=(), text="it is what you have")}
 
 # The messages of the document's table of errors. What is not in it is a plain text.
 MESSAGES = {
@@ -59,8 +61,12 @@ MESSAGES = {
     425: "Too Early",
     500: "Internal Server Error",
 }
-# Refusals of the router, which never reach an endpoint.
-ROUTER_TEXTS = {"not_found": "Not Found", "method_not_allowed": "Method Not Allowed"}
+# Refusals that never reach an endpoint: of the router, and of callers without a key.
+EDGE_TEXTS = {
+    "not_found": "Not Found",
+    "method_not_allowed": "Method Not Allowed",
+    ErrorCode.UNAUTHENTICATED: "Invalid token",
+}
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
 Found = TypeVar("Found")
@@ -72,29 +78,25 @@ class Pixyz:
     def __init__(self, client: Client, submitter: Submitter, settings: Settings) -> None:
         self._client = client
         self._submitter = submitter
-        self._keys = Keys(settings.api_keys_sha256)
-        self._key_for_processes = settings.key_for_processes
         self._version = settings.pixyz_version
         self._queues = settings.pixyz_queues
         self._upload_bytes_max = settings.upload_bytes_max
 
     def api(self) -> Api:
         """Return the family."""
-        for_processes = self._keyed if self._key_for_processes else _as_it_is
-        keyed = self._keyed
         routes = (
             web.get("", self.root),
-            web.get("/processes", for_processes(self.list_processes)),
-            web.get("/processes/{process_name}", for_processes(self.process)),
-            web.get("/jobs", keyed(self.list_jobs)),
-            web.post("/jobs", keyed(self.create_job), expect_handler=let_wait),
-            web.get("/jobs/{job_uuid}", keyed(self.job)),
-            web.get("/jobs/{job_uuid}/details", keyed(self.details)),
-            web.get("/jobs/{job_uuid}/outputs", keyed(self.outputs)),
+            web.get("/processes", self.list_processes),
+            web.get("/processes/{process_name}", self.process),
+            web.get("/jobs", self.list_jobs),
+            web.post("/jobs", self.create_job, expect_handler=let_wait),
+            web.get("/jobs/{job_uuid}", self.job),
+            web.get("/jobs/{job_uuid}/details", self.details),
+            web.get("/jobs/{job_uuid}/outputs", self.outputs),
             # Before the next one, which would take it for a file of this name.
-            web.get("/jobs/{job_uuid}/outputs/archive", keyed(self.archive)),
-            web.get("/jobs/{job_uuid}/outputs/{file_path:[\\s\\S]+}", keyed(self.output)),
-            web.get("/backend/get_task_meta/{job_uuid}", keyed(self.task_meta)),
+            web.get("/jobs/{job_uuid}/outputs/archive", self.archive),
+            web.get("/jobs/{job_uuid}/outputs/{file_path:[\\s\\S]+}", self.output),
+            web.get("/backend/get_task_meta/{job_uuid}", self.task_meta),
             web.post("/dev/callback", self.callback),
         )
         return Api(
@@ -103,49 +105,66 @@ class Pixyz:
             owns=("/jobs", "/processes", "/backend", "/dev", "/pixyz"),
             routes=tuple(spelling for route in routes for spelling in _both_spellings(route)),
             render_error=_render_error,
+            error_schema=pixyz_shapes.ERROR,
+            challenge="x-api-key",
         )
 
     # Root
 
+    @documented(raw("text/plain"))
     async def root(self, _: web.Request) -> web.Response:
         """Retrieve the root of the API."""
         return web.Response(text=f"Welcome to PiXYZ API v{self._version}!", headers=FIXED_HEADERS)
 
     # Processes
 
-    async def list_processes(self, _: web.Request) -> web.Response:
+    @documented(fields(processes=listed(TEXT)))
+    async def list_processes(self, request: web.Request) -> web.Response:
         """Retrieve the list of all available scheduler processes."""
-        workloads = await self._client.workloads.list(family=FAMILY)
+        workloads = await self._client.workloads.list(family=FAMILY, principal=principal_of(request))
         return json_response({"processes": [workload.name for workload in workloads]})
 
+    @documented(fields(doc=TEXT))
     async def process(self, request: web.Request) -> web.Response:
         """Retrieve documentation for a specific process."""
         name = request.match_info["process_name"]
-        workload = await self._workload(name)
+        workload = await self._workload(name, principal_of(request))
         if not workload.documentation:
             raise WorkloadNotFound(f"Process {workload.name!r} has no documentation")
         return json_response({"doc": f"Process {workload.name!r} documentation:\n\n{workload.documentation}"})
 
     # Jobs
 
+    @documented(fields(jobs=listed(pixyz_shapes.JOB_STATE)))
     async def list_jobs(self, request: web.Request) -> web.StreamResponse:
         """List the statuses of all registered jobs, oldest first."""
         query = JobQuery(family=FAMILY, limit=PAGE_ITEMS)
-        page = await self._client.find(query)
+        principal = principal_of(request)
+        page = await self._client.find(query, principal=principal)
         answer = StreamedJson(request)  # there may be very many: few pages of them are held at a time
         await answer.add(b'{"jobs":[' + _inner(page.jobs))
         while page.next:
-            page = await self._client.find(replace(query, after=page.next))
+            page = await self._client.find(replace(query, after=page.next), principal=principal)
             if page.jobs:
                 await answer.add(b"," + _inner(page.jobs))
         await answer.add(b"]}")
         return await answer.end()
 
+    @documented(
+        pixyz_shapes.JOB_STATE,
+        body=Body(schema=pixyz_form.FORM, media=("multipart/form-data", "application/x-www-form-urlencoded")),
+        refuses=(422,),
+    )
     async def create_job(self, request: web.Request) -> web.Response:
         """Create a new job."""
         limit = self._upload_bytes_max
         await invite(request, bytes_max=limit)
-        spec = await self._spec(await pixyz_form.read_form(request, self._client.files.put, bytes_max=limit))
+        principal = principal_of(request)
+
+        async def put(pieces: AsyncIterator[bytes]) -> StoredFile:
+            return await self._client.files.put(pieces, principal=principal)
+
+        spec = await self._spec(await pixyz_form.read_form(request, put, bytes_max=limit), principal)
         try:
             job = await self._submitter.submit_one(spec)
         except WorkloadNotFound as error:  # it was removed meanwhile
@@ -154,39 +173,48 @@ class Pixyz:
             pixyz_shapes.job_state(Job(id=job, spec=spec, state=State.QUEUED), status=pixyz_shapes.SENT)
         )
 
+    @documented(pixyz_shapes.JOB_STATE, refuses=(422,))
     async def job(self, request: web.Request) -> web.Response:
         """Retrieve the status of a specific job."""
         return json_response(pixyz_shapes.job_state(await self._job(request)))
 
+    @documented(pixyz_shapes.JOB_DETAILS, refuses=(422,))
     async def details(self, request: web.Request) -> web.Response:
         """Retrieve detailed information about a specific job."""
-        found = await job_outputs.with_result(self._client, await self._job(request))
+        found = await job_outputs.with_result(self._client, await self._job(request), principal=principal_of(request))
         return json_response(pixyz_shapes.job_details(found.job), headers=found.headers)
 
+    @documented(fields(outputs=listed(TEXT)), refuses=(422,))
     async def outputs(self, request: web.Request) -> web.Response:
         """List all output files generated by a specific job."""
         uuid = _uuid(request)
-        outputs = await _of_job(uuid, self._client.files.outputs(uuid, family=FAMILY))
+        outputs = await _of_job(uuid, self._client.files.outputs(uuid, family=FAMILY, principal=principal_of(request)))
         return json_response({"outputs": pixyz_shapes.top_names(outputs.files)})
 
+    @documented(FILE | {200: raw(text="a zip")}, refuses=(416, 422, 425))
     async def archive(self, request: web.Request) -> web.StreamResponse:
         """Retrieve all output files as an archive."""
         uuid = _uuid(request)
         try:
-            async with self._client.files.read_archive(uuid, family=FAMILY) as reading:
+            principal = principal_of(request)
+            async with self._client.files.read_archive(uuid, family=FAMILY, principal=principal) as reading:
                 return await file_answers.send_archive(request, reading, name=f"{uuid}.zip")
         except JobNotFound:
             raise JobNotFound(_no_share(uuid)) from None
         except NotFinished:
             raise NotFinished(f"TaskNotCompletedError: Job '{uuid}' is not finished yet") from None
 
+    @documented(FILE, refuses=(416, 422))
     async def output(self, request: web.Request) -> web.StreamResponse:
         """Retrieve a specific output file."""
         uuid, path = _uuid(request), request.match_info["file_path"]
-        await self._check_path(uuid, path)
+        principal = principal_of(request)
+        await self._check_path(uuid, path, principal)
 
         def open_file(offset: int, length: int) -> AbstractAsyncContextManager[Reading]:
-            return self._client.files.read_output(uuid, path, offset=offset, length=length, family=FAMILY)
+            return self._client.files.read_output(
+                uuid, path, offset=offset, length=length, family=FAMILY, principal=principal
+            )
 
         try:
             return await file_answers.send_file(request, open_file, name=path.rpartition("/")[2])
@@ -197,13 +225,15 @@ class Pixyz:
 
     # Backend
 
+    @documented(pixyz_shapes.TASK_META, refuses=(422,))
     async def task_meta(self, request: web.Request) -> web.Response:
         """Retrieve metadata for a backend task."""
-        found = await job_outputs.with_result(self._client, await self._job(request))
+        found = await job_outputs.with_result(self._client, await self._job(request), principal=principal_of(request))
         return json_response(pixyz_shapes.task_meta(found.job), headers=found.headers)
 
     # Development
 
+    @documented(NULL, body=json_body(OBJECT, anything={"job": "4c5ced1c", "progress": 40}), refuses=(422,))
     async def callback(self, request: web.Request) -> web.Response:
         """Helper endpoint to test callbacks: print the items in the console."""
         try:
@@ -217,61 +247,54 @@ class Pixyz:
 
     # What they share
 
-    def _keyed(self, handler: Handler) -> Handler:
-        async def with_key(request: web.Request) -> web.StreamResponse:
-            self._keys.check(request)
-            return await handler(request)
-
-        return with_key
-
     async def _job(self, request: web.Request) -> Job:
         uuid = _uuid(request)
         try:
-            return await self._client.get(uuid, family=FAMILY)
+            return await self._client.get(uuid, family=FAMILY, principal=principal_of(request))
         except JobNotFound:
             raise JobNotFound(f"Job '{uuid}' does not exist") from None
 
-    async def _workload(self, name: str) -> Workload:
+    async def _workload(self, name: str, principal: str) -> Workload:
         """Raises WorkloadNotFound, in the words of the real service."""
         try:
             if NAME.fullmatch(name):
-                workload = await self._client.workloads.get(name)
+                workload = await self._client.workloads.get(name, principal=principal)
                 if workload.shown_to(FAMILY):
                     return workload
         except WorkloadNotFound:
             pass
         raise WorkloadNotFound(_no_process(name))
 
-    async def _spec(self, form: Form) -> JobSpec:
+    async def _spec(self, form: Form, principal: str) -> JobSpec:
         """Make the job that a form asks for. Raises InvalidRequest."""
         params, given = pixyz_form.parse_params(form.params), pixyz_form.parse_config(form.config)
         if form.process != CUSTOM:
             try:
-                await self._workload(form.process)
+                await self._workload(form.process, principal)
             except WorkloadNotFound as error:
                 raise InvalidRequest(error.message, field="process") from None
             config = pixyz_form.read_config(given)
-            return pixyz_form.process_spec(form, params, config, self._labels(config.queue))
+            return pixyz_form.process_spec(form, params, config, self._labels(config.queue), principal)
         if form.script is None:
             raise InvalidRequest("'custom' process requires a 'script' file", field="script")
         config = pixyz_form.read_config(given)
         facts = await asyncio.to_thread(read_script, form.script.source, config.entrypoint)
         config = pixyz_form.read_config(pixyz_form.with_defaults(given, facts.defaults))
-        stored = await self._client.files.put_bytes(form.script.source)
+        stored = await self._client.files.put_bytes(form.script.source, principal=principal)
         script = File(path=f"script/{form.script.name}", digest=stored.digest, size_bytes=stored.size_bytes)
-        return pixyz_form.script_spec(form, params, config, self._labels(config.queue), script)
+        return pixyz_form.script_spec(form, params, config, self._labels(config.queue), script, principal)
 
     def _labels(self, queue: str) -> dict[str, str]:
         return self._queues.get(queue, {})
 
-    async def _check_path(self, uuid: str, path: str) -> None:
+    async def _check_path(self, uuid: str, path: str, principal: str) -> None:
         """Refuse a path that tries to leave the outputs, and what can be the name of no file."""
         if not pixyz_shapes.leaves_folder(path):
             if _shown(path) != path or not is_workspace_path(path):
                 raise FileNotFound(_no_file(path))
             return
         # A file may have a name that looks like a trick, if the job has made it so.
-        listed = await _of_job(uuid, self._client.files.outputs(uuid, family=FAMILY))
+        listed = await _of_job(uuid, self._client.files.outputs(uuid, family=FAMILY, principal=principal))
         if all(file.path != path for file in listed.files):
             raise InvalidRequest(f"SharePathInvalidError: Invalid file path 'outputs/{_shown(path)}'")
 
@@ -280,10 +303,6 @@ def _both_spellings(route: web.RouteDef) -> tuple[web.RouteDef, ...]:
     if route.path.endswith("+}"):
         return (route,)
     return route, web.RouteDef(route.method, route.path + "/", route.handler, route.kwargs)
-
-
-def _as_it_is(handler: Handler) -> Handler:
-    return handler
 
 
 async def _of_job(uuid: str, asked: Awaitable[Found]) -> Found:
@@ -329,8 +348,8 @@ def _shown(text: str) -> str:
 
 
 def _render_error(refusal: Refusal) -> object:
-    if refusal.code in ROUTER_TEXTS:
-        return {"detail": ROUTER_TEXTS[refusal.code]}
+    if refusal.code in EDGE_TEXTS:
+        return {"detail": EDGE_TEXTS[refusal.code]}
     if refusal.status == 503:
         return {"detail": f"Service not available: {refusal.message}"}
     if refusal.status in MESSAGES:

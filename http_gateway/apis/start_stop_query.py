@@ -37,7 +37,9 @@ from hostler.workers import WorkerState
 from http_gateway import bodies, go_text
 from http_gateway.api import Api, Refusal, json_response
 from http_gateway.batching import Submitter
+from http_gateway.callers import principal_of
 from http_gateway.job_outputs import why_still_stopping
+from http_gateway.operations import TEXT, TRUTH, UUID, Answer, documented, fields, json_body, some_of
 
 FAMILY = "scheduler"
 START_WAIT_S = 2.0  # for the start, so that a program that is not there is an error of /start
@@ -55,6 +57,14 @@ STATUSES = {
 # The texts that clients compare.
 NOT_RUN = "the worker would not run the command"
 TEXTS = {ErrorCode.WORKER_NOT_FOUND: "worker not found", ErrorCode.JOB_NOT_FOUND: "job not found"}
+
+A_JOB = json_body(
+    some_of(worker_id=TEXT, job_id=TEXT),
+    of_the_document={
+        "worker_id": "d5feef60-3029-11e9-b210-d663bd873d93",
+        "job_id": "4c5ced1c-5ea9-40f8-90ce-63d09cea26f6",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,64 +116,85 @@ class StartStopQuery:
             statuses=STATUSES,
         )
 
+    @documented(
+        {201: Answer(schema=fields(job_id=UUID))},
+        body=json_body(
+            some_of(worker_id=TEXT, command=TEXT, path=TEXT),
+            of_the_document={
+                "worker_id": "d5feef60-3029-11e9-b210-d663bd873d93",
+                "command": "bash",
+                "path": "count.sh",
+            },
+        ),
+    )
     async def start(self, request: web.Request) -> web.Response:
         """Start Job on Worker."""
         asked = await StartRequest.parse(request)
+        principal = principal_of(request)
         if not is_uuid(asked.worker_id):
             raise WorkerNotFound(TEXTS[ErrorCode.WORKER_NOT_FOUND])
         if not asked.command:
-            await self._check_worker(asked.worker_id)
+            await self._check_worker(asked.worker_id, principal)
             raise InvalidRequest("exec: no command", field="command")
         spec = JobSpec(
-            work=Work(argv=(asked.command, asked.path), grace_s=0.0), family=FAMILY, worker=asked.worker_id, slots=0
+            work=Work(argv=(asked.command, asked.path), grace_s=0.0),
+            family=FAMILY,
+            worker=asked.worker_id,
+            slots=0,
+            principal=principal,
         )
         try:
             job = await self._submitter.submit_one(spec)
         except TooLarge as error:
             # What execve would say; the document has no other status for it than 500.
             raise InvalidRequest(f"fork/exec {asked.command[:100]}: argument list too long", field="path") from error
-        if refusal := _not_started(await self._started(job)):
+        if refusal := _not_started(await self._started(job, principal)):
             raise refusal
         return json_response({"job_id": job}, status=201)
 
+    @documented(fields(success=TRUTH), body=A_JOB)
     async def stop(self, request: web.Request) -> web.Response:
         """Stop Job on Worker."""
         asked = await JobRequest.parse(request, "apiStopJobReq")
-        job = await self._find(asked)
-        job = await self._client.stop(job.id, grace_s=0.0, wait_s=STOP_WAIT_S, family=FAMILY)
+        principal = principal_of(request)
+        job = await self._find(asked, principal)
+        job = await self._client.stop(job.id, grace_s=0.0, wait_s=STOP_WAIT_S, family=FAMILY, principal=principal)
         if job.state is not State.FINISHED:
             raise InternalError(why_still_stopping(job, again="stop it again"))
         if job.outcome is Outcome.LOST and not _proved_gone(job.end):
             raise WorkerNotFound(TEXTS[ErrorCode.WORKER_NOT_FOUND])
         return json_response({"success": True})
 
+    @documented(fields(done=TRUTH, error=TRUTH, error_text=TEXT), body=A_JOB)
     async def query(self, request: web.Request) -> web.Response:
         """Query Job on Worker."""
-        job = await self._find(await JobRequest.parse(request, "apiQueryJobReq"))
+        job = await self._find(await JobRequest.parse(request, "apiQueryJobReq"), principal_of(request))
         done = job.state is State.FINISHED
         text = _error_text(job) if done else ""
         return json_response({"done": done, "error": bool(text), "error_text": text})
 
-    async def _started(self, job: str) -> Progress | None:
+    async def _started(self, job: str, principal: str) -> Progress | None:
         """Return where the job has come to once it has started or ended; None when that takes too long."""
         try:
-            async for progress in self._client.wait([job], until=State.RUNNING, timeout_s=START_WAIT_S):
+            async for progress in self._client.wait(
+                [job], until=State.RUNNING, timeout_s=START_WAIT_S, principal=principal
+            ):
                 return progress
         except (Unavailable, DeadlineExceeded):
             pass  # it is accepted and durable, whatever became of the coordinator: its id is the answer
         return None
 
-    async def _find(self, asked: JobRequest) -> Job:
-        await self._check_worker(asked.worker_id)
+    async def _find(self, asked: JobRequest, principal: str) -> Job:
+        await self._check_worker(asked.worker_id, principal)
         if not is_uuid(asked.job_id):
             raise JobNotFound(TEXTS[ErrorCode.JOB_NOT_FOUND])
-        job = await self._client.get(asked.job_id, family=FAMILY)
+        job = await self._client.get(asked.job_id, family=FAMILY, principal=principal)
         if job.spec.worker != asked.worker_id:
             raise JobNotFound(TEXTS[ErrorCode.JOB_NOT_FOUND])
         return job
 
-    async def _check_worker(self, worker_id: str) -> None:
-        for worker in await self._client.workers():
+    async def _check_worker(self, worker_id: str, principal: str) -> None:
+        for worker in await self._client.workers(principal=principal):
             if worker.id == worker_id and worker.state in (WorkerState.CONNECTED, WorkerState.DRAINING):
                 return
         raise WorkerNotFound(TEXTS[ErrorCode.WORKER_NOT_FOUND])

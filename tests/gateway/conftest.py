@@ -14,7 +14,7 @@ import pytest
 from hostler.client import Client
 from hostler.settings import load
 from http_gateway.app import make_app, serve
-from http_gateway.auth import PRINCIPAL
+from http_gateway.callers import UNSAID
 from tests.gateway.fake_coordinator import FakeCoordinator
 
 
@@ -79,7 +79,7 @@ async def gateway(coordinator: FakeCoordinator, tmp_path: Path) -> AsyncIterator
     """A gateway in front of it."""
     settings = load(data_dir=tmp_path, allowed_hosts=("hostler.test",))
     async with (
-        Client(coordinator.address, principal=PRINCIPAL) as client,
+        Client(coordinator.address, principal=UNSAID) as client,
         serve(make_app(client, settings), "127.0.0.1", 0) as url,
         aiohttp.ClientSession() as session,
     ):

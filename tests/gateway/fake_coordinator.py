@@ -14,17 +14,27 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hostler.errors import FileNotFound, HostlerError, JobNotFound, NotRunning, Unavailable, WorkerNotFound
+from hostler.errors import (
+    FileNotFound,
+    HostlerError,
+    JobNotFound,
+    NotRunning,
+    PermissionDenied,
+    Unavailable,
+    WorkerNotFound,
+)
 from hostler.frames import encode, iter_frames
 from hostler.ids import new_uuid
 from hostler.job_checks import check_spec
-from hostler.jobs import End, Job, LogStatus, Progress, Receipt, SentSignal
+from hostler.jobs import End, Job, JobSpec, LogStatus, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
-from hostler.v1 import files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
+from hostler.policy import LOCAL, Scope
+from hostler.v1 import access_pb2_grpc, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto, status_of, trailers_of
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker, WorkerState
+from tests.gateway.fake_access import FakeAccess, Guarding
 from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeRecords, FakeWorkloads, fail
 
 NOW_US = 1_790_000_000_000_000
@@ -91,10 +101,11 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.access = FakeAccess()
         self.jobs: dict[str, Job] = {}
         self.files = FakeFiles()
         self.workloads = FakeWorkloads()
-        self.records = FakeRecords(self.jobs)
+        self.records = FakeRecords(self.jobs, self._owner_of)
         self.outputs: dict[str, dict[str, bytes]] = {}  # of jobs, by path
         self.expired: set[str] = set()  # jobs whose files were removed
         self.workers = [a_worker()]
@@ -117,7 +128,10 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
 
     async def start(self) -> None:
         """Serve."""
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        self._server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", 64 << 20)], interceptors=[Guarding(self.access)]
+        )
+        access_pb2_grpc.add_AccessServicer_to_server(self.access, self._server)
         jobs_pb2_grpc.add_JobsServicer_to_server(self, self._server)
         jobs_pb2_grpc.add_ClusterServicer_to_server(self, self._server)
         files_pb2_grpc.add_FilesServicer_to_server(self.files, self._server)
@@ -154,7 +168,11 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         for message in request.jobs:
             spec = wire.spec_from_proto(message)
             self.principals.add(spec.principal)
+            principal = self.access.resolve(spec.principal) or LOCAL
+            spec = replace(spec, owner=spec.owner or principal.name)
             error = check_spec(spec)
+            if not principal.may(_scope_of(spec)):
+                error = PermissionDenied(f"this needs the scope {_scope_of(spec)}")
             if spec.worker and spec.worker not in [w.id for w in self.workers]:
                 error = error or WorkerNotFound("no such worker", field="worker")
             if any(file.digest and file.digest not in self.files.sizes for file in spec.work.files):
@@ -174,8 +192,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
     async def Get(self, request: jobs_pb2.GetRequest, context: Context) -> Any:
         """Show a job."""
         await self._check(context)
-        job = self.jobs.get(request.id)
-        if job is None or (request.family and job.spec.family != request.family):
+        if (job := self.visible(request.id, request.principal, request.family)) is None:
             return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
         return wire.job_to_proto(job)
 
@@ -183,7 +200,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         """List jobs."""
         await self._check(context)
         query = wire.query_from_proto(request)
-        known = list(self.jobs.values())
+        known = [job for job in self.jobs.values() if self.visible(job.id, request.principal)]
         found = [
             job
             for job in (known[::-1] if query.newest_first else known)[int(query.after or 0) :]
@@ -201,9 +218,9 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
     async def Stop(self, request: jobs_pb2.StopRequest, context: Context) -> Any:
         """Stop a job."""
         await self._check(context)
+        if self.visible(request.id, request.principal, request.family) is None:
+            return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
         self.graces.append(request.grace_s if request.HasField("grace_s") else None)
-        if request.id not in self.jobs:
-            return await _fail(context, JobNotFound("not found"))
         if self.jobs[request.id].state is not State.FINISHED:
             await self.move(request.id, self.on_stop)
         return wire.job_to_proto(self.jobs[request.id])
@@ -211,8 +228,8 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
     async def Signal(self, request: jobs_pb2.SignalRequest, context: Context) -> Any:
         """Note a signal."""
         await self._check(context)
-        if request.id not in self.jobs:
-            return await _fail(context, JobNotFound("not found"))
+        if self.visible(request.id, request.principal) is None:
+            return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
         if self.jobs[request.id].state is not State.RUNNING:
             return await _fail(context, NotRunning("the job does not run"))
         self.signals.append(request.signal)
@@ -221,6 +238,9 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
     async def Wait(self, request: jobs_pb2.WaitRequest, context: Context) -> AsyncIterator[jobs_pb2.WaitResponse]:
         """Tell each job once."""
         await self._check(context)
+        for name in request.ids:
+            if self.visible(name, request.principal) is None:
+                await _fail(context, JobNotFound(f"job {name!r} not found"))
         left = list(request.ids)
         until = State(request.until)
         clock = asyncio.get_running_loop()
@@ -315,6 +335,22 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         await self._check(context)
         return jobs_pb2.MetricsResponse()
 
+    def _owner_of(self, said: str) -> str:
+        principal = self.access.resolve(said)
+        return principal.name if principal is not None else ""
+
+    def visible(self, name: str, said: str, family: str = "") -> Job | None:
+        """A job where it exists for somebody."""
+        job, principal = self.jobs.get(name), self.access.resolve(said)
+        if (
+            job is None
+            or principal is None
+            or not principal.sees(job.spec.owner)
+            or family not in ("", job.spec.family)
+        ):
+            return None
+        return job
+
     async def _check(self, context: Context) -> None:
         if self.refuse is not None:
             await _fail(context, self.refuse)
@@ -323,6 +359,12 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
 async def _fail(context: Context, error: HostlerError) -> None:
     context.set_trailing_metadata(trailers_of(error))
     await context.abort(status_of(error), error.message)
+
+
+def _scope_of(spec: JobSpec) -> Scope:
+    if spec.work.python is not None:
+        return Scope.JOBS_SCRIPT
+    return Scope.JOBS_COMMAND if spec.work.argv else Scope.JOBS_SUBMIT
 
 
 def _progress(job: Job) -> Progress:

@@ -15,7 +15,7 @@ from hostler.lifecycle import Outcome, State
 from hostler.settings import load
 from hostler.workloads import Runtime, Workload
 from http_gateway.app import make_app, serve
-from http_gateway.auth import PRINCIPAL
+from http_gateway.callers import UNSAID
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import WORKER, FakeCoordinator, an_end, running
 
@@ -103,7 +103,7 @@ async def open_gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway with settings of its own; *options* are those of the application."""
     async with (
-        Client(coordinator.address, principal=PRINCIPAL) as client,
+        Client(coordinator.address, principal=UNSAID) as client,
         serve(make_app(client, load(data_dir=tmp_path, **settings), **(options or {})), "127.0.0.1", 0) as url,
     ):
         gateway = Gateway(url, {})

@@ -1,6 +1,5 @@
 """Calls of the PiXYZ API for tests: a gateway with settings of its own, forms, and jobs of the family."""
 
-import hashlib
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +13,10 @@ from hostler.jobs import Job
 from hostler.settings import load
 from hostler.workloads import Workload
 from http_gateway.app import make_app, serve
-from http_gateway.auth import PRINCIPAL
+from http_gateway.callers import UNSAID
 from tests.gateway.conftest import Answer, Caller
 from tests.gateway.fake_coordinator import FakeCoordinator
 
-KEY = "K"
-DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 UNKNOWN = "4c5ced1c-5ea9-40f8-90ce-63d09cea26f6"
 SLEEP = Workload(name="sleep", documentation="Sleep for a while.", argv=("sleep", "1"))
 SCRIPT = b"from pixyz_worker.script import *\n\ndef main(pc, params):\n    return 1\n"
@@ -68,11 +65,13 @@ def the_job(coordinator: FakeCoordinator) -> Job:
 
 
 @asynccontextmanager
-async def open_gateway(coordinator: FakeCoordinator, tmp_path: Path, **settings: Any) -> AsyncIterator[Caller]:
-    """A gateway with settings of its own."""
+async def open_gateway(
+    coordinator: FakeCoordinator, tmp_path: Path, *, secured: bool = False, **settings: Any
+) -> AsyncIterator[Caller]:
+    """A gateway with settings of its own; a *secured* one asks everybody for a key."""
     async with (
-        Client(coordinator.address, principal=PRINCIPAL) as client,
-        serve(make_app(client, load(data_dir=tmp_path, **settings)), "127.0.0.1", 0) as url,
+        Client(coordinator.address, principal=UNSAID) as client,
+        serve(make_app(client, load(data_dir=tmp_path, **settings), secured=secured), "127.0.0.1", 0) as url,
         aiohttp.ClientSession() as session,
     ):
         yield Caller(url, session)

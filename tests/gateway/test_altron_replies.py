@@ -15,7 +15,7 @@ from hostler.jobs import Failure, Job
 from hostler.lifecycle import Outcome
 from hostler.settings import load
 from http_gateway.app import make_app, serve
-from http_gateway.auth import PRINCIPAL
+from http_gateway.callers import UNSAID
 from tests.gateway.conftest import Answer, Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.support.waiting import eventually
@@ -212,7 +212,7 @@ async def test_a_reply_that_takes_too_long_is_500_and_its_job_is_stopped(
     """The setting says how long is too long."""
     settings = load(data_dir=tmp_path, altron_reply_wait_s=0.2)
     async with (
-        Client(coordinator.address, principal=PRINCIPAL) as client,
+        Client(coordinator.address, principal=UNSAID) as client,
         serve(make_app(client, settings), "127.0.0.1", 0) as url,
         aiohttp.ClientSession() as session,
     ):

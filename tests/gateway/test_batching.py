@@ -13,7 +13,7 @@ from http_gateway.batching import Submitter
 
 def a_spec(name: str, word: str = "true") -> JobSpec:
     """A job with a name."""
-    return JobSpec(work=Work(argv=(word,)), name=name)
+    return JobSpec(work=Work(argv=(word,)), name=name, principal="local")
 
 
 class FakeClient:
@@ -26,8 +26,9 @@ class FakeClient:
         self.in_flight = 0
         self.in_flight_max = 0
 
-    async def submit(self, specs: Iterable[JobSpec]) -> list[str | HostlerError]:
+    async def submit(self, specs: Iterable[JobSpec], *, principal: str | None = None) -> list[str | HostlerError]:
         """See above; a job named "bad" is refused."""
+        assert principal == ""  # the jobs say it themselves
         names = [spec.name for spec in specs]
         self.calls.append(names)
         self.in_flight += 1

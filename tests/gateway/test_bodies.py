@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -70,3 +71,18 @@ def test_numbers_that_nobody_can_hold_are_refused() -> None:
         raise AssertionError(f"{text[:10]!r} was read as {value!r}")
     assert bodies.parse(b"1e-400") == 0.0
     assert math.isfinite(float(str(bodies.parse(b"1e308"))))
+
+
+def test_objects_keys_and_texts_have_their_limits() -> None:
+    """What is as long as that is read, one more is refused."""
+    at_most = bodies.TEXT_BYTES_MAX
+    assert bodies.parse(json.dumps({str(n): n for n in range(bodies.KEYS_MAX)}).encode())
+    assert bodies.parse(json.dumps({"k" * bodies.KEY_CHARACTERS_MAX: 1}).encode())
+    assert bodies.parse(json.dumps([["x" * at_most], {"a": "y" * 100}]).encode())
+    for value in (
+        {str(n): n for n in range(bodies.KEYS_MAX + 1)},
+        [{"k" * (bodies.KEY_CHARACTERS_MAX + 1): 1}],
+        [{"a": [1, "x" * (at_most + 1)]}],
+    ):
+        with pytest.raises(bodies.NotJson):
+            bodies.parse(json.dumps(value).encode())

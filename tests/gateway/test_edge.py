@@ -15,7 +15,9 @@ import pytest
 from hostler.client import Client
 from hostler.settings import load
 from http_gateway import bodies, connections
+from http_gateway.api import FIXED_HEADERS
 from http_gateway.app import make_app, serve
+from http_gateway.callers import UNSAID
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import WORKER, FakeCoordinator
 
@@ -42,7 +44,7 @@ def opened(coordinator: FakeCoordinator, tmp_path: Path) -> Opened:
     @asynccontextmanager
     async def open_gateway(*, connections_max: int = 100, **options: Any) -> AsyncIterator[Caller]:
         async with (
-            Client(coordinator.address) as client,
+            Client(coordinator.address, principal=UNSAID) as client,
             serve(
                 make_app(client, load(data_dir=tmp_path), **options), "127.0.0.1", 0, connections_max=connections_max
             ) as url,
@@ -80,6 +82,8 @@ async def test_a_host_header_that_names_this_host_is_served(gateway: Caller, hos
         "evil.example", "evil.example:8080", "localhost.", "localhost.evil.example", "127.0.0.1.evil.example",
         "2130706433", "127.1", "0x7f.1", "0.0.0.0", "[::ffff:127.0.0.1]", "[::1%25lo]", "user@localhost",
         "localhost:80:80", "localhost:x", "localhost/x", "", " ", "[::1", "::1", "127.0.0.1,localhost",
+        "localhost#x", "localhost?x", "http://localhost", "%6cocalhost", "localhost%00", "\u217cocalhost", "[::1]x",
+        "017700000001", "127.0.0.1:123456", "localhost:", "*", "[0:0:0:0:0:0:0:1%lo]",
     ],
 )  # fmt: skip
 async def test_a_host_header_that_names_another_host_is_421_on_every_route(gateway: Caller, host: str) -> None:
@@ -121,6 +125,9 @@ async def test_a_forwarding_header_ends_the_trust(gateway: Caller, name: str) ->
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "nonsense"},
+        {"Referer": "https://evil.example/page"},
+        {"Referer": "nonsense"},
+        {"Referer": "http://[::1"},
     ],
 )
 async def test_a_page_of_another_site_is_403_on_every_route_and_changes_nothing(
@@ -132,6 +139,31 @@ async def test_a_page_of_another_site_is_403_on_every_route_and_changes_nothing(
         assert answer.status == 403
         assert "site" in answer.text
     assert not coordinator.jobs
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", ""]
+)
+@pytest.mark.parametrize("sign", [{"Cookie": "a=b"}, {"Sec-Fetch-Mode": "no-cors"}, {"Sec-Fetch-Site": "none"}])
+async def test_what_a_form_of_a_foreign_page_could_send_changes_nothing(
+    gateway: Caller, coordinator: FakeCoordinator, kind: str, sign: dict[str, str]
+) -> None:
+    """Where a browser does not say which page it was, only JSON as application/json is taken: no form sends it."""
+    for path in ("/v1/jobs", "/start", "/api/jobs", "/subprocess/job/create", "/jobs", "/v1/files"):
+        answer = await gateway.call("POST", path, headers={"Content-Type": kind, **sign}, data=GOOD)
+        assert (answer.status, "page" in answer.text) == (403, True)
+    assert (await gateway.call("DELETE", "/v1/workloads/x", headers=sign)).status == 403
+    assert not coordinator.jobs and not coordinator.files.stored
+    as_json = {"Content-Type": "application/json; charset=utf-8", **sign}
+    assert (await gateway.call("POST", "/v1/jobs", headers=as_json, data=GOOD)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", ""])
+async def test_programs_and_pages_of_our_own_say_of_their_bodies_what_they_like(gateway: Caller, kind: str) -> None:
+    """As curl does, which says that everything is a form."""
+    for more in ({}, {"Origin": gateway.url}, {"Referer": gateway.url + "/x"}, {"Sec-Fetch-Site": "same-origin"}):
+        answer = await gateway.call("POST", "/v1/jobs", headers={"Content-Type": kind, **more}, data=GOOD)
+        assert answer.status == 200, (kind, more)
 
 
 async def test_a_page_of_our_own_and_an_address_typed_by_a_person_are_served(gateway: Caller) -> None:
@@ -279,8 +311,9 @@ async def test_every_answer_says_that_it_is_not_to_be_kept_or_guessed_at(gateway
     """Those of errors too."""
     for method, path in ROUTES:
         answer = await gateway.call(method, path)
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Cache-Control"] == "no-store"
+        for name, value in FIXED_HEADERS.items():
+            assert answer.headers[name] == value
+        assert "Strict-Transport-Security" not in answer.headers  # there is no TLS to insist on
 
 
 async def test_a_get_changes_nothing(gateway: Caller, coordinator: FakeCoordinator) -> None:

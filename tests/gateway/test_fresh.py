@@ -14,7 +14,7 @@ async def test_all_who_ask_within_a_moment_get_one_answer_and_a_new_one_is_asked
     """Also those that wait for it; who wants a new one gets what was asked for after it came."""
     asked: list[int] = []
 
-    async def ask() -> int:
+    async def ask(_: str) -> int:
         asked.append(1)
         await asyncio.sleep(0.01)
         return len(asked)
@@ -31,7 +31,7 @@ async def test_an_error_is_for_those_who_waited_for_it() -> None:
     """The next one asks again, as the coordinator may be back."""
     answers: list[Unavailable | int] = [Unavailable("away"), 7]
 
-    async def ask() -> int:
+    async def ask(_: str) -> int:
         await asyncio.sleep(0.01)
         answer = answers.pop(0)
         if isinstance(answer, Unavailable):

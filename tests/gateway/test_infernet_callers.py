@@ -1,6 +1,5 @@
 """Who calls the Infernet API, what each caller sees, and who may call at all."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.gateway.infernet_calls import CONTAINERS, a_job, a_request, open_gateway
 
-KEY = "K"
-DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 OTHER = 12345  # a user who is neither we nor root
 FAMILY_PATHS = ("/health", "/info", "/api/jobs", "/infernet/api/jobs", "/resources", "/infernet/health")
-OTHER_PATHS = ("/v1/jobs", "/v1/workers", "/jobs", "/processes", "/", "/metrics", "/discord/ping", "/api/x")
+OTHER_PATHS = ("/v1/jobs", "/v1/workers", "/jobs", "/metrics", "/discord/ping", "/api/x")
 
 
 @pytest.fixture(autouse=True)
@@ -33,40 +30,40 @@ def owner_of(coordinator: FakeCoordinator, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("headers", "principal"),
+    ("headers", "status", "owner"),
     [
-        ({}, "local"),
-        ({"x-api-key": KEY}, f"key:{DIGEST[:16]}"),
-        ({"Authorization": f"Bearer {KEY}"}, f"key:{DIGEST[:16]}"),
-        ({"Authorization": f"bearer  {KEY} "}, f"key:{DIGEST[:16]}"),
-        ({"x-api-key": "wrong", "Authorization": f"Bearer {KEY}"}, f"key:{DIGEST[:16]}"),
-        ({"x-api-key": "wrong"}, "local"),
-        ({"x-api-key": ""}, "local"),
-        ({"Authorization": f"Basic {KEY}"}, "local"),
-        ({"Authorization": "Bearer"}, "local"),
+        ({}, 200, "local"),
+        ({"x-api-key": "KEY"}, 200, "node"),
+        ({"Authorization": "Bearer KEY"}, 200, "node"),
+        ({"Authorization": "bearer  KEY "}, 200, "node"),
+        ({"x-api-key": "KEY", "Authorization": "Bearer KEY"}, 200, "node"),
+        ({"x-api-key": "wrong", "Authorization": "Bearer KEY"}, 401, ""),
+        ({"x-api-key": "hst_0123456789ab_" + "A" * 43}, 401, ""),
+        ({"x-api-key": "wrong"}, 200, "local"),
+        ({"x-api-key": ""}, 200, "local"),
+        ({"Authorization": "Basic KEY"}, 200, "local"),
+        ({"Authorization": "Bearer"}, 200, "local"),
     ],
 )
-async def test_a_caller_is_the_key_it_shows_or_a_local_one(
-    coordinator: FakeCoordinator, tmp_path: Path, headers: dict[str, str], principal: str
+async def test_a_caller_on_this_host_is_the_key_it_shows_or_a_local_one(
+    gateway: Caller, coordinator: FakeCoordinator, headers: dict[str, str], status: int, owner: str
 ) -> None:
-    """A key that the settings do not have is none."""
-    async with open_gateway(coordinator, tmp_path, api_keys_sha256=("0" * 64, DIGEST.upper())) as gateway:
-        answer = await gateway.caller().post("/api/jobs", a_request(), headers=headers)
-        assert owner_of(coordinator, answer.json["id"]) == principal
-
-
-async def test_without_keys_in_the_settings_a_key_says_nothing(gateway: Caller, coordinator: FakeCoordinator) -> None:
-    """Nobody can make a principal up."""
-    answer = await gateway.post("/api/jobs", a_request(), headers={"x-api-key": KEY})
-    assert owner_of(coordinator, answer.json["id"]) == "local"
+    """What is no key of ours is not looked at; one of ours that is no good is refused."""
+    key = coordinator.access.add("submitter", owner="node")
+    shown = {name: value.replace("KEY", key) for name, value in headers.items()}
+    answer = await gateway.post("/api/jobs", a_request(), headers=shown)
+    assert answer.status == status
+    assert [job.spec.owner for job in coordinator.jobs.values()] == ([owner] if owner else [])
 
 
 async def test_each_address_of_an_admitted_network_is_a_principal_of_its_own_unless_it_shows_a_key(
     coordinator: FakeCoordinator, tmp_path: Path
 ) -> None:
     """Addresses of other networks are local callers."""
-    networks = ("127.0.0.2/31", "::1/128", "10.1.2.3")
-    async with open_gateway(coordinator, tmp_path, admitted_networks=networks, api_keys_sha256=(DIGEST,)) as gateway:
+    key = coordinator.access.add("submitter", owner="node")
+    async with open_gateway(
+        coordinator, tmp_path, admitted_networks=("127.0.0.2/31", "::1/128", "10.1.2.3")
+    ) as gateway:
         for address, principal in (
             ("127.0.0.1", "local"),
             ("127.0.0.2", "address:127.0.0.2"),
@@ -75,18 +72,17 @@ async def test_each_address_of_an_admitted_network_is_a_principal_of_its_own_unl
         ):
             caller = gateway.caller(address)
             assert owner_of(coordinator, await a_job(caller)) == principal
-            answer = await caller.post("/api/jobs", a_request(), headers={"x-api-key": KEY})
-            assert owner_of(coordinator, answer.json["id"]) == f"key:{DIGEST[:16]}"
+            answer = await caller.post("/api/jobs", a_request(), headers={"x-api-key": key})
+            assert owner_of(coordinator, answer.json["id"]) == "node"
 
 
 async def test_results_and_lists_are_only_of_the_callers_jobs(coordinator: FakeCoordinator, tmp_path: Path) -> None:
     """For the given client: to another one the job is unknown, with or without its id."""
-    async with open_gateway(
-        coordinator, tmp_path, admitted_networks=("127.0.0.0/30",), api_keys_sha256=(DIGEST,)
-    ) as gateway:
+    key = coordinator.access.add("operator", owner="node")  # who sees all elsewhere sees his own here
+    async with open_gateway(coordinator, tmp_path, admitted_networks=("127.0.0.0/30",)) as gateway:
         one, two = gateway.caller("127.0.0.1"), gateway.caller("127.0.0.2")
         names = {one: await a_job(one, "echo"), two: await a_job(two, "echo")}
-        keyed = (await one.post("/api/jobs", a_request(), headers={"x-api-key": KEY})).json["id"]
+        keyed = (await one.post("/api/jobs", a_request(), headers={"x-api-key": key})).json["id"]
         batch = (await two.post("/api/jobs/batch", [a_request()])).json[0]["id"]
         async with two.session.post(two.url + "/api/jobs/stream", json=a_request()) as response:
             stream = (await response.content.readline()).decode().strip()
@@ -95,8 +91,8 @@ async def test_results_and_lists_are_only_of_the_callers_jobs(coordinator: FakeC
         for caller, headers, own in (
             (one, {}, [names[one]]),
             (two, {}, [names[two], batch, stream]),
-            (one, {"x-api-key": KEY}, [keyed]),
-            (two, {"x-api-key": KEY}, [keyed]),
+            (one, {"x-api-key": key}, [keyed]),
+            (two, {"x-api-key": key}, [keyed]),
         ):
             answer = await caller.get("/api/jobs", headers=headers)
             assert answer.json == own
@@ -118,21 +114,23 @@ async def test_a_container_is_allowed_by_the_address_of_the_caller(
 # Who may call at all
 
 
-async def test_another_users_process_is_admitted_only_by_its_network_and_only_to_this_api(
+async def test_another_users_process_is_admitted_by_a_key_or_by_its_network_to_this_api_alone(
     coordinator: FakeCoordinator, tmp_path: Path
 ) -> None:
-    """A key admits nobody: it names a caller who may call anyway."""
+    """The document of PiXYZ has a list of processes, whose clients send no key either."""
+    key = {"x-api-key": coordinator.access.add("operator")}
     options: dict[str, Any] = {"options": {"lookup": lambda peer, local: OTHER}}
-    settings: dict[str, Any] = {"admitted_networks": ("127.0.0.2",), "api_keys_sha256": (DIGEST,)}
-    async with open_gateway(coordinator, tmp_path, **options, **settings) as gateway:
+    async with open_gateway(coordinator, tmp_path, **options, admitted_networks=("127.0.0.2",)) as gateway:
         admitted, refused = gateway.caller("127.0.0.2"), gateway.caller("127.0.0.1")
-        for headers in ({}, {"x-api-key": KEY}):
-            for path in FAMILY_PATHS:
-                assert (await admitted.get(path, headers=headers)).status == 200
-                assert (await refused.get(path, headers=headers)).status == 403
-            for path in OTHER_PATHS:
-                assert (await admitted.get(path, headers=headers)).status == 403
-                assert (await refused.get(path, headers=headers)).status == 403
+        for path in FAMILY_PATHS:
+            assert (await admitted.get(path)).status == 200
+            assert (await refused.get(path)).status == 403
+        for path in OTHER_PATHS:
+            assert (await admitted.get(path)).status == 403
+            assert (await refused.get(path)).status == 403
+        for path in (*FAMILY_PATHS, "/v1/jobs", "/v1/workers", "/jobs", "/processes", "/discord/ping"):
+            assert (await admitted.get(path, headers=key)).status == 200
+            assert (await refused.get(path, headers=key)).status == 200
         assert owner_of(coordinator, await a_job(admitted)) == "address:127.0.0.2"
         answer = await admitted.post("/v1/jobs", {"jobs": [{"argv": ["true"]}]})
         assert answer.status == 403
@@ -152,23 +150,22 @@ async def test_an_unknown_connection_is_401_unless_its_network_is_admitted(
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("headers", "status", "with_key"),
     [
-        ({"Host": "evil.example"}, 421),
-        ({"X-Forwarded-For": "127.0.0.2"}, 401),
-        ({"Origin": "https://evil.example"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "evil.example"}, 421, 421),
+        ({"X-Forwarded-For": "127.0.0.2"}, 401, 200),
+        ({"Origin": "https://evil.example"}, 403, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, 403),
     ],
 )
 async def test_an_admitted_network_changes_nothing_about_hosts_proxies_and_foreign_pages(
-    coordinator: FakeCoordinator, tmp_path: Path, headers: dict[str, str], status: int
+    coordinator: FakeCoordinator, tmp_path: Path, headers: dict[str, str], status: int, with_key: int
 ) -> None:
-    """They are refused as ever, with a key too."""
-    async with open_gateway(
-        coordinator, tmp_path, admitted_networks=("127.0.0.0/8",), api_keys_sha256=(DIGEST,)
-    ) as gateway:
-        for more in ({}, {"x-api-key": KEY}):
-            assert (await gateway.caller().get("/info", headers=headers | more)).status == status
+    """They are refused as ever; a key says who is behind a proxy, and nothing about the others."""
+    key = {"x-api-key": coordinator.access.add("viewer")}
+    async with open_gateway(coordinator, tmp_path, admitted_networks=("127.0.0.0/8",)) as gateway:
+        assert (await gateway.caller().get("/info", headers=headers)).status == status
+        assert (await gateway.caller().get("/info", headers=headers | key)).status == with_key
 
 
 def test_a_network_may_be_written_as_an_address_or_with_bits_of_a_host() -> None:

@@ -108,7 +108,7 @@ async def test_a_waiting_job_says_why_it_waits_and_has_nulls_for_what_is_not_the
         "log": {"bytes": 0, "status": "arriving", "dropped_bytes": 0, "lost_bytes": 0},
         "usage": None,
         "times": {"queued": "2026-09-21T14:13:20.000001Z", "assigned": None, "started": None, "finished": None},
-        "owner": "",
+        "owner": "local",
         "family": "native",
         "labels": {"gpu": "yes"},
         "priority": 3,

@@ -18,7 +18,6 @@ from tests.gateway.fake_coordinator import NOT_NOW, FakeCoordinator
 from tests.gateway.fake_files import digest_of
 from tests.gateway.pixyz_calls import (
     BOUNDARY,
-    DIGEST,
     SCRIPT,
     SLEEP,
     Field,
@@ -304,13 +303,22 @@ async def test_a_value_of_config_that_cannot_be_meant_is_400(gateway: Caller, co
         ("", b"process=sleep"),
         ("multipart/mixed; boundary=b", b"--b--"),
         ("application/x-www-form-urlencoded", b""),
+        (f"multipart/form-data; boundary={BOUNDARY}", b""),
     ],
 )
-async def test_a_body_of_another_kind_is_an_empty_form(gateway: Caller, kind: str, body: bytes) -> None:
-    """And so lacks its script."""
+async def test_without_any_form_it_is_422(gateway: Caller, kind: str, body: bytes) -> None:
+    """No body, or one of another kind; a form that is there and wrong is 400."""
     answer = await gateway.call("POST", "/jobs", data=body, headers={"Content-Type": kind})
 
-    assert (answer.status, answer.json) == (400, bad("'custom' process requires a 'script' file"))
+    text = "the body is no form: send multipart/form-data, or a url-encoded form"
+    assert (answer.status, answer.json) == (422, envelope(422, "Validation Error", text))
+    assert (await gateway.call("POST", "/jobs")).status == 422
+
+
+async def test_a_form_with_nothing_in_it_lacks_its_script(gateway: Caller) -> None:
+    """It is there, and wrong."""
+    for answer in (await post_form(gateway), await gateway.call("POST", "/jobs", data={"x": ""})):
+        assert (answer.status, answer.json) == (400, bad("'custom' process requires a 'script' file"))
 
 
 @pytest.mark.parametrize(
@@ -321,9 +329,8 @@ async def test_a_body_of_another_kind_is_an_empty_form(gateway: Caller, kind: st
         ("multipart/form-data; boundary=" + "x" * 300, multipart(("process", b"sleep"))),
         ("multipart/form-data; boundary=other", multipart(("process", b"sleep"))),
         (f"multipart/form-data; boundary={BOUNDARY}", multipart(("process", b"sleep"))[:-6]),
-        (f"multipart/form-data; boundary={BOUNDARY}", b""),
         (f"multipart/form-data; boundary={BOUNDARY}", multipart(*[("x", b"")] * 101)),
-        ('multipart/form-data; boundary="', b""),
+        ('multipart/form-data; boundary="', b"x"),
         ("application/x-www-form-urlencoded", b"a=1&" * 101),
         ("application/x-www-form-urlencoded", b"name=%ff"),
         ("application/x-www-form-urlencoded", b"name=\xff"),
@@ -427,7 +434,7 @@ async def test_an_upload_that_the_coordinator_refuses_is_answered_with_its_reaso
 
 async def test_the_key_is_looked_at_before_the_body(coordinator: FakeCoordinator, tmp_path: Path) -> None:
     """Nothing of the body is asked for; a client that sends it all sees the 401 nevertheless."""
-    async with open_gateway(coordinator, tmp_path, api_keys_sha256=(DIGEST,)) as gateway:
+    async with open_gateway(coordinator, tmp_path, secured=True) as gateway:
         body = multipart(("process", b"sleep"), ("file", b"x" * 20_000_000, "x.bin"))
         for more in ("", "Expect: 100-continue\r\n"):
             head = f"{HEAD}{more}Content-Length: {len(body)}\r\n\r\n".encode()
