@@ -32,6 +32,8 @@ class OutputSender:
         self._address = address
         self._workspaces = workspaces
         self._channel: grpc.aio.Channel | None = None
+        self._before: grpc.aio.Channel | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._at_once = asyncio.Semaphore(SENT_MAX)
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -42,13 +44,23 @@ class OutputSender:
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
+    def move(self, target: Target) -> None:
+        """Reach the coordinator so from now on; what is being sent is not disturbed."""
+        self._address = target
+        before, self._before, self._channel = self._before, self._channel, None
+        if before is not None:  # nothing takes as long as the life of a certificate
+            self._closing = asyncio.get_running_loop().create_task(before.close())
+
     async def close(self) -> None:
         """End what is being sent."""
         for sending in self._sending:
             sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
-        if self._channel is not None:
-            await self._channel.close()
+        if self._closing is not None:
+            await self._closing
+        for channel in (self._channel, self._before):
+            if channel is not None:
+                await channel.close()
 
     async def _send(self, wish: workers_pb2.ShowOutput) -> None:
         try:

@@ -32,7 +32,7 @@ async def test_twenty_kills(figures: Figures) -> None:
 
 @pytest.mark.timeout(600)
 async def test_five_cuts_between_hosts(figures: Figures) -> None:
-    """Both ways, one way, flapping; the coordinator serves with TLS and the cluster key."""
+    """Both ways, one way, flapping; the coordinator serves with TLS and workers show certificates."""
     await storm(Round(seed=5, cuts=5), figures)
 
 
