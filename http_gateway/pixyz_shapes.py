@@ -13,6 +13,20 @@ import msgspec
 
 from hostler.jobs import Advance, Job, OutputFile
 from hostler.lifecycle import Outcome, State
+from http_gateway.operations import (
+    ANY,
+    COUNT,
+    NULL,
+    NUMBER,
+    TEXT,
+    UUID,
+    Schema,
+    either,
+    fields,
+    listed,
+    one_of,
+    or_null,
+)
 from http_gateway.raw_json import is_json
 
 SENT = "SENT"  # only in the answer to a submission
@@ -26,6 +40,33 @@ END_WORDS = {Outcome.SUCCEEDED: "SUCCESS", Outcome.STOPPED: "REVOKED"}  # every 
 TIMED_OUT = "Task process timeout"
 EXITED = "Task process exited with error"
 INTERNAL = "Internal error"
+# For the OpenAPI document.
+JOB_STATE: Schema = fields(
+    uuid=UUID,
+    name=or_null(TEXT),
+    status=one_of(SENT, *OPEN_WORDS.values(), "RETRY", *END_WORDS.values(), "FAILURE"),
+    progress=or_null(NUMBER),
+    error=or_null(TEXT),
+)
+_TIMES = fields(request=or_null(TEXT), started=or_null(TEXT), stopped=or_null(TEXT))
+JOB_DETAILS: Schema = fields(
+    **JOB_STATE["properties"],
+    time_info=_TIMES,
+    steps=or_null(listed(fields(duration=NUMBER, info=TEXT))),
+    retry=COUNT,
+    result=ANY,
+)
+TASK_META: Schema = fields(
+    status=TEXT,
+    result=ANY,
+    traceback=or_null(TEXT),
+    children=listed(ANY),
+    parent_id=NULL,
+    date_done=or_null(TEXT),
+    task_id=UUID,
+)
+ERROR: Schema = fields(detail=either(TEXT, fields(code=COUNT, message=TEXT, details=or_null(TEXT))))
+
 DECODINGS_MAX = 3  # of a path, when it is judged: once is usual, twice is a trick
 
 
