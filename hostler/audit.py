@@ -9,6 +9,7 @@ is without its own. The first line of a file says after which hash it goes on, s
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -195,7 +196,7 @@ def verify(path: Path) -> Verified:
     Raises:
         OSError: it cannot be read.
     """
-    whole = path.is_dir()
+    whole = stat.S_ISDIR(path.stat().st_mode)
     kept = read_head(path) if whole else None  # before the rest: a log that is being written only grows
     files = files_of(path) if whole else [path]
     found = Verified(0, 0, Head())
