@@ -55,7 +55,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "agent.draining": "The worker takes no new work, and why; without a reason: it takes work again.",
         "agent.left_unkillable": "A worker that was to end its jobs left some whose processes cannot be killed.",
         "link.connected": "The agent's control stream is up and reconciled.",
-        "link.older_coordinator": "A coordinator spoke whose epoch is older than one the worker has heard; it is not heard.",
+        "link.older_coordinator": "A coordinator spoke whose epoch is older than one heard before; it is not heard.",
     "link.lost": "The agent's control stream broke; it will try again.",
         "attempt.refused": "The worker will not run an attempt.",
         "policy.refused": "The worker's own policy forbids an attempt; the rule, and why.",

@@ -79,7 +79,8 @@ PUT_ASIDE = (
     " CASE WHEN ?3 < 0 THEN 3 WHEN MAX(log_position, ?4) >= ?3 THEN 2 ELSE 1 END FROM job WHERE number = ?6"
 )
 RETRY = (
-    "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '', start_by = 0,"
+    "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, started_at = 0, survivors = '',"
+    " start_by = 0,"
     " log_position = 0, log_output = 0, retried = retried + ?, crashes = crashes + ?, due_at = ?,"
     " version = version + 1 WHERE number = ?"
 )

@@ -191,7 +191,8 @@ async def test_a_part_is_killed_in_the_middle_of_chains(cluster: RealCluster, pa
     await in_stage(cluster, made[0], 1)
     cluster.end(part, signal.SIGKILL)
     await asyncio.sleep(0.5)  # not for a condition: stages are to end while nobody is there to be told
-    cluster.start(part, **({"slots": 4} if part == "w1" else {}))
+    flags: dict[str, Any] = {"slots": 4} if part == "w1" else {}
+    cluster.start(part, **flags)
 
     expected = [[[[[1, "here"], "there"], "here"], "there"], "here"]
     for job in made:

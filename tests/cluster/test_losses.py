@@ -5,6 +5,7 @@ import shutil
 import signal
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from hostler.errors import Unavailable
 from hostler.jobs import Job, JobSpec, Work
@@ -12,7 +13,7 @@ from hostler.lifecycle import Outcome, State
 from hostler.workers import WorkerState
 from tests.cluster.real_cluster import RealCluster, processes_of, until
 
-SHORT = {"heartbeat_s": 0.3}  # a lease of 1.2 s
+SHORT: dict[str, Any] = {"heartbeat_s": 0.3}  # a lease of 1.2 s
 
 
 def noted(truth: Path, rest: str) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ async def finished(cluster: RealCluster, job: str, within_s: float = 60) -> Job:
 async def test_a_job_moves_to_another_worker_when_its_own_is_stopped_in_mid_air(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
-    """The agent hangs: its shim ends the attempt with the lease, then the coordinator tries again; never two at once."""
+    """Its shim ends the attempt with the lease, then the coordinator tries again; never two at once."""
     cluster.start("coordinator", **SHORT)
     cluster.start("w1", slots=1, **SHORT)
     await cluster.connected(1)

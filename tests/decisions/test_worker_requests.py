@@ -1,5 +1,7 @@
 """Drains and quarantines: what somebody asks about a worker, and what its agents bring upon it."""
 
+from typing import Any
+
 import pytest
 
 from coordinator import drains
@@ -172,7 +174,7 @@ def test_a_host_that_loses_its_power_again_and_again_takes_nothing_from_another(
     """Each boot is a place of its own that is never seen again, however fast they follow one another."""
     scene = Scene()
     for number in range(20):
-        place = {"boot_id": f"boot-{number}", "journal_id": f"journal-{number}"}
+        place: dict[str, Any] = {"boot_id": f"boot-{number}", "journal_id": f"journal-{number}"}
         assert not refused(scene.join(session=f"s{number}", instance=f"i{number}", generation=number + 1, **place))
         scene.wait(3)
 
