@@ -1,6 +1,5 @@
 """Leases, drains, quarantine and epochs, with real processes; the truth is a file that each program appends to."""
 
-import os
 import shutil
 import signal
 import sqlite3
@@ -194,7 +193,7 @@ async def test_a_coordinator_restored_from_a_backup_is_heard_again(cluster: Real
         (epoch,) = connection.execute("SELECT epoch FROM leader").fetchone()
         connection.execute("UPDATE leader SET epoch = 0")
     connection.close()
-    assert epoch >= 1 and os.path.exists(database)
+    assert epoch >= 1
     cluster.start("coordinator")  # under epoch 1 again, which the worker has heard
     await cluster.connected(1)
 
