@@ -114,6 +114,11 @@ class Cluster(ABC):
         """Where it is called by HTTP."""
         return self._url
 
+    @property
+    def directory(self) -> Path:
+        """Where it keeps what it has."""
+        return self._directory
+
     def pss_mb(self, *names: str) -> float:
         """Memory of the processes of these components, each page divided by those who share it."""
         components = self.components()

@@ -124,7 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ()
     redact_logs: Annotated[
         bool,
-        Meta(description="Whether a worker takes the values of a job's secrets out of the job's log, as far as it can."),
+        Meta(description="Whether a worker takes the values of a job's secrets out of its log, as far as it can."),
     ] = True
     volumes_allowed: Annotated[
         tuple[str, ...], Meta(description="Directories of a worker's host that its containers may mount.")
@@ -191,7 +191,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http_private_key: Annotated[str, Meta(description="PEM file of its private key, mode 0600.")] = ""
     requests_per_s: Annotated[
         float, Meta(ge=0, description="HTTP requests a second of one key, or of an address without one; 0: no limit.")
-    ] = 200.0
+    ] = 50.0
     requests_at_once: Annotated[
         int, Meta(ge=0, description="HTTP requests of one of these that may be open, streams too; 0: no limit.")
     ] = 100

@@ -21,7 +21,7 @@ from http_gateway.route_policy import RoutePolicy, Rule
 from http_gateway.token_buckets import TokenBuckets
 
 NO_KEY = "a key is needed here: send it as x-api-key, or as Authorization: Bearer"
-PENALTY_S = 1.0  # for which the refusal of a caller who asks too often is held back, at most
+PENALTY_S = 1.0  # for which the refusal of a caller who asks too often is held back; it says to wait so long
 BURST_S = 2.0  # a bucket holds what comes in so long
 
 
@@ -98,7 +98,7 @@ class Admission:
         wait_s = self._buckets.take(bucket, asyncio.get_running_loop().time())
         if wait_s:
             # Held back, so that a caller who repeats at once whatever is refused costs little.
-            await asyncio.sleep(min(wait_s, PENALTY_S))
+            await asyncio.sleep(PENALTY_S)
             raise Overloaded("too many requests; slow down", retry_after_s=wait_s)
 
 

@@ -23,7 +23,7 @@ from http_gateway.apis import altron, document, health, infernet, metrics, nativ
 from http_gateway.auth import LocalTrust, OwnerLookup, Site
 from http_gateway.batching import Submitter
 from http_gateway.callers import note_caller
-from http_gateway.connections import HEAD_S, Connection, ConnectionLimits, connection_factory
+from http_gateway.connections import HEAD_S, Connection, ConnectionLimits, check_version, connection_factory
 from http_gateway.key_checks import NO_GOOD, KeyChecks
 from http_gateway.large_bodies import LargeBodies
 from http_gateway.measures import HttpMeasures, counting
@@ -80,14 +80,7 @@ def make_app(
     opened = OpenRequests(keys, at_once_max=settings.requests_at_once)
     app = web.Application(middlewares=[counting(measures), _edge(admission, opened, apis)])
     app[APIS] = apis
-    for api in apis:
-        for prefix in api.prefixes:
-            routes = app.add_routes(
-                web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
-                for route in api.routes
-            )
-            policy.add(routes, prefix=prefix, first_prefix=api.prefixes[0])
-    policy.check()
+    _mount(app, apis, policy)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
         rechecking = asyncio.create_task(opened.run())
@@ -102,6 +95,17 @@ def make_app(
     app.cleanup_ctx.append(running)
     app.on_shutdown.append(close_streams)
     return app
+
+
+def _mount(app: web.Application, apis: tuple[Api, ...], policy: RoutePolicy) -> None:
+    for api in apis:
+        for prefix in api.prefixes:
+            routes = app.add_routes(
+                web.RouteDef(route.method, prefix + route.path, guard(api, route.handler), route.kwargs)
+                for route in api.routes
+            )
+            policy.add(routes, prefix=prefix, first_prefix=api.prefixes[0])
+    policy.check()
 
 
 def _families(
@@ -130,9 +134,10 @@ def _edge(admission: Admission, opened: OpenRequests, apis: tuple[Api, ...]) -> 
             connection.request_began()
         watched = None
         try:
+            check_version(request)
             caller, rule = await admission.admit(request)
             note_caller(request, caller)
-            with opened.holding(request, caller, rule) as watched:
+            async with opened.holding(request, caller, rule) as watched:
                 return await handler(request)
         except HostlerError as error:
             return api_of(request.path, apis).refuse(error)

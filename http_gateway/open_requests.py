@@ -6,8 +6,8 @@ Every `RECHECK_S` it is asked again whose the keys of open requests are. A reque
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -23,6 +23,8 @@ from http_gateway.route_policy import Rule
 RECHECK_S = 10.0
 # Of a download that nobody reads the gateway holds what is on the way between it and the coordinator.
 DOWNLOADS_MAX = 100
+# Of one caller: the others wait for their turn, so that a hundred requests of one do not go before one of another.
+BRIEF_AT_ONCE = 4
 RETRY_AFTER_S = 1.0
 
 
@@ -49,12 +51,17 @@ class OpenRequests:
         self._keys = keys
         self._at_once_max = at_once_max
         self._of_caller: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Semaphore] = {}  # of those who have something open
         self._with_key: set[OpenRequest] = set()
         self._downloads = 0
 
-    @contextmanager
-    def holding(self, request: web.Request, caller: Caller, rule: Rule | None) -> Iterator[OpenRequest | None]:
+    @asynccontextmanager
+    async def holding(
+        self, request: web.Request, caller: Caller, rule: Rule | None
+    ) -> AsyncIterator[OpenRequest | None]:
         """Count a request while it is handled, and watch it when its caller has shown a key.
+
+        One that is brief waits until few others of its caller are being handled. A local caller never waits.
 
         Raises:
             Overloaded: the caller, or all together, have too many open.
@@ -71,13 +78,18 @@ class OpenRequests:
         watched = self._watched(request) if caller.shows_key else None
         self._downloads += is_download
         self._of_caller[name] += is_counted
+        turns = self._turns.setdefault(name, asyncio.Semaphore(BRIEF_AT_ONCE)) if is_counted else None
         try:
-            yield watched
+            async with AsyncExitStack() as stack:
+                if turns is not None and not _may_last(request, rule):
+                    await stack.enter_async_context(turns)
+                yield watched
         finally:
             self._downloads -= is_download
             self._of_caller[name] -= is_counted
             if not self._of_caller[name]:
                 del self._of_caller[name]
+                self._turns.pop(name, None)
             if watched is not None:
                 self._with_key.discard(watched)
 
@@ -112,3 +124,7 @@ class OpenRequests:
         watched = OpenRequest(task, shown_key(request), peer_address(request))
         self._with_key.add(watched)
         return watched
+
+
+def _may_last(request: web.Request, rule: Rule | None) -> bool:
+    return rule is not None and (rule.lasts or "wait" in request.query)

@@ -26,6 +26,7 @@ class Rule(NamedTuple):
     door: Door = Door.AUTHENTICATED
     networks: bool = False  # callers of `admitted_networks` need no key
     downloads: bool = False  # its answer may be a file, of which only so many are sent at once
+    lasts: bool = False  # it may wait for something, or move much: it is not taken in turns with others of its caller
 
 
 ANYBODY = Rule(door=Door.ANYBODY, networks=True)
@@ -41,7 +42,11 @@ def _open(*scopes: Scope) -> Rule:
 
 
 def _sends(*scopes: Scope) -> Rule:
-    return Rule(scopes=scopes, downloads=True)
+    return Rule(scopes=scopes, downloads=True, lasts=True)
+
+
+def _lasts(*scopes: Scope, networks: bool = False) -> Rule:
+    return Rule(scopes=scopes, networks=networks, lasts=True)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -52,22 +57,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GET /docs/style.css": ANYBODY,
         "GET /metrics": _needs(Scope.METRICS_READ),
         # Start, stop, query
-        "POST /start": _needs(SUBMIT, Scope.JOBS_COMMAND, READ, WORKERS),
-        "POST /stop": _needs(STOP, READ, WORKERS),
+        "POST /start": _lasts(SUBMIT, Scope.JOBS_COMMAND, READ, WORKERS),
+        "POST /stop": _lasts(STOP, READ, WORKERS),
         "POST /query": _needs(READ, WORKERS),
         # Native: an item that brings its program needs more, and is refused in its place
         "POST /v1/jobs": _needs(SUBMIT),
         "GET /v1/jobs": _needs(READ),
-        "POST /v1/jobs/wait": _needs(READ),
+        "POST /v1/jobs/wait": _lasts(READ),
         "GET /v1/jobs/{id}": _needs(READ),
-        "POST /v1/jobs/{id}/stop": _needs(STOP),
+        "POST /v1/jobs/{id}/stop": _lasts(STOP),
         "POST /v1/jobs/{id}/signal": _needs(STOP, READ),
-        "GET /v1/jobs/{id}/log": _needs(READ),
+        "GET /v1/jobs/{id}/log": _lasts(READ),
         "GET /v1/jobs/{id}/outputs": _needs(OUTPUTS),
         "GET /v1/jobs/{id}/outputs/archive": _sends(OUTPUTS),
         "GET /v1/jobs/{id}/outputs/files/{path}": _sends(OUTPUTS),
         "GET /v1/jobs/{id}/result": _sends(READ, OUTPUTS),
-        "POST /v1/files": _needs(FILES),
+        "POST /v1/files": _lasts(FILES),
         "GET /v1/workloads": _needs(WORKLOADS),
         "POST /v1/workloads": _needs(Scope.WORKLOADS_WRITE),
         "GET /v1/workloads/{name}": _needs(WORKLOADS),
@@ -80,16 +85,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         # Altron
         "POST /subprocess/job/create": _needs(SUBMIT, WORKLOADS),
         "GET /subprocess/job/get_status": _needs(READ),
-        "GET /subprocess/job/get_result": _needs(READ, OUTPUTS),
-        "DELETE /subprocess/job/terminate": _needs(STOP),
-        "POST /discord/message": _needs(Scope.MESSAGES_SEND, SUBMIT, READ, STOP, OUTPUTS, FILES),
+        "GET /subprocess/job/get_result": _lasts(READ, OUTPUTS),
+        "DELETE /subprocess/job/terminate": _lasts(STOP),
+        "POST /discord/message": _lasts(Scope.MESSAGES_SEND, SUBMIT, READ, STOP, OUTPUTS, FILES),
         "GET /discord/ping": KNOWN,
         # PiXYZ: jobs and the back end need a key wherever keys are needed at all
         "GET /": _open(),
         "GET /processes": _open(WORKLOADS),
         "GET /processes/{process_name}": _open(WORKLOADS),
         "GET /jobs": _needs(READ),
-        "POST /jobs": _needs(SUBMIT, WORKLOADS, FILES),
+        "POST /jobs": _lasts(SUBMIT, WORKLOADS, FILES),
         "GET /jobs/{job_uuid}": _needs(READ),
         "GET /jobs/{job_uuid}/details": _needs(READ, OUTPUTS),
         "GET /jobs/{job_uuid}/outputs": _needs(OUTPUTS),
@@ -101,9 +106,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GET /info": _open(READ, WORKLOADS),
         "POST /api/jobs": _open(SUBMIT, WORKLOADS, FILES),
         "POST /api/jobs/batch": _open(SUBMIT, WORKLOADS, FILES),
-        "GET /api/jobs": _open(READ, OUTPUTS),
+        "GET /api/jobs": _lasts(READ, OUTPUTS, networks=True),
         "PUT /api/status": _open(Scope.STATUS_WRITE),
-        "POST /api/jobs/stream": _open(SUBMIT, WORKLOADS, FILES, READ, STOP),
+        "POST /api/jobs/stream": _lasts(SUBMIT, WORKLOADS, FILES, READ, STOP, networks=True),
         "GET /resources": _open(WORKLOADS),
     }
 )

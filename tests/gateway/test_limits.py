@@ -252,3 +252,26 @@ async def _opened(gateway: Caller, path: str, key: str) -> Any:
     response = await gateway.session.get(gateway.url + path, headers={"x-api-key": key})
     assert response.status == 200
     return response
+
+
+async def test_brief_requests_of_one_key_take_turns_and_nobody_else_waits_for_them(
+    coordinator: FakeCoordinator, tmp_path: Path
+) -> None:
+    """Four at a time; those that may last, and those of others, do not wait."""
+    noisy, quiet = (coordinator.access.add("developer", owner="me") for _ in range(2))
+    coordinator.hold.clear()
+    async with open_gateway(coordinator, tmp_path) as gateway:
+
+        async def submit() -> int:
+            body = {"jobs": [{"argv": ["x"]}]}
+            return (await gateway.post("/v1/jobs", body, headers={"x-api-key": noisy})).status
+
+        calls = [asyncio.create_task(submit()) for _ in range(10)]
+        await eventually(lambda: coordinator.submitting, "the first is on its way")
+        async with asyncio.timeout(10):
+            assert (await gateway.get("/v1/jobs", headers={"x-api-key": quiet})).status == 200
+            waiting = await gateway.post("/v1/jobs/wait", {"ids": [], "timeout": 0.01}, headers={"x-api-key": noisy})
+            assert waiting.status == 200
+            coordinator.hold.set()
+            assert await asyncio.gather(*calls) == [200] * 10
+    assert max(coordinator.submit_sizes) <= open_requests.BRIEF_AT_ONCE
