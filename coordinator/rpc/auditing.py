@@ -140,12 +140,15 @@ class Auditing:
         """One entry for a call, or, of a gateway's, one for each of those for whom it asks."""
         digest = hashlib.sha256(caller.content).hexdigest()
         connection = _who(caller, context)
-        groups: dict[str, list[Any]] = {}
-        if caller.may_assert:
-            for job, result in zip(request.jobs, answer.results, strict=True):
-                groups.setdefault(job.principal, []).append(result)
+        groups: dict[str, Sequence[Any]] = {}
+        asked = {job.principal for job in request.jobs} if caller.may_assert else {""}
+        if len(asked) == 1:
+            groups[asked.pop()] = answer.results
         else:
-            groups[""] = list(answer.results)
+            split: dict[str, list[Any]] = {}
+            for job, result in zip(request.jobs, answer.results, strict=True):
+                split.setdefault(job.principal, []).append(result)
+            groups |= split or {"": answer.results}
         for asserted, results in groups.items():
             name, credential, address = connection
             if asserted and asserted != caller.principal.name:
@@ -154,7 +157,7 @@ class Auditing:
                     name = caller.acting_for(asserted).name
                 except HostlerError:
                     name = ""
-            accepted = [result.id for result in results if result.id]
+            accepted = [job_id for result in results if (job_id := result.id)]
             lacking = len(results) - len(accepted)
             more = f" and {len(accepted) - 1} more" if len(accepted) > 1 else ""
             self._log.note(
@@ -169,7 +172,7 @@ class Auditing:
             )
 
 
-def _codes(results: list[Any]) -> str:
+def _codes(results: Sequence[Any]) -> str:
     return ", ".join(sorted({result.error.code for result in results if not result.id})[:5])
 
 

@@ -38,7 +38,7 @@ def test_of_every_rpc_somebody_has_said_whether_it_is_noted() -> None:
     assert set(CHANGING) >= ENDING | DURABLE
 
 
-async def test_ten_thousand_jobs_of_one_call_are_one_line(client: Client, data_dir: Path) -> None:
+async def test_many_jobs_of_one_call_are_one_line(client: Client, data_dir: Path) -> None:
     """With their number, the first one's id and the digest of the call; nothing of their content."""
     specs = [a_spec("echo", f"canary-{n}") for n in range(1000)]
     results = await client.submit(specs)
