@@ -3,6 +3,7 @@
 Exit codes: 0 ended in order, 2 cannot start as configured, 3 another agent speaks for this worker.
 """
 
+import os
 import sys
 
 from hostler.processes import end_requested, run_program
@@ -18,6 +19,8 @@ async def run(settings: Settings) -> int:
 
 def main() -> int:
     """Run the worker and return its exit code."""
+    # What we write is for nobody else; jobs get the mask that we were started with (see the launcher).
+    set_for_children("HOSTLER_UMASK", f"{os.umask(0o077):o}")
     # Children are started by the launcher alone; gRPC's own fork handlers would only get in the way.
     set_for_children("GRPC_ENABLE_FORK_SUPPORT", "0")
     return run_program("worker", run)
