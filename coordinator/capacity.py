@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from coordinator.changes import Drain
-from coordinator.quarantine import Replaced
+from coordinator.places import Replaced
 from hostler.ids import AttemptKey
 from hostler.workers import WorkerState
 

@@ -42,7 +42,7 @@ from coordinator.changes import (
     WorkloadApplied,
     WorkloadRemoved,
 )
-from coordinator.quarantine import Place, Replaced
+from coordinator.places import Place, Replaced
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import Progress
 from hostler.lifecycle import Event, State, advance

@@ -5,49 +5,15 @@ which the other knows nothing. As soon as that shows, the worker's id is put und
 given to it and nobody is heard as it until somebody has looked and releases it.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
-
+from coordinator.capacity import Worker
 from coordinator.events import Hello
 from coordinator.instant import Instant
+from coordinator.places import RETURNS, Place
 
-if TYPE_CHECKING:
-    from coordinator.capacity import Worker
-
-
-RETURNS = 3  # of agents that another one had taken the place of ...
-RETURNS_S = 60.0  # ... within so long
-REPLACED_KEPT = 8  # directories of a worker, the latest, that another one has taken the place of
+RETURNS_S = 60.0  # so soon after one another, agents that take their stream back are two
 
 
-class Place(NamedTuple):
-    """A worker's data directory, as it was during one boot of one host: a copy elsewhere is another place.
-
-    What one directory goes through it goes through once: after a restart of its host, or when its journal was lost, it
-    is another place for good. So a place that comes back after another one spoke for the worker is a second directory,
-    or what an agent of before the restart had sent and only now arrives; that can happen, but not again and again.
-    """
-
-    journal_id: str
-    boot_id: str
-
-
-class Replaced(NamedTuple):
-    """What is remembered of the places that spoke for a worker, while the coordinator runs."""
-
-    places: tuple[Place, ...] = ()  # that another one took the place of, the latest last
-    returned_at_s: tuple[float, ...] = ()  # when one of them came back; the latest
-
-    def seen(self, before: Place, now: Place, at_s: float) -> "Replaced":
-        """Another agent, or the same, speaks for the worker."""
-        if before == now or not before.boot_id:
-            return self
-        places = (*(each for each in self.places if each not in (before, now)), before)[-REPLACED_KEPT:]
-        if now not in self.places:
-            return Replaced(places, self.returned_at_s)
-        return Replaced(places, (*self.returned_at_s[1 - RETURNS :], at_s))
-
-
-def reason_against(known: "Worker | None", hello: Hello, now: Instant, started: int = 0) -> str:
+def reason_against(known: Worker | None, hello: Hello, now: Instant, started: int = 0) -> str:
     """Why a hello puts its worker under quarantine, or is refused by it; empty: it is heard.
 
     *started* is the highest sequence of an attempt that the worker has said to have started and that is not over: a

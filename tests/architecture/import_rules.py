@@ -64,6 +64,7 @@ PURE = (
     "coordinator.losses",
     "coordinator.drains",
     "coordinator.quarantine",
+    "coordinator.places",
     "coordinator.workload_decisions",
     "coordinator.decisions",
     "coordinator.placement",

@@ -8,7 +8,8 @@ from coordinator import drains
 from coordinator.changes import Drain, DrainAsked, Ended, EpochRaised, LateEnd, Quarantined, Returned
 from coordinator.decisions import Decision
 from coordinator.effects import Answer, AttachSession, DropSession, Effect, SendLeave, SendRecall, SendStart, SendStop
-from coordinator.quarantine import RETURNS, RETURNS_S
+from coordinator.places import RETURNS
+from coordinator.quarantine import RETURNS_S
 from hostler.errors import InvalidRequest, PermissionDenied, WorkerNotFound
 from hostler.lifecycle import Outcome, State
 from tests.support.builders import W1, W2, ended, never_ran

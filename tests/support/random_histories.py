@@ -31,9 +31,8 @@ from tests.support.scene import Scene, check_invariants
 WORKERS = (W1, W2, W3)
 LOSSES = (KEEP, KEEP, Losses(fence_s=12.0, retry=True, crash_limit=2), Losses(lost_after_s=5.0))
 LABELS = ((), (), (), (("zone", "a"),))
-STEPS = tuple(
-    ["submit", "join", "leave", "start", "end", "return", "survive", "stop", "tick", "store", "drain", "ask", "place"]
-)
+OF_WORKERS = ("join", "leave", "start", "end", "return", "survive", "store", "drain")
+STEPS = ("submit", "stop", "tick", "ask", "place", *OF_WORKERS)
 NUMBERS = st.integers(0, (1 << 40) - 1)
 STEP = st.tuples(st.sampled_from(STEPS), NUMBERS)
 HISTORIES = st.lists(STEP, min_size=1, max_size=60)
