@@ -32,6 +32,19 @@ from hostler.jobs import (
 
 MEMORY_BYTES_MIN = 4 * 1024 * 1024  # below it hardly a program starts
 CPUS_MIN = 0.01
+# Names of variables that begin so are hostler's own: it says there what a program is to know of its attempt.
+RESERVED_PREFIX = "HOSTLER_"
+# The exceptions, which a gateway or the expansion of a workload gives; no job can do harm with them.
+GIVEN_PREFIX = "HOSTLER_PARAM_"
+GIVEN_NAMES = frozenset(
+    {
+        "HOSTLER_ROOT_FILE",
+        "HOSTLER_COMPUTE_ONLY",
+        "HOSTLER_SERVICE_SOURCE",
+        "HOSTLER_SERVICE_DESTINATION",
+        "HOSTLER_SERVICE_REQUIRES_PROOF",
+    }
+)
 
 
 def check_spec(spec: JobSpec) -> HostlerError | None:
@@ -75,6 +88,8 @@ def _check_work(work: Work) -> HostlerError | None:
     for name, value in work.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             return InvalidRequest(f"{name!r} cannot be an environment variable", field="env")
+        if is_reserved(name):
+            return InvalidRequest(f"{name[:100]} is a name of hostler's own; choose another", field="env")
         length = len(name.encode()) + len(value.encode()) + 1
         if length > ARGV_BYTES_MAX:
             return TooLarge(f"the variable {name[:50]} is {length} bytes long; at most {ARGV_BYTES_MAX}", field="env")
@@ -116,6 +131,13 @@ def _has_program(work: Work) -> bool:
         or (work.container and work.container.image)
         or (work.service and (work.service.url or (work.service.container and work.service.container.image)))
     )
+
+
+def is_reserved(variable: str) -> bool:
+    """Whether an environment variable is hostler's own, so that no job may set it."""
+    if not variable.startswith(RESERVED_PREFIX):
+        return False
+    return variable not in GIVEN_NAMES and not variable.startswith(GIVEN_PREFIX)
 
 
 def is_workspace_path(path: str) -> bool:

@@ -100,7 +100,9 @@ class Agent:
             too_late, accepted = too_late + accepted, []
         for command in accepted:
             self.assignments.accept(command)
-            if command.work is not None:
+            if command.refusal:
+                self.assignments.refuse(command.order.key, command.refusal)
+            elif command.work is not None:
                 self.workspaces.prepare(command.order, command.work)
         for command in too_late:
             self.assignments.prove_never_ran(command.order.key)

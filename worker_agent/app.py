@@ -12,7 +12,7 @@ from hostler.endpoint import coordinator_address
 from hostler.errors import InvalidRequest
 from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
-from hostler.tls import target_of
+from hostler.tls import Target, needs_access
 from worker_agent.agent import Agent
 from worker_agent.capacity import (
     CONTAINER,
@@ -25,10 +25,12 @@ from worker_agent.capacity import (
     limits_kept,
 )
 from worker_agent.draining import ROOM_BYTES, DiskRoom
+from worker_agent.joining import Credentials, Renewal, join_or_resume
 from worker_agent.journal import DataDirectoryInUse, Journal
 from worker_agent.lease import LeaseFile
 from worker_agent.link import Identity, Link, Superseded
 from worker_agent.podman import Podman
+from worker_agent.rules import Rules, rules_of
 from worker_agent.runner import Runner
 from worker_agent.workspaces import Workspaces
 
@@ -48,7 +50,10 @@ async def run(settings: Settings, ending: Ending) -> int:
     make_private_dir(settings.data_dir)
     directory = make_private_dir(settings.data_dir / "workers" / name)
     slots, boot = settings.slots or default_slots(), boot_id()
-    abilities = await _abilities(settings)
+    elsewhere = needs_access(settings, coordinator_address(settings))
+    rules = await rules_of(settings, directory, elsewhere=elsewhere)
+    abilities = await _abilities(rules.start_path)
+    rules.check(abilities)
     runtime = make_private_dir(runtime_dir(directory))
     journal, lease = _open_files(directory, runtime, boot)
     agent = Agent(journal, slots, DiskRoom(directory, min(settings.disk_reserve_bytes, ROOM_BYTES)))
@@ -60,46 +65,83 @@ async def run(settings: Settings, ending: Ending) -> int:
             boot_id=boot,
             slots=slots,
             on_event=agent.on_event,
-            start_path=settings.start_path,
+            start_path=rules.start_path,
+            confining=rules.confining,
         )
-        target = target_of(settings, coordinator_address(settings))
-        workspaces = Workspaces(
-            directory,
-            address=target,
-            owner=agent,
-            podman=Podman(settings.podman, settings.podman_options, directory),
-            volumes_allowed=settings.volumes_allowed,
-        )
+        joined, clock = await _joined(settings, directory, name, ending), SystemClock()
+        if ending.is_set():
+            return 0
+        target = joined.target if joined is not None else Target(coordinator_address(settings))
+        workspaces = _workspaces(settings, rules, directory, target, agent)
         async with runner:
             await agent.recover(runner, workspaces)
             link = Link(
                 address=target,
                 agent=agent,
-                identity=Identity(
-                    name=name,
-                    host=host_name(),
-                    slots=slots,
-                    labels=settings.labels,
-                    runtimes=RUNTIMES,
-                    workloads=settings.workloads,
-                    abilities=abilities,
-                ),
-                worker=_read_identity(directory),
+                redact=settings.redact_logs,
+                identity=_identity(settings, name, slots, abilities),
+                worker=joined.worker if joined is not None else _read_identity(directory),
                 remember=lambda worker: _write_identity(directory, worker),
                 lease=lease,
-                clock=SystemClock(),
+                clock=clock,
+                policy=rules.policy,
             )
             settle_memory()
-            return await _work(settings, agent, runner, link, ending)
+            renewal = Renewal(joined, directory, clock, link.move) if joined is not None else None
+            return await _work(settings, agent, runner, link, ending, renewal)
     finally:
         lease.close()
         journal.close()
 
 
-async def _abilities(settings: Settings) -> tuple[str, ...]:
+def _workspaces(settings: Settings, rules: Rules, directory: Path, target: Target, agent: Agent) -> Workspaces:
+    return Workspaces(
+        directory,
+        address=target,
+        owner=agent,
+        podman=Podman(settings.podman, settings.podman_options, directory),
+        volumes_allowed=rules.volumes_allowed,
+        shared=rules.shared,
+        confined=not rules.confining.is_free,
+    )
+
+
+def _identity(settings: Settings, name: str, slots: int, abilities: tuple[str, ...]) -> Identity:
+    return Identity(
+        name=name,
+        host=host_name(),
+        slots=slots,
+        labels=settings.labels,
+        runtimes=RUNTIMES,
+        workloads=settings.workloads,
+        abilities=abilities,
+    )
+
+
+async def _joined(settings: Settings, directory: Path, name: str, ending: Ending) -> Credentials | None:
+    """What this worker shows to a coordinator on another host; None on this host, or when told to end before.
+
+    Raises:
+        InvalidRequest: it is not let in.
+    """
+    address = coordinator_address(settings)
+    if not needs_access(settings, address):
+        return None
+    joining = asyncio.create_task(join_or_resume(settings, address, directory, name, SystemClock()))
+    told = asyncio.create_task(ending.wait())
+    try:
+        await asyncio.wait((joining, told), return_when=asyncio.FIRST_COMPLETED)
+        return joining.result() if joining.done() else None
+    finally:
+        joining.cancel()
+        told.cancel()
+        await asyncio.gather(joining, told, return_exceptions=True)
+
+
+async def _abilities(start_path: str) -> tuple[str, ...]:
     """Try what this host can do for an attempt. Raises InvalidRequest when the settings ask for more."""
     refusal, abilities = await asyncio.gather(hardened_refusal(), limits_kept())
-    if refusal and settings.start_path == HARDENED:
+    if refusal and start_path == HARDENED:
         raise InvalidRequest(f"start_path = hardened is not possible on this host: {refusal}", field="start_path")
     return abilities if refusal else (*abilities, HARDENED)
 
@@ -130,12 +172,15 @@ def _name_of(settings: Settings) -> str:
     return name
 
 
-async def _work(settings: Settings, agent: Agent, runner: Runner, link: Link, ending: Ending) -> int:
+async def _work(
+    settings: Settings, agent: Agent, runner: Runner, link: Link, ending: Ending, renewal: Renewal | None
+) -> int:
     linked = asyncio.create_task(link.run())
     kept = (
         asyncio.create_task(agent.keep_sampling()),
         asyncio.create_task(agent.workspaces.keep_watching()),
         asyncio.create_task(agent.workspaces.keep_containers(lambda: link.offer(CONTAINER))),
+        *((asyncio.create_task(renewal.run()),) if renewal is not None else ()),
     )
     asked = asyncio.create_task(ending.wait())
     emptied = asyncio.create_task(link.asked_to_leave.wait())

@@ -54,6 +54,9 @@ class Order(NamedTuple):
     output_stop: bool = False  # True: more than `output_bytes_max` ends it
     limits: Sequence[float] = ()  # of its tree, as `limits.Bounds`; empty: none
     lease: int = 0  # the term of the worker's lease it was taken on under, and is ended with; 0: it needs none
+    workspace: str = ""  # absolute: its directory, which is given to the user who runs it; empty: none, or nobody asks
+    keeps_user: bool = False  # True: a program of ours (podman, or one that calls a service) runs as the worker does
+    masked: Sequence[str] = ()  # variables whose values are taken out of what it puts out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

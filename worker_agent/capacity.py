@@ -35,17 +35,23 @@ async def hardened_refusal() -> str:
     return "" if code == 0 else said or "the trial failed"
 
 
+async def confinement_refusal(confinement: str) -> str:
+    """Say why programs cannot be confined like this (JSON) here; empty: they can."""
+    code, said = await _try_out("worker_agent.confinement", confinement)
+    return "" if code == 0 else said or "the trial failed"
+
+
 async def limits_kept() -> tuple[str, ...]:
     """Return which limits of a process tree can be kept here, as words of `hostler.workers.ABILITIES`."""
     code, said = await _try_out("worker_agent.limits")
     return tuple(said.split()) if code == 0 else ()
 
 
-async def _try_out(module: str) -> tuple[int | None, str]:
+async def _try_out(module: str, *arguments: str) -> tuple[int | None, str]:
     """Run a module as a program of its own, which has no threads, as the shims have none; its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-I", "-S", "-c", _TRIAL, _ROOT, module),
+        *("-I", "-S", "-c", _TRIAL, _ROOT, module, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

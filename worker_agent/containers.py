@@ -87,7 +87,7 @@ class Containers:
             container.image,
             *work.argv,
         )
-        return order._replace(argv=argv, env=through, cwd=str(workspace.path), proxy=True)
+        return order._replace(argv=argv, env=through, cwd=str(workspace.path), proxy=True, keeps_user=True)
 
     # -- after
 

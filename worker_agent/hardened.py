@@ -32,6 +32,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from worker_agent.attempts import Order
+from worker_agent.confinement import FREE, Confinement
 from worker_agent.process_tree import Reaped, SpawnFailed, reap_one, spawn
 
 INIT_NAME: Final = "hostler-init"  # of at most 15 bytes
@@ -42,6 +43,7 @@ _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWPID: Final = 0x20000000
 _MS_NOSUID_NODEV_NOEXEC: Final = 2 | 4 | 8
+_MS_NOSUID_NODEV: Final = 2 | 4
 _MS_REC_SLAVE: Final = 0x4000 | 0x80000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
@@ -147,7 +149,16 @@ class Namespace:
         os.close(self.fd)
 
 
-def start(order: Order, env: Mapping[bytes, bytes], home: int, *, stdin: int, stdout: int, stderr: int) -> Namespace:
+def start(
+    order: Order,
+    env: Mapping[bytes, bytes],
+    home: int,
+    confinement: Confinement = FREE,
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+) -> Namespace:
     """Start the program of an order in a namespace; the arguments are those of `process_tree.spawn`.
 
     Raises:
@@ -165,7 +176,7 @@ def start(order: Order, env: Mapping[bytes, bytes], home: int, *, stdin: int, st
         pid = _clone(_libc())
         if pid == 0:
             streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-            _Init(order, env, home, report=report, ordered=ordered, streams=streams).run()
+            _Init((order, env, home, confinement), report=report, ordered=ordered, streams=streams).run()
     except OSError:
         os.close(reports)
         os.close(ordering)
@@ -220,16 +231,14 @@ class _Init:
 
     def __init__(
         self,
-        order: Order,
-        env: Mapping[bytes, bytes],
-        home: int,
+        given: tuple[Order, Mapping[bytes, bytes], int, Confinement],
         *,
         report: int,
         ordered: int,
         streams: Mapping[str, int],
     ) -> None:
         self._libc = _libc()
-        self._given = order, env, home
+        self._given = given  # the first arguments of `process_tree.spawn`
         self._report, self._ordered, self._streams = report, ordered, streams
         self._pid = 0
         self._status: int | None = None
@@ -289,7 +298,16 @@ class _Init:
         self._check(self._libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_SLAVE), None), "mount /")
         flags = ctypes.c_ulong(_MS_NOSUID_NODEV_NOEXEC)
         self._check(self._libc.mount(b"proc", b"/proc", b"proc", flags, None), "mount /proc")
+        if self._given[3].private_tmp:
+            self._cover(b"/tmp")
+            with contextlib.suppress(FileNotFoundError):
+                self._cover(b"/var/tmp")
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+    def _cover(self, place: bytes) -> None:
+        """Mount an empty directory, which ends with the namespace."""
+        flags = ctypes.c_ulong(_MS_NOSUID_NODEV)
+        self._check(self._libc.mount(b"tmpfs", place, b"tmpfs", flags, b"mode=1777"), f"mount {place.decode()}")
 
     def _close_others(self) -> None:
         """Close every descriptor but those that are needed; the shim's sockets and segment are not for us."""
@@ -317,10 +335,10 @@ class _Init:
             signal.signal(number, signal.SIG_DFL)
 
     def _start(self) -> None:
-        order, env, home = self._given
         if self._poll_ordered():
             raise SpawnFailed("the process that made it ended")  # before the kernel knew that we end with it
-        self._pid = spawn(order, env, home, **self._streams)
+        order, env, home, confinement = self._given
+        self._pid = spawn(order, env, home, confinement, **self._streams)
         for fd in set(self._streams.values()) - {0, 1, 2}:
             os.close(fd)
         self._tell("started", self._host_pid(self._pid))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from worker_agent.cgroups import Containment
+from worker_agent.confinement import Confinement
 from worker_agent.process_tree import become_subreaper, read_stat
 from worker_agent.shim import shim_main
 from worker_agent.shim_protocol import SOCKET_PATH_BYTES_MAX, Decoder, ProtocolError, encode
@@ -39,6 +40,7 @@ class Launcher:
         self._sockets = sockets
         self._cgroup_prefix = cgroup_prefix
         self._containment = containment
+        self._program_mask = int(os.environb.get(b"HOSTLER_UMASK", b"77"), 8)
         self._base_env = {k: v for k, v in os.environb.items() if not k.startswith(_OURS)}
 
     def run(self) -> None:
@@ -74,23 +76,26 @@ class Launcher:
             listener.close()
             return {"type": "not_forked", "shim": shim, "error": str(error)}
         if pid == 0:
-            self._be_shim(shim, str(message["nonce"]), listener)
+            self._be_shim(shim, message, listener)
         listener.close()
         stat = read_stat(pid)
         return {"type": "forked", "shim": shim, "pid": pid, "start_ticks": stat.start_ticks if stat else 0}
 
-    def _be_shim(self, shim: int, nonce: str, listener: socket.socket) -> None:
+    def _be_shim(self, shim: int, message: dict[str, Any], listener: socket.socket) -> None:
         code = 1
         try:
             self._control.close()
+            # Programs run with the mask that the worker was started with; what a shim writes itself says its mode.
+            os.umask(self._program_mask)
             shim_main(
                 shim=shim,
-                nonce=nonce,
+                nonce=str(message["nonce"]),
                 listener=listener,
                 segments=self._segments,
                 cgroup_name=f"{self._cgroup_prefix}-{shim}",
                 containment=self._containment,
                 base_env=self._base_env,
+                confinement=Confinement.from_json(message.get("confined")),
             )
             code = 0
         except BaseException:
@@ -110,6 +115,7 @@ def main() -> None:
     parser.add_argument("--cgroup", required=True)
     parser.add_argument("--containment", type=Containment, default=Containment.AUTO)
     arguments = parser.parse_args()
+    os.umask(0o077)
     # Dead shims leave no zombie, and orphans of a killed shim are adopted and reaped here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     become_subreaper("hostler-launch")

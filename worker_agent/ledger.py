@@ -35,6 +35,7 @@ class SegmentIdentity(NamedTuple):
     nonce: str  # what an agent must say in its hello
     cgroup: str = ""  # directory of the shim's own cgroup; empty when there is none
     freezer: bool = False  # True: that directory is a version 1 freezer
+    uid: int = 0  # of the user its programs run as; 0: the worker's
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,11 +21,12 @@ from hostler.clock import Clock
 from hostler.tls import Target
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from hostler.wire.ends import advance_to_proto, end_to_proto, output_to_proto, usage_to_proto
-from hostler.wire.work import work_from_proto
+from hostler.wire.work import work_from_proto, work_to_bytes
 from worker_agent.agent import Agent
 from worker_agent.attempts import Cause, Exited, Order
 from worker_agent.journal import JournalFull
 from worker_agent.lease import LeaseFile
+from worker_agent.local_policy import Policy, Refusal, decide, refuses_always
 from worker_agent.log_push import LogPush
 from worker_agent.notes import Note
 from worker_agent.output_send import OutputSender
@@ -86,8 +87,14 @@ class Link:
         remember: Callable[[str], None],
         lease: LeaseFile,
         clock: Clock,
+        policy: Policy | None = None,
+        redact: bool = True,
     ) -> None:
-        """*worker* is the id of an earlier welcome ("" for none); *remember* keeps a new one, durably."""
+        """*worker* is the id of an earlier welcome ("" for none); *remember* keeps a new one, durably.
+
+        With *redact* the values of an attempt's secrets are taken out of its log.
+        """
+        self._redact = redact
         self._address = address
         self._agent = agent
         self._identity = identity
@@ -95,6 +102,7 @@ class Link:
         self._remember = remember
         self._lease = lease
         self._clock = clock
+        self._policy = policy if policy != Policy() else None  # None: anything is taken
         self._heartbeat_s = 2.0
         self._sender = OutputSender(address, agent.workspaces)
         self._offered = asyncio.Event()  # there is more to be said in a hello than was
@@ -157,6 +165,14 @@ class Link:
     @property
     def _where(self) -> str:
         return self._address if isinstance(self._address, str) else self._address.address
+
+    def move(self, target: Target) -> None:
+        """The coordinator is reached in another way from now on: a stream that is up is made anew."""
+        self._address = target
+        self._sender.move(target)
+        self._agent.workspaces.move(target)
+        if not self._leaving.is_set():
+            self._offered.set()
 
     def offer(self, runtime: str) -> None:
         """The worker knows a further runtime. Only a hello can say so, so a stream that is up is made anew."""
@@ -261,7 +277,9 @@ class Link:
             if message.acknowledged:
                 agent.on_acknowledged([_text(key) for key in message.acknowledged])
             if message.starts:
-                agent.on_starts([_start(start, term=self._lease.term) for start in message.starts])
+                term = self._lease.term
+                starts = [_start(start, self._policy, self._redact, term=term) for start in message.starts]
+                agent.on_starts(starts)
             for recalled in message.recalls:
                 agent.on_recall(_text(recalled))
             for stop in message.stops:
@@ -388,8 +406,27 @@ def _bounds(work: types_pb2.Work) -> Sequence[float]:
     return bounds if any(bounds) and not work.HasField("container") else ()
 
 
-def _start(start: workers_pb2.Start, *, term: int = 1) -> StartCommand:
+def _start(
+    start: workers_pb2.Start, policy: Policy | None = None, redact: bool = True, *, term: int = 1
+) -> StartCommand:
+    """What the coordinator's word means here: the worker's own policy has the last one."""
     work = types_pb2.Work.FromString(start.work)
+    refusal: Refusal | None = None
+    needs_workspace = work.workspace or work.files or work.stdin_path or work.result_stdout
+    needs_workspace = needs_workspace or any(work.HasField(name) for name in ("python", "container", "service"))
+    if policy is not None:
+        decided = decide(policy, work_from_proto(work), start.workload, tuple(start.secrets))
+        if isinstance(decided, Refusal):
+            refusal = decided
+        else:
+            work = types_pb2.Work.FromString(work_to_bytes(decided))
+    elif needs_workspace or work.env or start.secrets:
+        refusal = refuses_always(work_from_proto(work), start.secrets)
+    if refusal is not None:
+        said = {"rule": refusal.rule, "reason": refusal.reason, "workload": start.workload}
+        logs.get().warning("policy.refused", attempt=_text(start.key), **said)
+    if start.secrets:
+        logs.register_secrets(start.secrets.values())
     order = Order(
         key=_text(start.key),
         argv=tuple(work.argv),
@@ -405,13 +442,13 @@ def _start(start: workers_pb2.Start, *, term: int = 1) -> StartCommand:
         output_stop=work.output_stop,
         limits=_bounds(work) if work.HasField("limits") else (),
         lease=term if work.loss_policy == "stop" else 0,
+        masked=tuple(start.secrets) if redact and start.secrets else (),
     )
-    needs_workspace = work.workspace or work.files or work.stdin_path or work.result_stdout
-    needs_workspace = needs_workspace or any(work.HasField(name) for name in ("python", "container", "service"))
     return StartCommand(
         start.sequence,
         order,
         start.slots,
         hashlib.sha256(start.work).digest()[:16],
         work_from_proto(work) if needs_workspace else None,
+        str(refusal) if refusal is not None else "",
     )

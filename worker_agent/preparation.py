@@ -35,13 +35,23 @@ class Preparation:
     """Prepares the attempts of one agent."""
 
     def __init__(
-        self, files: Callable[[], FilesClient], script_path: Path, containers: Containers, services: Services
+        self,
+        files: Callable[[], FilesClient],
+        script_path: Path,
+        containers: Containers,
+        services: Services,
+        *,
+        confined: bool = False,
     ) -> None:
-        """*files* gives the coordinator's stored bytes; *script_path* is made when the first script comes."""
+        """*files* gives the coordinator's stored bytes; *script_path* is made when the first script comes.
+
+        *confined*: shims have to know which directory is an attempt's workspace.
+        """
         self._files = files
         self._script_path = script_path
         self._containers = containers
         self._services = services
+        self._confined = confined
         self._folder: Path | None = None
         self._at_once = asyncio.Semaphore(FETCHES_MAX)
 
@@ -150,7 +160,9 @@ class Preparation:
             theirs = env.get(_PYTHONPATH)
             env = {**for_script, **env}
             ours[_PYTHONPATH] = f"{for_script[_PYTHONPATH]}:{theirs}" if theirs else for_script[_PYTHONPATH]
-        return order._replace(argv=argv, env={**env, **ours}, cwd=order.cwd or str(workspace.path))
+        where = str(workspace.path)
+        order = order._replace(argv=argv, env={**env, **ours}, cwd=order.cwd or where)
+        return order._replace(workspace=where) if self._confined else order
 
     async def _install(self) -> Path:
         """The folder that scripts need, written once; a second one that writes it meanwhile does no harm."""

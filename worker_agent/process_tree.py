@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, Protocol
 from hostler.jobs import EndedProcess
 from worker_agent.attempts import Order
 from worker_agent.cgroups import Cgroup
+from worker_agent.confinement import FREE, Confinement, acting, enter
 from worker_agent.oom_scores import for_a_job
 
 NAMED_MAX: Final = 1000  # processes named in a receipt
@@ -102,11 +103,21 @@ def process_name(pid: int) -> str:
         return ""
 
 
-def spawn(order: Order, env: Mapping[bytes, bytes], home: int, *, stdin: int, stdout: int, stderr: int) -> int:
+def spawn(
+    order: Order,
+    env: Mapping[bytes, bytes],
+    home: int,
+    confinement: Confinement = FREE,
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+) -> int:
     """Start the program of an order in a new session and return its pid.
 
     The three descriptors become its first three; every other one of ours is close-on-exec. *home* is a
-    descriptor of our own working directory.
+    descriptor of our own working directory. Directories are entered, and the program is found, with the rights of
+    whoever it runs as.
 
     posix_spawn, because it is a vfork and half the cost of subprocess.Popen, which encodes the environment
     in Python for each start. With its preexec_fn, user or group Popen would fork, at 20 times the cost.
@@ -117,13 +128,15 @@ def spawn(order: Order, env: Mapping[bytes, bytes], home: int, *, stdin: int, st
     argv = order.argv
     if not argv or not argv[0]:
         raise SpawnFailed("exec: no command")
-    if order.cwd:
-        _change_directory(order.cwd)
     program = argv[0]
     actions = ((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
+    confined = FREE if order.keeps_user else confinement
+    cwd = confined.directory(order.cwd)
     try:
-        program = program if "/" in program else _search(program, env)
-        with for_a_job():
+        with for_a_job(), acting(confined.user):
+            if cwd:
+                _change_directory(cwd, confined, order)
+            program = program if "/" in program else _search(program, env)
             return os.posix_spawn(
                 program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
             )
@@ -134,13 +147,13 @@ def spawn(order: Order, env: Mapping[bytes, bytes], home: int, *, stdin: int, st
         # A zero byte in an argument, or a "=" in the name of a variable.
         raise SpawnFailed(f"fork/exec {program}: invalid argument ({error})") from error
     finally:
-        if order.cwd:
+        if cwd:
             os.fchdir(home)
 
 
-def _change_directory(cwd: str) -> None:
+def _change_directory(cwd: str, confined: Confinement, order: Order) -> None:
     try:
-        os.chdir(cwd)
+        enter(cwd, confined.roots, order.workspace)
     except OSError as error:
         text = _ERROR_TEXTS.get(error.errno or 0) or os.strerror(error.errno or 0).lower()
         raise SpawnFailed(f"chdir {cwd}: {text}") from error

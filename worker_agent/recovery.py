@@ -130,6 +130,7 @@ class Recovery:
             self._dead.add(shim)
             return
         link = ShimLink(shim=shim, pid=identity.pid, start_ticks=identity.start_ticks, nonce=identity.nonce, path=path)
+        self._runner.confining.note(shim, identity.uid)
         if identity.cgroup:
             Cgroup(identity.cgroup, freezer=identity.freezer).thaw(identity.pid)
         try:
@@ -250,6 +251,7 @@ class Recovery:
         """Remove what a dead shim left, once nothing lives in its cgroup."""
         await end_of_dead(self._runner.segments_dir, shim, (), self._unkillable)
         self._runner.ledgers.shim_gone(shim)
+        self._runner.confining.release(shim)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._runner.sockets_dir / f"shim-{shim}.sock")
 

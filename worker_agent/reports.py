@@ -34,6 +34,7 @@ class StartCommand(NamedTuple):
     slots: int  # of the worker's; 0: starts at once
     digest: bytes  # of the work, for the journal
     work: Work | None = None  # set: it needs a workspace before it can start
+    refusal: str = ""  # set: the worker's policy forbids it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from worker_agent.process_tree import is_alive
 from worker_agent.sampling import sample_trees
 from worker_agent.shim_link import LauncherLink, LinkLost, Message, ShimLink, ended_within, keep_thawed
 from worker_agent.shim_protocol import order_to_json
+from worker_agent.slot_users import FREELY, Confining
 
 SHIMS_PER_GENERATION: Final = 1_000_000  # shim numbers are unique in a data directory
 CONNECT_S: Final = 5.0
@@ -66,16 +67,16 @@ class Runner:
         idle_surplus_s: float = 60.0,
         containment: Containment = Containment.AUTO,
         start_path: str = "warm",
+        confining: Confining = FREELY,
     ) -> None:
         """*slots* idle shims are kept warm; *generation* only grows; *start_path* is for orders that name none."""
         self.generation, self.boot_id = generation, boot_id
         self.segments_dir, self.sockets_dir = data_dir / "segments", runtime_dir
         self.ledgers = LedgerFiles(self.segments_dir)
-        self._slots, self._process_cap, self._idle_surplus_s = slots, process_cap, idle_surplus_s
-        self._on_event, self._start_path = on_event, start_path
-        self._launcher = LauncherLink(
-            segments=self.segments_dir, sockets=runtime_dir, log=data_dir / "launcher.log", containment=containment
-        )
+        self._slots, self._process_cap, self._idle_surplus_s = slots, confining.shims_max or process_cap, idle_surplus_s
+        self._on_event, self._start_path, self.confining = on_event, start_path, confining
+        log, places = data_dir / "launcher.log", {"segments": self.segments_dir, "sockets": runtime_dir}
+        self._launcher = LauncherLink(**places, log=log, containment=containment, confining=confining)
         self._attempts: dict[str, Attempt] = {}
         self._waiting: deque[str] = deque()  # keys without a shim; at most process_cap
         self._links: dict[int, ShimLink] = {}
@@ -241,7 +242,7 @@ class Runner:
     def admit(self, link: ShimLink, state: Message) -> None:
         """Take a connected shim in: it runs what it says it runs, or is free. Also used by recovery."""
         self._links[link.shim] = link
-        link.is_long = False
+        link.is_long, link.fits = False, self.confining.fits(state.get("confined"))
         if (key := state["key"]) is None:
             self._offer(link)
         else:
@@ -270,9 +271,9 @@ class Runner:
         self.stop(key, grace_s=0.0, cause=Cause.DRAIN)
 
     def _offer(self, link: ShimLink) -> None:
-        if self._waiting:
+        if self._waiting and link.fits:
             self._run(link, self._waiting.popleft())
-        elif self._closing:
+        elif self._closing or not link.fits:
             self._retire(link)
         else:
             link.idle_since = time.monotonic()
@@ -281,8 +282,7 @@ class Runner:
     def _run(self, link: ShimLink, key: str) -> None:
         attempt = self._attempts[key]
         assert attempt.order is not None
-        attempt.link = link
-        attempt.at = time.monotonic()
+        attempt.link, attempt.at = link, time.monotonic()
         self.queues.add(link, key, leads=attempt.leads)
         link.send_order(order_to_json(attempt.order))
 
@@ -448,6 +448,7 @@ class Runner:
         for path in segments_of(self.segments_dir, link.shim):
             self.ledgers.writes_to(path.name)
         self.ledgers.shim_gone(link.shim)
+        self.confining.release(link.shim)
         with contextlib.suppress(OSError):
             os.unlink(link.path)
 

@@ -105,7 +105,9 @@ class Services:
             arguments += ["--within", f"{CALL_S:g}"]
         # Isolated, so that nothing in the attempt's environment or directory is imported.
         argv = (sys.executable, "-I", "-S", _PROGRAM, *arguments)
-        return order._replace(argv=argv), name
+        # It enters the network of another process, as the worker's user: nothing of a job's may be heard by its loader.
+        env = {n: text for n, text in order.env.items() if n.startswith("HOSTLER_") or n == service.token_variable}
+        return order._replace(argv=argv, env=env, keeps_user=True), name
 
     def adopt_call(self, key: str, name: str) -> None:
         """An attempt of an earlier agent calls the service in this container."""

@@ -35,6 +35,7 @@ from typing import Any, Final
 from worker_agent import lease
 from worker_agent.attempts import Cause, Order
 from worker_agent.cgroups import Cgroup, Containment
+from worker_agent.confinement import FREE, Confinement, settle
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.limits import Limiter
 from worker_agent.oom import MemoryWatch
@@ -77,8 +78,9 @@ class Shim:
         listener: socket.socket,
         base_env: dict[bytes, bytes],
         limiter: Limiter,
+        confinement: Confinement = FREE,
     ) -> None:
-        self._identity = identity
+        self._identity, self._confinement = identity, confinement
         self._segment = segment
         self._tree = tree
         self._listener = listener
@@ -202,6 +204,7 @@ class Shim:
                 limiter=self._limiter,
                 memory=self._memory,
                 lease=self._lease,
+                confinement=self._confinement,
             )
             current.begin(self._base_env, self._null, self._home)
             if current.phase is Phase.OVER:
@@ -269,6 +272,7 @@ class Shim:
             "generation": self._generation,
             "cgroup": self._identity.cgroup,
             "freezer": self._identity.freezer,
+            "confined": self._confinement.to_json(),
             "key": None,
             "ended": [json.loads(each) for each in self._last_ends],
         }
@@ -434,6 +438,7 @@ def shim_main(
     cgroup_name: str,
     containment: Containment,
     base_env: dict[bytes, bytes],
+    confinement: Confinement = FREE,
 ) -> None:
     """Be a shim; called in the forked child of the launcher, returns when the shim's time is over."""
     os.setsid()
@@ -445,6 +450,11 @@ def shim_main(
     cgroup = Cgroup.make(cgroup_name, containment)
     if cgroup is not None:
         cgroup.enter()
+    elif confinement.cgroup:
+        raise OSError("the worker's policy asks for a control group, and none can be made")
+    user = confinement.user
+    if user is not None:
+        settle(user)
     stat = read_stat(os.getpid())
     identity = SegmentIdentity(
         shim=shim,
@@ -454,6 +464,7 @@ def shim_main(
         nonce=nonce,
         cgroup=cgroup.directory if cgroup else "",
         freezer=cgroup.freezer if cgroup else False,
+        uid=user.uid if user is not None else 0,
     )
     path = listener.getsockname()
     tree = Tree(cgroup)
@@ -466,6 +477,7 @@ def shim_main(
             listener=listener,
             base_env=base_env,
             limiter=Limiter(cgroup_name),
+            confinement=confinement,
         )
         served.run()
         served.close()

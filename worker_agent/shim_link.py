@@ -21,9 +21,11 @@ from worker_agent.cgroups import Cgroup, Containment, hierarchies
 from worker_agent.leftover_cgroups import LeftoverCgroups
 from worker_agent.process_tree import is_alive
 from worker_agent.shim_protocol import Decoder, ProtocolError, encode, encode_orders
+from worker_agent.slot_users import Confining
 
 FORK_S: Final = 10.0  # for the launcher to fork and answer
 THAW_S: Final = 1.0
+USER_PAUSE_S: Final = 0.02
 FROZEN_MAX: Final = 10  # times that a shim is found frozen in a row before it is killed
 Message = dict[str, Any]
 
@@ -78,6 +80,7 @@ class ShimLink:
         self.is_long = False  # True: what it runs now is long, so nothing may wait behind it
         self.idle_since = 0.0
         self.retired = False
+        self.fits = True  # False: it runs programs in another way than the worker's policy says now
         self.cgroup: Cgroup | None = None  # the shim's own
         self.frozen = 0  # how often in a row it was found frozen by its job
         self.held = 0  # the same for being traced or stopped
@@ -228,8 +231,11 @@ async def keep_thawed(links: Mapping[int, ShimLink]) -> None:
 class LauncherLink:
     """The launcher process of this agent; started on the first fork and again after it died."""
 
-    def __init__(self, *, segments: Path, sockets: Path, log: Path, containment: Containment) -> None:
+    def __init__(
+        self, *, segments: Path, sockets: Path, log: Path, containment: Containment, confining: Confining
+    ) -> None:
         self._segments, self._sockets, self._log = segments, sockets, log
+        self._confining = confining
         self._leftovers = LeftoverCgroups(segments.parent)
         # A later agent of the directory knows whose it is; and were numbers of shims to come twice, names do not.
         self._cgroup_prefix = f"{self._leftovers.stem}{secrets.token_hex(3)}"
@@ -247,12 +253,31 @@ class LauncherLink:
     async def make(self, shim: int, generation: int, within_s: float) -> tuple[ShimLink, Message]:
         """Fork a shim and return a connection to it and its state. Raises LinkLost with the reason when it cannot."""
         nonce = secrets.token_hex(16)
-        pid, start_ticks = await self._fork(shim, nonce)
+        wish = {"type": "fork", "shim": shim, "nonce": nonce, "confined": await self._confined(shim, within_s)}
+        try:
+            pid, start_ticks = await self._fork(shim, wish)
+        except LinkLost:
+            self._confining.release(shim)
+            raise
         path = self._sockets / f"shim-{shim}.sock"
         link = ShimLink(shim=shim, pid=pid, start_ticks=start_ticks, nonce=nonce, path=path)
-        return link, await link.hello(generation, within_s)
+        try:
+            return link, await link.hello(generation, within_s)
+        except LinkLost:
+            if not is_alive(pid, start_ticks):
+                self._confining.release(shim)
+            raise
 
-    async def _fork(self, shim: int, nonce: str) -> tuple[int, int]:
+    async def _confined(self, shim: int, within_s: float) -> Message:
+        """What holds for a new shim; a user that a shim has is free when that has ended. Raises LinkLost."""
+        until = asyncio.get_running_loop().time() + within_s
+        while (confinement := self._confining.lease(shim)) is None:
+            if asyncio.get_running_loop().time() > until:
+                raise LinkLost("every user that the worker's policy names for its jobs is taken")
+            await asyncio.sleep(USER_PAUSE_S)
+        return confinement.to_json()
+
+    async def _fork(self, shim: int, wish: Message) -> tuple[int, int]:
         async with self._starting:
             if self._protocol is None:
                 await self._start()
@@ -261,7 +286,7 @@ class LauncherLink:
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._asked[shim] = answer
         try:
-            self._protocol.transport.write(encode({"type": "fork", "shim": shim, "nonce": nonce}))
+            self._protocol.transport.write(encode(wish))
             async with asyncio.timeout(FORK_S):
                 message = await answer
         except TimeoutError as error:

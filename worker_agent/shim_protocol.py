@@ -2,7 +2,7 @@
 
 Limits: standard library only. A message is at most 4 MiB; who sends a longer one is cut off.
 
-    agent -> launcher   fork {shim, nonce}
+    agent -> launcher   fork {shim, nonce, confined}
     launcher -> agent   forked {shim, pid, start_ticks} | not_forked {shim, error}
     agent -> shim       hello {generation, nonce} first, then run {orders}, stop {key, grace_s, cause},
                         signal {key, signal}, feed {key, offset, content (base64), eof}, retire {}

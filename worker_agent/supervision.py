@@ -25,13 +25,14 @@ from hostler import frames
 from hostler.jobs import EndedProcess, Receipt, SentSignal
 from worker_agent import hardened
 from worker_agent.attempts import Cause, Order
+from worker_agent.confinement import FREE, Confinement, give
 from worker_agent.end_frames import ended_of, plain_exit_json
 from worker_agent.evidence import Facts, judge, signal_name
 from worker_agent.lease import LOOK_S
 from worker_agent.ledger import SegmentWriter
 from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Seen
 from worker_agent.oom import MemoryWatch
-from worker_agent.output_pipes import OutputPipes
+from worker_agent.output_pipes import OutputPipes, masked_values
 from worker_agent.process_tree import Reaped, SpawnFailed, Tree, reap_one, spawn
 from worker_agent.shim_protocol import encode
 from worker_agent.spent import Spent
@@ -76,6 +77,7 @@ class Supervision:
         limiter: Limiter,
         memory: MemoryWatch,
         lease: Callable[[int], float],
+        confinement: Confinement = FREE,
     ) -> None:
         """*tell* sends a message to the agent; it answers False when no agent listens or it is slow.
 
@@ -93,8 +95,9 @@ class Supervision:
         self.stdin: StdinPipe | None = None
         self._space: hardened.Namespace | None = None  # of a program on the hardened start path
         self._tree, self._segment, self._poll, self._tell = tree, segment, poll, tell
-        self.output = OutputPipes(segment, poll, order.output_bytes_max)
+        self.output = OutputPipes(segment, poll, order.output_bytes_max, masked_values(order))
         self._limiter, self._memory, self._lease = limiter, memory, lease
+        self._confinement = FREE if order.keeps_user else confinement
         self._limits: LimitGroup | None = None
         self._kernel_kills = -1  # the kernel's count when the attempt was no longer short
         self._status: int | None = None
@@ -161,7 +164,7 @@ class Supervision:
 
     def _start(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
         order = self.order
-        env = dict(base_env)
+        env = self._confinement.environment(base_env)
         for name, text in order.env.items():
             env[os.fsencode(name)] = os.fsencode(text)
         key = os.fsencode(self.key)
@@ -169,11 +172,14 @@ class Supervision:
         env[b"HOSTLER_JOB"] = key.partition(b".")[0]
         stdin_read, stdin_write = null, -1
         try:
+            if order.workspace and self._confinement.user is not None:
+                give(order.workspace, self._confinement.user)
             stdout, stderr = self.output.open(merge=order.merge)
             if order.stdin_path:
                 stdin_read = open_file(order.stdin_path)
             elif order.stdin:
                 stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+            self._confinement.own(stdin_write, stdout, stderr)
             if self._limits is not None:
                 self._limits.enter()  # what we start is born inside
                 self._tree.limited = self._limits.cgroup
@@ -195,8 +201,8 @@ class Supervision:
 
     def _spawn(self, env: dict[bytes, bytes], home: int, **streams: int) -> int:
         if self.order.start_path != "hardened" or self.order.proxy:
-            return spawn(self.order, env, home, **streams)
-        space = self._space = self._tree.space = hardened.start(self.order, env, home, **streams)
+            return spawn(self.order, env, home, self._confinement, **streams)
+        space = self._space = self._tree.space = hardened.start(self.order, env, home, self._confinement, **streams)
         self._poll.register(space.fd, select.EPOLLIN)
         return space.pid
 

@@ -132,9 +132,11 @@ class Workspace:
         """
         outputs = self.open_outputs()
         try:
-            return output_files.open_regular(outputs, os.fsencode(path))
+            fd, status = output_files.open_regular(outputs, os.fsencode(path))
         finally:
             os.close(outputs)
+        self._check_owner(fd, status)
+        return fd, status
 
     def list_outputs(self) -> tuple[OutputFile, ...]:
         """Return what is in the output directory now (at most 1,000 files); nothing when it is not there."""
@@ -176,6 +178,7 @@ class Workspace:
         """Return the content of a file of the workspace. Raises OSError, and ValueError when it is larger."""
         with self._opened() as at:
             fd, status = output_files.open_regular(at, name.encode())
+        self._check_owner(fd, status)
         with open(fd, "rb") as file:
             content = file.read(bytes_max + 1)
         if len(content) > bytes_max:
@@ -188,6 +191,16 @@ class Workspace:
             fd, status = output_files.open_regular(at, name.encode())
         os.close(fd)
         return status.st_size
+
+    def _check_owner(self, fd: int, status: os.stat_result) -> None:
+        """Take no file of somebody else's that a program of another user has linked to. Closes *fd* and raises OSError.
+
+        What may lie in a workspace of root's is root's own affair, and that of the users inside its containers.
+        """
+        owner = os.stat(self.path, follow_symlinks=False).st_uid
+        if owner not in (0, os.getuid(), status.st_uid):
+            os.close(fd)
+            raise output_files.NotRegular("a file of another user")
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:

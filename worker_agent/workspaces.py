@@ -72,15 +72,22 @@ class Workspaces:
         collect_s: float = COLLECT_S,
         podman: Podman | None = None,
         volumes_allowed: Collection[str] = (),
+        shared: Path | None = None,
+        confined: bool = False,
     ) -> None:
         """*directory* is the worker's own; *address* the coordinator's, called only when there are files to move.
 
-        *volumes_allowed* are the directories of the host that containers may mount.
+        *volumes_allowed* are the directories of the host that containers may mount. *shared* is there when programs
+        run as other users: what they have to reach lies in it. *confined*: see `Preparation`.
         """
-        self._directory = directory.absolute() / "work"
+        self._directories = [directory.absolute() / "work"]
+        if shared is not None:
+            self._directories.insert(0, shared / "work")
         self._address = address
         self._owner = owner
         self._client: Client | None = None
+        self._before: Client | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._known: set[str] = set()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._removing: set[asyncio.Task[None]] = set()
@@ -91,9 +98,20 @@ class Workspaces:
         self._containers = Containers(self._podman, volumes_allowed)
         self.services = Services(self._podman, directory)
         self._preparation = Preparation(
-            self._files, directory.absolute() / "script_path", self._containers, self.services
+            self._files,
+            (shared or directory.absolute()) / "script_path",
+            self._containers,
+            self.services,
+            confined=confined,
         )
         self._collection = OutputCollection(self._files, self.connected, collect_s, owner.read_log)
+
+    def move(self, target: Target) -> None:
+        """Reach the coordinator so from now on; what is being moved is not disturbed."""
+        self._address = target
+        before, self._before, self._client = self._before, self._client, None
+        if before is not None:  # nothing takes as long as the life of a certificate
+            self._leaving = asyncio.get_running_loop().create_task(before.close())
 
     def __contains__(self, key: str) -> bool:
         """Whether an attempt has a workspace here."""
@@ -103,16 +121,21 @@ class Workspaces:
         """Return the workspace of an attempt. Raises KeyError when it has none."""
         if key not in self._known:
             raise KeyError(key)
-        return Workspace(self._directory / key)
+        return Workspace(self._path_of(key))
+
+    def _path_of(self, key: str) -> Path:
+        """Where the workspace of an attempt is, or is to be: one of an earlier start may lie in another directory."""
+        first, *others = self._directories
+        return next((each / key for each in others if (each / key).exists()), first / key)
 
     # -- the life of a workspace
 
     def adopt(self, keys: Collection[str]) -> set[str]:
         """Take over what an earlier agent left: return those of *keys* that have a workspace, remove all others."""
-        try:
-            there = {path.name for path in self._directory.iterdir()}
-        except FileNotFoundError:
-            return set()
+        there: set[str] = set()
+        for directory in self._directories:
+            with contextlib.suppress(FileNotFoundError):
+                there.update(path.name for path in directory.iterdir())
         self._known = there & set(keys)
         for name in there - self._known:
             self._remove(name)
@@ -183,8 +206,11 @@ class Workspaces:
         await asyncio.gather(*self._removing, return_exceptions=True)
         await self.services.close()
         await self._podman.close()
-        if self._client is not None:
-            await self._client.close()
+        if self._leaving is not None:
+            await self._leaving
+        for client in (self._client, self._before):
+            if client is not None:
+                await client.close()
 
     # -- the work
 
@@ -208,7 +234,8 @@ class Workspaces:
 
     async def _prepare(self, order: Order, work: Work) -> None:
         try:
-            make_private_dir(self._directory)
+            if len(self._directories) == 1:
+                make_private_dir(self._directories[0])
             prepared = await self._preparation.prepare(self[order.key], order, work)
         except NotPrepared as error:
             self._owner.on_not_prepared(order.key, error.refusal, disk_full=error.disk_full)
@@ -253,9 +280,10 @@ class Workspaces:
     async def _remove_after(self, under_way: "asyncio.Task[None] | None", key: str) -> None:
         if under_way is not None:
             await asyncio.gather(under_way, return_exceptions=True)
+        path = self._path_of(key)
         try:
             with contextlib.suppress(FileNotFoundError):
-                await in_thread(Workspace(self._directory / key).remove, lambda: not self._closing)
+                await in_thread(Workspace(path).remove, lambda: not self._closing)
         except OSError as error:
             if not self._closing:
-                logs.get().warning("workspace.kept", path=str(self._directory / key), reason=str(error))
+                logs.get().warning("workspace.kept", path=str(path), reason=str(error))

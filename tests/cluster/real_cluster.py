@@ -50,7 +50,7 @@ class RealCluster:
         module = MODULES.get(part, "worker_agent")
         given = self.settings.to_dict() | flags
         if module == "worker_agent":
-            given |= {"name": part}
+            given |= {"name": part, "allow_root": True}
         settings = load(**given)
         with (self.directory / f"{part}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(

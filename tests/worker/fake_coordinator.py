@@ -71,10 +71,13 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
     def _say(self, **fields: Any) -> None:
         self._outbox.put_nowait(workers_pb2.CoordinatorMessage(session="s", **fields))
 
-    def start(self, key: str, work: Work, *, slots: int = 1, secrets: dict[str, str] | None = None) -> None:
+    def start(
+        self, key: str, work: Work, *, slots: int = 1, secrets: dict[str, str] | None = None, workload: str = ""
+    ) -> None:
         """Tell the worker to run an attempt."""
         self._sequence += 1
-        start = workers_pb2.Start(sequence=self._sequence, key=_key(key), work=work_to_bytes(work), slots=slots)
+        content = work_to_bytes(work)
+        start = workers_pb2.Start(sequence=self._sequence, key=_key(key), work=content, slots=slots, workload=workload)
         start.secrets.update(secrets or {})
         self._say(starts=[start])
 

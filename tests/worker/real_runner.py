@@ -14,6 +14,7 @@ from worker_agent.attempts import Ended, Exited, Order
 from worker_agent.cgroups import Containment
 from worker_agent.process_tree import boot_id, process_name, read_stat
 from worker_agent.runner import Runner
+from worker_agent.slot_users import FREELY, Confining
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
@@ -56,6 +57,7 @@ class Bench:
         idle_surplus_s: float = 60.0,
         containment: Containment = Containment.AUTO,
         start_path: str = "warm",
+        confining: Confining = FREELY,
         on_event: Callable[[Event], None] | None = None,
     ) -> Runner:
         """Return the runner of the next agent; enter it before use. *on_event* hears instead of this bench."""
@@ -71,6 +73,7 @@ class Bench:
             idle_surplus_s=idle_surplus_s,
             containment=containment,
             start_path=start_path,
+            confining=confining,
         )
         self._cgroup_prefixes.append(runner._launcher._cgroup_prefix)
         return runner

@@ -14,6 +14,9 @@ from tests.worker.container_bench import IMAGE, PodmanBench, a_podman
 from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually
 from tests.worker.whole_worker import Worker, a_worker
+from worker_agent.confinement import Confinement, User
+from worker_agent.shared_place import make_shared
+from worker_agent.slot_users import Confining
 
 pytestmark = pytest.mark.ci
 
@@ -309,3 +312,23 @@ async def test_a_killed_shim_takes_its_container_with_it(
     report = await coordinator.over(key)
 
     assert report.end.cause == "supervisor_died"
+
+
+if os.geteuid() == 0:
+
+    async def test_containers_run_as_before_where_programs_have_other_users(
+        bench: Bench, coordinator: FakeCoordinator, podman: PodmanBench
+    ) -> None:
+        """Podman stays root's, without new privileges; the program has the user of its container."""
+        confining = Confining(Confinement(), [User("job", 61001, 61001)])
+        bench.place.chmod(0o711)
+        shared = make_shared(bench.place / "shared", bench.place / "worker")
+        options = podman.options
+        async with a_worker(bench, coordinator, podman_options=options, confining=confining, shared=shared):
+            work = contained("id -u >/outputs/id; echo '[1]' >$HOSTLER_RESULT_FILE", work=Work(workspace=True))
+            coordinator.start(bench.key("a"), work)
+            report = await coordinator.over(bench.key("a"))
+            assert report.end.exit_code == 0, report
+            assert coordinator.output(report, "id") == b"65534\n"
+            assert json.loads(report.end.result) == [1]
+        await asyncio.to_thread(podman.wait_for_nothing)

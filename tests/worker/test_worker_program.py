@@ -19,7 +19,9 @@ WITHIN_S = 30.0
 
 
 @contextmanager
-def a_program(place: Path, coordinator: FakeCoordinator, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+def a_program(
+    place: Path, coordinator: FakeCoordinator, *, allow_root: bool = True, **more: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker's process, with *more* settings; it is ended with its jobs, unless the test has killed it."""
     settings = load(
         data_dir=place / "d",
@@ -29,6 +31,7 @@ def a_program(place: Path, coordinator: FakeCoordinator, **more: Any) -> Iterato
         stop_jobs=True,
         workloads=("b",),
         podman="",
+        allow_root=allow_root,
         **more,
     )
     with (place / "worker.log").open("ab") as log:

@@ -16,9 +16,11 @@ from worker_agent.cgroups import Containment
 from worker_agent.journal import Journal
 from worker_agent.lease import LeaseFile
 from worker_agent.link import Identity, Link
+from worker_agent.local_policy import Policy
 from worker_agent.podman import Podman
 from worker_agent.process_tree import boot_id
 from worker_agent.reports import HeldState
+from worker_agent.slot_users import FREELY, Confining
 from worker_agent.workspaces import Workspaces
 
 
@@ -33,12 +35,15 @@ class Worker:
         podman_options: Collection[str] | None,
         volumes_allowed: Collection[str],
         containment: Containment = Containment.AUTO,
+        policy: Policy | None = None,
+        confining: Confining = FREELY,
+        shared: Path | None = None,
     ) -> None:
-        self.bench = bench
+        self.bench, self.policy = bench, policy
         self.directory = bench.place / "worker"
         self.journal = Journal.open(self.directory, boot_id())
         self.agent = Agent(self.journal, 2)
-        self.runner = bench.runner(on_event=self.agent.on_event, containment=containment)
+        self.runner = bench.runner(on_event=self.agent.on_event, containment=containment, confining=confining)
         self.podman = Podman("podman" if podman_options is not None else "", podman_options or (), self.directory)
         self.workspaces = Workspaces(
             self.directory,
@@ -47,6 +52,8 @@ class Worker:
             collect_s=collect_s,
             podman=self.podman,
             volumes_allowed=volumes_allowed,
+            shared=shared,
+            confined=not confining.is_free,
         )
         self.address = address
         self.lease = LeaseFile(self.directory, boot_id())
@@ -66,6 +73,7 @@ class Worker:
             remember=lambda worker: None,
             lease=self.lease,
             clock=SystemClock(),
+            policy=self.policy,
         )
         self.running = [
             asyncio.create_task(self.link.run()),
@@ -116,9 +124,21 @@ async def a_worker(
     *,
     podman_options: Collection[str] | None = None,
     volumes_allowed: Collection[str] = (),
+    policy: Policy | None = None,
+    confining: Confining = FREELY,
+    shared: Path | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker that is connected, and with options of podman offers containers; afterwards its jobs are ended."""
-    made = Worker(bench, coordinator.address, collect_s, podman_options, volumes_allowed)
+    made = Worker(
+        bench,
+        coordinator.address,
+        collect_s,
+        podman_options,
+        volumes_allowed,
+        policy=policy,
+        confining=confining,
+        shared=shared,
+    )
     await made.begin()
     try:
         await eventually(lambda: made.link.connected, "the worker to connect")

@@ -51,7 +51,9 @@ def _place(path: Path, content: bytes) -> None:
             return
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)  # whom else the script runs as, it has to be read; where it lies may be closed
     # A name of its own: somebody else who writes the same file now must not find half of it, or none.
     beside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     beside.write_bytes(content)
+    beside.chmod(0o644)
     beside.replace(path)
