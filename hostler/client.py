@@ -75,7 +75,7 @@ class Cluster:
     open_by_family: dict[str, int] = field(default_factory=dict)  # jobs that are not over
 
 
-def open_channel(target: str | Target) -> grpc.aio.Channel:
+def open_channel(target: str | Target, options: tuple[tuple[str, int], ...] = ()) -> grpc.aio.Channel:
     """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call.
 
     A target with access is on another host: a TLS channel that trusts one authority, on which every call carries the
@@ -83,29 +83,30 @@ def open_channel(target: str | Target) -> grpc.aio.Channel:
     """
     address, access = Target(target) if isinstance(target, str) else target
     if access is None:
-        return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+        return grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options])
     pair = access.pair
     own = (pair.private_key, pair.certificate) if pair is not None else (None, None)
     credentials = grpc.ssl_channel_credentials(access.ca, *own)
     if access.key:
         credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(access.key))
-    return grpc.aio.secure_channel(address, credentials, options=list(CHANNEL_OPTIONS))
+    return grpc.aio.secure_channel(address, credentials, options=[*CHANNEL_OPTIONS, *options])
 
 
 class Client:
     """Calls one coordinator. Use it as an async context manager, or `close` it."""
 
-    def __init__(self, target: str | Target, *, principal: str = "") -> None:
+    def __init__(self, target: str | Target, *, principal: str = "", options: tuple[tuple[str, int], ...] = ()) -> None:
         """Prepare a client for *target*.
 
         Args:
             target: ``unix:/path/to/socket`` or ``host:port``; on another host with what reaching it needs
                 (`hostler.tls.target_of`).
             principal: asserted on every call; believed only from a connection that may assert one.
+            options: of the channel, besides `CHANNEL_OPTIONS`.
         """
         self.address = target if isinstance(target, str) else target.address
         self._principal = principal
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, options)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
         self.files = FilesClient(self._channel, self._as)
