@@ -15,7 +15,7 @@ from http_gateway.infernet_shapes import JobRequest, Refused, check_request, is_
 from http_gateway.networks import Address
 
 FRESH_S = 1.0
-ANSWER_S = 1.0  # for the coordinator to list its workloads: clients wait 1 s for some answers, 5 s for others
+ANSWER_S = 5.0  # for the coordinator to list its workloads: no published client waits longer for such an answer
 SLICE_ITEMS = 500  # looked at before others get their turn
 
 

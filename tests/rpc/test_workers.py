@@ -223,7 +223,7 @@ async def test_a_second_stream_supersedes_the_first(client: Client, worker: Fake
         await second.close()
 
 
-async def test_an_older_generation_is_refused(worker: FakeWorker, make_worker: MakeWorker) -> None:
+async def test_an_older_generation_brings_quarantine(worker: FakeWorker, make_worker: MakeWorker) -> None:
     """A restored copy of a worker's directory does not speak for it."""
     await worker.connect(generation=5)
     copy = await make_worker()
@@ -232,7 +232,7 @@ async def test_an_older_generation_is_refused(worker: FakeWorker, make_worker: M
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await copy.connect(generation=4)
 
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize(

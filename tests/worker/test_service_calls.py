@@ -87,7 +87,7 @@ async def test_a_call_sends_the_parameters_as_they_came_and_the_answer_is_the_re
         report = await coordinator.over(key)
 
         assert report.end.exit_code == 0, report
-        assert report.end.result == b' {"big": 12345678901234567890.10} '
+        assert report.end.result == b'{"big": 12345678901234567890.10}'
         ((head, body),) = service.asked
         assert head.startswith("POST /base/service_output HTTP/1.1\r\n")
         assert "Authorization: Bearer t0k\r\n" in head

@@ -196,7 +196,7 @@ def test_what_the_agent_may_not_read_is_named(workspace: Workspace, outputs: Pat
 @pytest.mark.parametrize(
     ("content", "result", "problem"),
     [
-        (b'{"a": [1, "x"]}\n', b'{"a": [1, "x"]}\n', ""),
+        (b'{"a": [1, "x"]}\n', b'{"a": [1, "x"]}', ""),
         (b"", b"", ""),
         (b'"' + b"x" * (256 * 1024 - 2) + b'"', b'"' + b"x" * (256 * 1024 - 2) + b'"', ""),
         (b'"' + b"x" * (256 * 1024 - 1) + b'"', b'"' + b"x" * (256 * 1024 - 1) + b'"', ""),

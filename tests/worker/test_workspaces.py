@@ -313,7 +313,7 @@ async def test_a_collection_ends_at_its_deadline_with_what_there_is(bench: Bench
         report = await coordinator.over(key)
 
         assert list(report.end.outputs_missing) == ["o: not stored within 0.3 s"]
-        assert report.end.result == b"1\n"
+        assert report.end.result == b"1"
         coordinator.may_put.set()
 
 
