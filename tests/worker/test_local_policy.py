@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hostler.errors import InvalidRequest
-from hostler.jobs import Container, File, Limits, PythonScript, Service, Work
+from hostler.job_checks import check_spec
+from hostler.jobs import Container, File, JobSpec, Limits, PythonScript, Service, Work
 from hostler.settings import Settings
 from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually, sh
@@ -124,6 +125,13 @@ def test_a_secret_is_a_variable_like_any_other() -> None:
     assert rule_of(Policy(), TRUE, "", "HOSTLER_JOB") == "environment"
     assert rule_of(LIST, Work(argv=("ffmpeg",)), "", "LD_PRELOAD") == "environment"
     assert refuses_always(TRUE, ["TOKEN"]) is None
+
+
+def test_a_submit_is_told_at_once_which_names_are_hostlers_own() -> None:
+    """Sooner than the worker would, and with the field; what gateways and parameters set is let through."""
+    for name, field in (("HOSTLER_JOB", "env"), ("HOSTLER_", "env"), ("HOSTLER_PARAM_X", ""), ("HOSTLERS", "")):
+        wrong = check_spec(JobSpec(work=Work(argv=("true",), env={name: ""})))
+        assert (wrong.field if wrong is not None else "") == field, name
 
 
 def test_what_a_job_leaves_open_becomes_the_policys() -> None:
