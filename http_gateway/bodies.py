@@ -21,7 +21,7 @@ BATCH_BYTES_MAX = 16 * 1024 * 1024
 BODY_S = 30.0  # for the whole body to arrive
 DEPTH_MAX = 64
 KEYS_MAX = 10_000  # of one object
-KEY_CHARACTERS_MAX = 1024
+KEY_CHARACTERS_MAX = 64 * 1024
 TEXT_BYTES_MAX = 12 * 1024 * 1024
 THREAD_BYTES = 256 * 1024  # above it parsing leaves the event loop
 
