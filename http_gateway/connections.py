@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from hostler import logs
@@ -22,6 +22,7 @@ IDLE_S = 75.0  # between requests
 LINGER_S = 5.0  # for the rest of a body that was refused
 HEAD_LINE_BYTES_MAX = 8190
 HEADERS_MAX = 100
+NO_HTTP = "the request is not valid HTTP"
 
 
 def check_parser() -> None:
@@ -148,7 +149,7 @@ class Connection(web.RequestHandler):
         """Answer what is no HTTP (status 400), or a fault that reached aiohttp (500)."""
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer broke off")
-        refusal = HttpRefused(status, "malformed_request", "the request is not valid HTTP")
+        refusal = HttpRefused(status, "malformed_request", NO_HTTP)
         if status != 400:
             logs.get().error("request.failed", exc_info=exc)
             refusal = HttpRefused(status, "internal", "a fault of hostler's own; the gateway's log has the details")
@@ -160,6 +161,18 @@ class Connection(web.RequestHandler):
         if self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
+
+
+def check_version(request: web.Request) -> None:
+    """Return when a request is HTTP/1.0 or 1.1; aiohttp's parser also takes versions that there are not.
+
+    Raises:
+        HttpRefused: 400, it is of another version.
+    """
+    # Not by its property, which keeps what it has said once; aiohttp answers in the version that it says.
+    if request._version not in (HttpVersion10, HttpVersion11):
+        request._version = HttpVersion11
+        raise HttpRefused(400, "malformed_request", NO_HTTP, headers={"Connection": "close"})
 
 
 def connection_factory(

@@ -258,6 +258,8 @@ class WorkersService:
 
     async def push_log(self, context: Context, caller: Caller) -> None:
         """PushLog: pieces in, marks out."""
+        # The first mark would carry it along, and a call that ends while that is being sent would send it twice.
+        await context.send_initial_metadata(())
         receipts = Receipts()
         listener = asyncio.create_task(self._take_pieces(context, receipts, caller))
         speaker = asyncio.create_task(_send_marks(context, receipts))

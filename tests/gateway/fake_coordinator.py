@@ -17,6 +17,7 @@ import grpc.aio
 from hostler.errors import (
     FileNotFound,
     HostlerError,
+    InvalidRequest,
     JobNotFound,
     NotRunning,
     PermissionDenied,
@@ -200,6 +201,8 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         """List jobs."""
         await self._check(context)
         query = wire.query_from_proto(request)
+        if query.after and not (query.after.isascii() and query.after.isdecimal() and len(query.after) < 20):
+            await _fail(context, InvalidRequest("after is what a page before has said", field="after"))
         known = [job for job in self.jobs.values() if self.visible(job.id, request.principal)]
         found = [
             job

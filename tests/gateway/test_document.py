@@ -171,7 +171,8 @@ def curls() -> list[list[str]]:
 
 def request_of(arguments: list[str]) -> tuple[str, str, dict[str, Any]]:
     """The method, the path and the rest of a call of curl."""
-    method, path, form, options = "", "", aiohttp.FormData(default_to_multipart=True), {}
+    method, path, form = "", "", aiohttp.FormData(default_to_multipart=True)
+    options: dict[str, Any] = {}
     headers: dict[str, str] = {}
     parts, texts = 0, []
     rest = iter(arguments)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 BASE = "urn:hostler:document"
@@ -37,7 +37,7 @@ class ApiDocument:
 
     def __init__(self, document: Any) -> None:
         self.value = document
-        resource = Resource(contents=document, specification=DRAFT202012)
+        resource = DRAFT202012.create_resource(document)
         self._registry: Any = Registry().with_resource(BASE, resource)
         found = [(prefix + path, path) for path, item in document["paths"].items() for prefix in prefixes_of(item)]
         # What is fixed goes before what is a parameter.
