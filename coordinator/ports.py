@@ -49,9 +49,7 @@ def ports_of(settings: Settings) -> Ports:
     tcp = parse_bind(settings.grpc, field="grpc", secured=True) if settings.grpc else None
     workers = parse_bind(settings.workers_bind, field="workers_bind", secured=True) if settings.workers_bind else None
     if workers is not None and tcp is None:
-        raise InvalidRequest(
-            "workers_bind needs the gRPC port, too: workers join there", field="workers_bind"
-        )
+        raise InvalidRequest("workers_bind needs the gRPC port, too: workers join there", field="workers_bind")
     off_loopback = tcp is not None and not is_loopback(tcp[0])
     if off_loopback and workers is None and tcp is not None:
         host, port = tcp

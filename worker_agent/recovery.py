@@ -61,6 +61,7 @@ class Recovery:
     def __init__(self, runner: Runner, open_keys: Collection[str]) -> None:
         self._runner = runner
         self._open = set(open_keys)
+        self._found: set[int] = set()  # shims of earlier agents; those that the runner has made since are its own
         self._silent: set[int] = set()  # shims that may live and have not answered
         self._dead: set[int] = set()
         self._settled: set[int] = set()  # dead and cleaned away, or the runner's: from then on it knows what they write
@@ -70,11 +71,11 @@ class Recovery:
     async def run(self) -> dict[str, Recovered]:
         """Return the fate of every open attempt; unknown ones are followed up in the runner's background."""
         segments = await self._scan()
+        self._found = {shim for shim, _ in self._names()} | self._sockets()
         # First, because a shim that is taken in and dies at once would take a segment along that nobody needs yet.
         self._place(segments, self._open)
-        shims = {shim for shim, _ in self._names()} | self._sockets()
         identities = _identities(segments)
-        await asyncio.gather(*(self._ask(shim, identities.get(shim)) for shim in shims))
+        await asyncio.gather(*(self._ask(shim, identities.get(shim)) for shim in self._found))
         # Again, because fenced shims may have written until they were fenced.
         segments = await self._scan()
         await self._judge(segments)
@@ -233,7 +234,7 @@ class Recovery:
                 if record.key in keys:
                     ledgers.place(record.key, segment.path.name, record.ledger_offset)
             # Noted again as written to, the segment of one that has died since would stay for ever.
-            if parsed is not None and parsed[0] not in self._settled:
+            if parsed is not None and parsed[0] in self._found - self._settled:
                 ledgers.writes_to(segment.path.name)
 
     async def _clean(self, segments: list[Segment], keys: Collection[str]) -> None:

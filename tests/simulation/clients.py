@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PASSING = (Unavailable, DeadlineExceeded, InternalError, Overloaded)
 STEP = Workload(name="step", argv=Behaviour(0.05, output_bytes=100).argv())
 LONG_STEP = Workload(name="long_step", argv=Behaviour(3.0, output_bytes=100).argv())
+THEMES = ("anything", "anything", "retries", "logs", "bursts")
+LOSS_THEMES = ("long", "long", "long", "anything", "retries", "logs", "bursts")
 SHORT_RUN_S = 0.003
 BURST = 60
 ENDLESS_S = 5000.0  # ends only by a stop, or by what happens to its host
@@ -42,7 +44,7 @@ class Customer:
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name = world, name
         self.chance: random.Random = world.chance
-        self.theme = self.chance.choice(("anything", "anything", "retries", "logs", "bursts"))
+        self.theme = self.chance.choice(THEMES if world.kind == "usual" else LOSS_THEMES)
         self.accepted: dict[str, JobSpec] = {}
         self.outcomes: dict[str, Outcome] = {}
 
@@ -61,10 +63,14 @@ class Customer:
     async def _burst(self, client: Client, number: int, delay_s: float) -> None:
         """Many short jobs at once, so that some wait in shims behind others; and something breaks meanwhile."""
         await asyncio.sleep(delay_s)
+        stops = self._chooses_stop()
         specs = [
             JobSpec(
-                work=Work(argv=Behaviour(self.chance.random() * SHORT_RUN_S).argv()),
+                work=Work(
+                    argv=Behaviour(self.chance.random() * SHORT_RUN_S).argv(), loss_policy="stop" if stops else ""
+                ),
                 owner=self.name,
+                on_lost="retry" if stops else "",
                 key=f"{self.name}-burst-{number}-{place}",
             )
             for place in range(BURST)
@@ -100,6 +106,8 @@ class Customer:
         if self.theme == "retries" and chance.random() < 0.7:
             size = chance.choice((30, 40_000, 200_000))
             return Behaviour(chance.uniform(0.05, 6.0), failures=chance.randint(1, 3), output_bytes=size, pieces=4)
+        if self.theme == "long" and chance.random() < 0.7:
+            return Behaviour(chance.uniform(4.0, 40.0), output_bytes=30, pieces=2, stubborn=chance.random() < 0.3)
         if self.theme == "logs" and chance.random() < 0.7:
             return Behaviour(chance.uniform(0.5, 10.0), output_bytes=chance.choice((2000, 20_000, 300_000)), pieces=20)
         if kind < 0.35:
@@ -125,9 +133,11 @@ class Customer:
         behaviour = self._behaviour()
         if behaviour.run_s == ENDLESS_S:
             key = f"{self.name}-{number}"  # whoever cannot name it could not stop it
+        stops = self._chooses_stop()
         return JobSpec(
             work=Work(
                 argv=behaviour.argv(),
+                loss_policy="stop" if stops else "",
                 grace_s=chance.choice((0.0, 0.5, 2.0)),
                 timeout_s=chance.choice((0.0, 0.0, 8.0)),
             ),
@@ -137,7 +147,13 @@ class Customer:
             priority=chance.choice((0, 0, 1)),
             retries=chance.randint(0, 3) if behaviour.failures else None,
             start_within_s=chance.uniform(0.5, 15.0) if chance.random() < 0.15 else 0.0,
+            on_lost="retry" if stops and chance.random() < 0.8 else "",
+            crash_limit=chance.choice((0, 1, 2, 3)) if stops else 0,
         )
+
+    def _chooses_stop(self) -> bool:
+        """Whether a job is to be ended where its worker is lost."""
+        return self.world.kind != "usual" and self.chance.random() < 0.7
 
     async def _job(self, client: Client, number: int, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -268,7 +284,7 @@ class Customer:
         program = self.world.checker.programs[key]
         # What was in the pipe is lost with the shim; and the log of an attempt that is lost before its worker could say
         # that it began counts as complete and empty, although it may have run.
-        excused = program.orphan or self.outcomes[job] is Outcome.LOST
+        excused = program.orphan or key in self.world.checker.unknown_logs
         written = reading.count if excused else len(program.written)
         if status is LogStatus.ARRIVING:
             self.world.failed(f"I7: the log of {key} is never complete")

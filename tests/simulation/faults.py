@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.host import SimulatedHost
 from tests.simulation.network import DOWN, UP, Connection
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Faults:
             (1.0, self._log_disk_full),
             (0.5, self._journal_full),
             (0.4, self._second_coordinator),
+            (0.5, self._disk_short),
+            (1.0, self._copy),
             (3.0, self._say_again),
         ]
 
@@ -47,6 +50,9 @@ class Faults:
         """Break something now and then, sometimes several things at once."""
         kinds = [kind for _, kind in self.kinds]
         weights = [weight * self.chance.choice((0.2, 1.0, 1.0, 3.0)) for weight, _ in self.kinds]
+        if self.world.kind == "losses":
+            cutting = (self._silence, self._pause_agent)
+            weights = [3 * weight if kind in cutting else weight for weight, kind in zip(weights, kinds, strict=True)]
         pace_s = self.chance.choice((1.5, 3.0, 6.0))
         while True:
             await asyncio.sleep(self.chance.expovariate(1 / pace_s))
@@ -60,7 +66,7 @@ class Faults:
         """Break something as soon as attempts wait in a shim behind others."""
         if self.world.healed or not tries:
             return
-        busy = [a for a in self.world.agents if a.runs and a.runner is not None and a.runner.queues.queued > 1]
+        busy = [a for a in self.world.everyone if a.runs and a.runner is not None and a.runner.queues.queued > 1]
         if not busy:
             self.world.loop.call_as(None, 0.005, self.strike, tries - 1)
             return
@@ -86,7 +92,7 @@ class Faults:
 
     def _drop_local(self, agent: "AgentNode | None" = None) -> None:
         """The connection between an agent and a shim breaks, and both live."""
-        found = [t for a in ([agent] if agent else self.world.agents) for t in a.host.transports if not t.closed]
+        found = [t for a in ([agent] if agent else self.world.everyone) for t in a.host.transports if not t.closed]
         if found:
             transport = self.chance.choice(found)
             transport.far.arrive_later(b"")
@@ -96,7 +102,7 @@ class Faults:
         self.world.loop.call_as(None, self.chance.uniform(low_s, high_s), call)
 
     def _agent(self) -> "AgentNode":
-        return self.chance.choice(self.world.agents)
+        return self.chance.choice(self.world.everyone)
 
     def _kill_agent(self) -> None:
         self._kill(self._agent())
@@ -110,9 +116,11 @@ class Faults:
 
     def _crash_host(self) -> None:
         agent = self._agent()
-        agent.kill(silent=True)
-        agent.host.crash(agent.worker_dir)
-        self.world.agent_is_down(agent)
+        here = [each for each in self.world.everyone if each.host is agent.host]
+        for each in here:
+            each.kill(silent=True)
+            self.world.agent_is_down(each)
+        agent.host.crash(*(each.worker_dir for each in here))
         for _ in range(3):
             self._later(1.0, 15.0, lambda: self._say_again(agent))
 
@@ -130,7 +138,7 @@ class Faults:
         self._pause(self.world.coordinator)
 
     def _pause_shim(self) -> None:
-        shims = [shim for agent in self.world.agents for shim in agent.host.shims.values()]
+        shims = [shim for shim in self.world.shims()]
         if shims:
             process = self.chance.choice(shims).process
             self.world.loop.pause(process)
@@ -147,7 +155,7 @@ class Faults:
 
     def _silence(self) -> None:
         directions = self.chance.choice(((UP,), (DOWN,), (UP, DOWN)))
-        if self.chance.random() < 0.5:
+        if self.chance.random() < (0.2 if self.world.kind == "losses" else 0.5):
             connection = self._connection()
             if connection is not None:
                 connection.silence(directions)
@@ -180,7 +188,7 @@ class Faults:
             self._later(1.0, 15.0, heal)
 
     def _kill_shim(self) -> None:
-        shims = [shim for agent in self.world.agents for shim in agent.host.shims.values()]
+        shims = [shim for shim in self.world.shims()]
         if shims:
             shim = self.chance.choice(shims)
             self.world.note("shim.killed", shim.process.name)
@@ -215,6 +223,37 @@ class Faults:
 
         self._later(0.5, 10.0, heal)
 
+    def _disk_short(self) -> None:
+        host = self._agent().host
+        host.disk_short = True
+
+        def heal() -> None:
+            host.disk_short = False
+
+        self._later(0.5, 15.0, heal)
+
+    def _copy(self) -> None:
+        """A worker's directory is copied, and an agent begins on the copy, on the same host or on another one."""
+        world = self.world
+        agent = self.chance.choice(world.agents)
+        if world.kind != "copies" or world.copies or not (agent.worker_dir / "worker.json").exists():
+            return
+        world.checker.losses.copy_made(agent.name)
+        here = self.chance.random() < 0.5
+        host = agent.host if here else SimulatedHost(world, f"{agent.name}-elsewhere", agent.name)
+        copy = agent.copy(host, agent.directory.with_name(f"{agent.name}-copy"))
+        copy.skew_us = agent.skew_us
+        world.copies.append(copy)
+        world.agent_is_down(copy)
+
+    def _remove_copies(self) -> None:
+        """Somebody has seen it: the copies are removed, with what they started."""
+        copies, self.world.copies = self.world.copies, []
+        for copy in copies:
+            copy.kill()
+            copy.host.remove(copy.directory)
+            copy.is_removed = True
+
     def _say_again(self, node: "AgentNode | None" = None) -> None:
         """A stream says nothing twice; the rules hold all the same."""
         node = node or self._agent()
@@ -222,10 +261,13 @@ class Faults:
             self.world.loop.call_as(node.process, 0.0, node.agent.hear_again)
 
     def _second_coordinator(self) -> None:
-        """The coordinator hangs and is taken for dead; later it goes on beside the one that took its place."""
+        """The coordinator hangs and is taken for dead; later it goes on beside the one that took its place.
+
+        Not where jobs count on leases: those that still hear the older one go on with its leave.
+        """
         node = self.world.coordinator
         process = node.process
-        if process is None or not process.alive or process.paused:
+        if process is None or not process.alive or process.paused or self.world.kind == "losses":
             return
         self.world.loop.pause(process)
         self.world.network.on_pause(process)
@@ -249,5 +291,6 @@ class Faults:
         for process in world.processes():
             if process.paused:
                 world.loop.resume(process)
-        for agent in world.agents:
-            agent.host.journal_full = False
+        for agent in world.everyone:
+            agent.host.journal_full = agent.host.disk_short = False
+        self._remove_copies()

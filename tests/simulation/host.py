@@ -20,6 +20,7 @@ from tests.simulation.programs import SimulatedPipes, SimulatedProgram, Simulate
 from tests.simulation.virtual_loop import PROCESS, SimulatedProcess, VirtualLoop
 from worker_agent import lease
 from worker_agent.attempts import Order
+from worker_agent.confinement import FREE
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.limits import Limiter
 from worker_agent.process_tree import Reaped
@@ -39,12 +40,14 @@ class ShimKilled(BaseException):
 class SimulatedHost:
     """One machine that runs one worker."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: "World", name: str, worker: str = "") -> None:
         self.world = world
         self.loop: VirtualLoop = world.loop
         self.name = name
+        self.worker = worker or name  # whose agents run here
         self.boots = 1
         self.journal_full = False
+        self.disk_short = False  # less is free than new work needs
         self.programs: list[SimulatedProgram] = []  # those that live
         self.shims: dict[int, SimulatedShim] = {}  # by pid
         self.sockets: dict[str, SimulatedShim] = {}  # by path
@@ -67,8 +70,9 @@ class SimulatedHost:
         shim = self.shims.get(pid)
         return shim is not None and shim.process.alive
 
-    def crash(self, directory: Path) -> None:
-        """The power goes; the agent's process is dead already."""
+    def crash(self, *directories: Path) -> None:
+        """The power goes; the processes of its agents are dead already."""
+        self.world.checker.losses.begin_anew()
         for program in self.programs:
             program.living.clear()
             self.world.checker.program_ended(program)
@@ -77,10 +81,18 @@ class SimulatedHost:
             shim.die()
         self.sockets.clear()
         self.boots += 1
-        self.journal_full = False
-        journal = directory / "agent.journal"
-        if journal.exists():
-            truncate_torn(journal, self.synced.get(journal.stat().st_ino, 0), self.world.chance)
+        self.journal_full = self.disk_short = False
+        for directory in directories:
+            journal = directory / "agent.journal"
+            if journal.exists():
+                truncate_torn(journal, self.synced.get(journal.stat().st_ino, 0), self.world.chance)
+
+    def remove(self, directory: Path) -> None:
+        """Somebody removes a data directory, and everything that was started from it."""
+        for shim in [each for each in self.shims.values() if each.path.startswith(f"{directory}/")]:
+            shim.die()
+            for program in [each for each in self.programs if each.shim is shim]:
+                program.kill_all()
 
     def end_orphans(self, identity: SegmentIdentity | None, keys: Any, within_s: float) -> Receipt:
         """`worker_agent.orphans.end_orphans`: by the cgroup and by the mark in the environment."""
@@ -288,7 +300,7 @@ class SimulatedShim(Shim):
         self.backlog: deque[ShimSocket] = deque()
         self._fds = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._identity = identity
+        self._identity, self._confinement = identity, FREE
         self._tree: Any = SimulatedTree(self)
         self._listener: Any = _Listener(self)
         self._base_env = {}
@@ -308,7 +320,7 @@ class SimulatedShim(Shim):
         self._segment = SegmentWriter(segments, identity)
         self._limiter = Limiter("")
         self._memory: Any = NoMemoryWatch()
-        self._lease = lambda: lease.remaining_s(str(Path(path).parent), identity.boot_id)
+        self._lease = lambda term: lease.remaining_s(str(Path(path).parent), identity.boot_id, term)
 
     def next_fd(self) -> int:
         """A descriptor's number."""
@@ -370,6 +382,7 @@ class SimulatedShim(Shim):
         world = self.host.world
         doom = world.doom_of_spawn(self)
         if doom == "before":
+            world.checker.recorded.add(order.key)
             raise ShimKilled
         program = SimulatedProgram(self.host, self, order, env)
         self.programs[:] = [program]  # the one before is over, and its pipe was emptied
@@ -418,7 +431,7 @@ class SimulatedLauncher:
 
     pid = 0  # it adopts nobody
 
-    def __init__(self, *, segments: Path, sockets: Path, log: Path, containment: Any) -> None:
+    def __init__(self, *, segments: Path, sockets: Path, **others: Any) -> None:
         self._segments, self._sockets = segments, sockets
 
     async def make(self, shim: int, generation: int, within_s: float) -> tuple[ShimLink, Message]:

@@ -316,6 +316,12 @@ class SimulatedContext:
         self._connection.send(DOWN, lambda: self._call.push(content))
         await asyncio.sleep(0)
 
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """Send what comes before the first message; nobody here waits for it."""
+        if self.is_over:
+            raise grpc.aio.InternalError("the call is over")
+        await asyncio.sleep(0)
+
     def set_trailing_metadata(self, trailers: tuple[tuple[str, str], ...]) -> None:
         """Note what goes along with the status."""
         self._trailers = trailers

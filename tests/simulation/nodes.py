@@ -6,6 +6,7 @@ A node is the place of a program: it starts it, kills it and starts it again. Th
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import traceback
 from collections.abc import Collection, Sequence
@@ -29,6 +30,9 @@ from worker_agent.runner import Runner
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+SUPERSEDED = 3  # the exit code of an agent that another one has taken the place of
 
 
 def the_process() -> SimulatedProcess:
@@ -179,10 +183,12 @@ class CoordinatorNode(Node):
             lost_after_by_family_s={},
             sample_workloads=False,
             disk_reserve_bytes=0,
+            heartbeat_s=world.heartbeat_s,
         )
 
     def start(self) -> None:
         """Start a coordinator on the data directory."""
+        self.world.checker.losses.begin_anew()
         self._begin(coordinator_program.run(self.settings))
 
     def on_end(self, outcome: Any) -> None:
@@ -239,6 +245,7 @@ class CheckedAgent(Agent):
     def on_connected(self, mark: int) -> None:
         """See `Agent`."""
         super().on_connected(mark)
+        self.node.world.checker.losses.connected(self.node)
         self.streams, self.is_up = self.streams + 1, True
 
     def on_disconnected(self) -> None:
@@ -294,12 +301,13 @@ class CheckedRunner(Runner):
 class AgentNode(Node):
     """Where an agent runs: one worker on a host of its own."""
 
-    def __init__(self, world: "World", name: str, directory: Path) -> None:
+    def __init__(self, world: "World", name: str, directory: Path, host: SimulatedHost | None = None) -> None:
         super().__init__(world, name, directory)
-        self.host = SimulatedHost(world, name)
+        self.host = host or SimulatedHost(world, name)
         self.agent: CheckedAgent | None = None
         self.said: list[Any] = []  # every command to start that ever came here
         self.runner: CheckedRunner | None = None
+        self.is_removed = False  # a copy that somebody has removed
         self.ending: Ending | None = None
         self.settings = Settings(
             data_path=str(directory),
@@ -307,12 +315,23 @@ class AgentNode(Node):
             slots=world.slots,
             coordinator="unix:/simulated",
             disk_reserve_bytes=0,
+            allow_root=True,
         )
 
     @property
     def worker_dir(self) -> Path:
         """Its journal, its segments."""
-        return self.directory / "workers" / self.name
+        return self.directory / "workers" / self.settings.name
+
+    def copy(self, host: SimulatedHost, directory: Path) -> "AgentNode":
+        """A copy of its data directory, on a host, with an agent that does not run yet."""
+        made = AgentNode(self.world, self.settings.name, directory, host)
+        made.name = f"{self.name}-copy"
+        shutil.copytree(self.worker_dir, made.worker_dir, ignore=lambda *_: {"run"})
+        for path in made.worker_dir.rglob("*"):
+            if path.is_file():
+                host.synced[path.stat().st_ino] = path.stat().st_size
+        return made
 
     def start(self) -> None:
         """Start an agent."""
@@ -330,7 +349,7 @@ class AgentNode(Node):
         """In order, superseded, or it fell over something."""
         if outcome not in (0, *self.world.excused_ends):
             self.world.failed(f"I16: agent {self.name} ended by itself: {outcome!r}")
-        self.world.agent_is_down(self)
+        self.world.agent_is_down(self, soon=outcome == SUPERSEDED)
 
     def release(self, process: SimulatedProcess) -> None:
         """Locks and descriptors; its local connections end, which its shims see."""

@@ -6,7 +6,7 @@ The truth about starts and ends is noted here, by the program itself, as a real 
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,7 +208,7 @@ class SimulatedPipes:
 
     FD = -7
 
-    def __init__(self, segment: SegmentWriter, poll: Any, bytes_max: int) -> None:
+    def __init__(self, segment: SegmentWriter, poll: Any, bytes_max: int, masked: Sequence[bytes] = ()) -> None:
         self.kept = [0, 0, 0]
         self.dropped = 0
         self.is_over = False

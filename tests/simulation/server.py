@@ -44,9 +44,7 @@ class SimulatedServer(RpcServer):
             for method, handler in handlers.items():
                 self._handlers[f"/{name}/{method}"] = handler
 
-    async def start(
-        self, socket: Path, tcp: tuple[str, int] | None, workers: tuple[str, int] | None = None
-    ) -> Bound:
+    async def start(self, socket: Path, tcp: tuple[str, int] | None, workers: tuple[str, int] | None = None) -> Bound:
         """Listen; one whose place was taken while it began gets no address any more."""
         if self.process.owner.process is self.process:
             self.network.server = self

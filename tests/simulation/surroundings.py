@@ -17,6 +17,8 @@ import grpc.aio
 
 import coordinator.__main__ as coordinator_program
 import coordinator.app
+import coordinator.audit
+import coordinator.ends
 import coordinator.log_store
 import coordinator.storage.sqlite
 import hostler.client
@@ -29,16 +31,21 @@ import worker_agent.runner
 import worker_agent.shim_link
 import worker_agent.supervision
 from coordinator.storage.protocol import StoreBroken
+from hostler.errors import Unavailable
 from hostler.processes import Ending
 from tests.simulation.host import SimulatedHost, SimulatedLauncher, SimulatedShim
 from tests.simulation.network import SimulatedChannel
 from tests.simulation.nodes import CheckedAgent, CheckedLogStore, CheckedRunner, CheckedStore, the_process
 from tests.simulation.programs import SimulatedPipes
 from tests.simulation.server import SimulatedServer
+from worker_agent.draining import DiskRoom
 from worker_agent.journal import Journal, JournalFull
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+FENCE_S = 2.0  # no host is so busy that a supervisor would need the ten seconds it has
 
 
 class SimulatedThreads:
@@ -65,6 +72,27 @@ class NoLock:
         """Nothing is held."""
 
 
+class NoAuditFiles:
+    """The files of the audit log: a coordinator that is killed without a word would leave them open."""
+
+    def __init__(self, directory: Any, **options: Any) -> None:
+        pass
+
+    def open(self) -> list[str]:
+        """Nothing was broken."""
+        return []
+
+    def append(self, entries: Any) -> None:
+        """They are written."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def closed(self) -> list[Any]:
+        """Nothing was ever closed."""
+        return []
+
+
 class NotedLogs:
     """The structured log: its events go into the trace."""
 
@@ -78,8 +106,10 @@ class NotedLogs:
         self._world.note(event, {name: repr(value) for name, value in fields.items()})
         if event in ("request.failed", "workspace.failed", "engine.failed", "retention.failed"):
             error = fields.get("exc_info")
-            # A broken store ends the process, as it must; and gRPC's word to who writes to a client that is gone.
-            if not isinstance(error, grpc.aio.BaseError) and not _is_broken_store(error):
+            # A broken store ends the process, as it must; and gRPC's word to who writes to a client that is gone. What
+            # finds the disk full is asked again.
+            is_full = event == "retention.failed" and isinstance(error, Unavailable)
+            if not (is_full or isinstance(error, grpc.aio.BaseError) or _is_broken_store(error)):
                 text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(fields)
                 self._world.failed(f"I16: {event}: {text}")
 
@@ -182,6 +212,7 @@ def surroundings(world: "World") -> Iterator[None]:
         (coordinator.app, "LogStore", CheckedLogStore),
         (coordinator.app, "RpcServer", SimulatedServer),
         (coordinator.app, "DataDirLock", NoLock),
+        (coordinator.audit, "AuditFiles", NoAuditFiles),
         (coordinator.app, "settle_memory", lambda: None),
         (coordinator.storage.sqlite, "ThreadPoolExecutor", SimulatedThreads),
         (coordinator.log_store, "ThreadPoolExecutor", SimulatedThreads),
@@ -200,10 +231,12 @@ def surroundings(world: "World") -> Iterator[None]:
         (worker_agent.shim_link, "is_alive", lambda pid, ticks: the_host().is_alive(pid, ticks)),
         (worker_agent.recovery, "is_alive", lambda pid, ticks: the_host().is_alive(pid, ticks)),
         (worker_agent.orphans, "end_orphans", _program_ended),
-        (worker_agent.supervision, "spawn", lambda order, env, home, **fds: the_shim().spawn(order, env)),
+        (worker_agent.supervision, "spawn", lambda order, env, *others, **fds: the_shim().spawn(order, env)),
         (worker_agent.supervision, "reap_one", lambda: the_shim().reap_one()),
         (worker_agent.supervision, "OutputPipes", SimulatedPipes),
         (Journal, "_append", _append(Journal._append)),
+        (DiskRoom, "problem", lambda room: "the disk is full" if the_host().disk_short else ""),
+        (coordinator.ends, "FENCE_S", FENCE_S),
     ]
     with ExitStack() as stack:
         for where, name, value in replaced:

@@ -5,12 +5,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
 import coordinator.log_store
 from coordinator.log_store import LogStore, Piece, StoredPiece
-from coordinator.rpc.context import LOCAL, Caller
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.receipts import Receipts
 from coordinator.rpc.workers_service import WorkersService, _kept
@@ -21,6 +21,7 @@ from hostler.clock import SystemClock
 from hostler.ids import AttemptKey
 from hostler.jobs import Job, JobSpec, LogStatus, Work
 from hostler.lifecycle import Outcome, State
+from hostler.policy import LOCAL
 from hostler.v1 import jobs_pb2, workers_pb2
 from hostler.wire.work import key_to_proto
 from tests.support.builders import an_id, some_frames
@@ -176,7 +177,7 @@ async def test_a_follower_sees_the_log_of_the_last_attempt_once() -> None:
     chunks = []
 
     async with asyncio.timeout(5):
-        async for chunk in service.read_log(request.SerializeToString(), Caller(LOCAL, may_assert=True)):
+        async for chunk in service.read_log(request, LOCAL):
             chunks.append(chunk)
 
     assert [len(chunk.frames) > 0 for chunk in chunks] == [True, False]
@@ -264,7 +265,9 @@ def a_recovery(tmp_path: Path) -> tuple[Recovery, LedgerFiles, Path]:
     runner = cast(Any, type("Runner", (), {"ledgers": ledgers, "segments_dir": segments, "sockets_dir": tmp_path}))
     runner.unkillable = None
     runner.own = asyncio.ensure_future
+    runner.confining = Mock()
     found = Recovery(runner, {KEY})
+    found._found = {1}
     return found, ledgers, segments / writer.name
 
 
@@ -293,6 +296,19 @@ def test_a_shim_that_dies_while_it_is_taken_in_leaves_its_segment(tmp_path: Path
 
     assert segment.exists()
     ledgers.forget({KEY})
+    assert not segment.exists()
+
+
+def test_the_segment_of_a_shim_that_was_made_and_died_during_recovery_goes(tmp_path: Path) -> None:
+    """While a silent shim was waited for; looked at once more with the others, it stayed for ever."""
+    found, ledgers, segment = a_recovery(tmp_path)
+    found._found.clear()
+    ledgers.place(KEY, segment.name, 0)
+    ledgers.shim_gone(1)
+
+    found._place([scan_segment(segment)], ())
+    ledgers.forget({KEY})
+
     assert not segment.exists()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.guards import CAUGHT_BY, CAUGHT_RARELY_BY, GUARDS, UNNOTICED
+from tests.simulation.guards import CAUGHT_BY, CAUGHT_RARELY_BY, GUARDS, PLANTED, UNNOTICED
 from tests.simulation.lives import PROCESSES, begin, objects
 from tests.simulation.mutants import MUTANTS
 
@@ -27,6 +27,15 @@ def test_a_guard_is_where_the_list_says(guard: str) -> None:
         place = getattr(place, name)
 
     assert callable(place)
+
+
+def test_the_planted_faults_of_the_study_are_all_here() -> None:
+    """Fourteen, each a guard of its own; the document says which."""
+    text = DOCUMENT.read_text()
+
+    assert len(set(PLANTED.values())) == len(PLANTED) == 14
+    assert set(PLANTED.values()) <= set(GUARDS)
+    assert [fault for fault, guard in PLANTED.items() if f"{fault}: `{guard}`" not in text] == []
 
 
 def test_every_guard_is_noticed_or_explained() -> None:

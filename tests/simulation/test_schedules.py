@@ -1,10 +1,15 @@
 """The cluster under simulated faults: every invariant holds in every life. `docs/simulation.md` says what is real."""
 
+from collections import Counter
+
 import pytest
 
 from tests.simulation.lives import live, told
 
 QUICK = 500
+# What must have happened for the rules of losses to have been looked at, and how often at least.
+SEEN = ("Retried lease", "Retried host_restarted", "Retried supervisor_died", "Retried drain", "LateEnd", "Quarantined")
+SEEN_MIN = 10
 CI = 2000
 
 
@@ -17,6 +22,8 @@ def test_every_invariant_holds_in_five_hundred_lives() -> None:
     assert told(lives) == ""
     assert sum(life["starts"] for life in lives) > 5 * QUICK
     assert sum(life["checks"] for life in lives) > 20 * QUICK
+    made: Counter[str] = sum((Counter(life["commits"]) for life in lives), Counter())
+    assert {kind for kind in SEEN if made[kind] < SEEN_MIN} == set()
 
 
 @pytest.mark.ci

@@ -9,6 +9,7 @@ delivered at a later one still, so a process can die before, between and after.
 
 import asyncio
 import contextvars
+import math
 import random
 import traceback
 from collections import deque
@@ -35,6 +36,7 @@ class SimulatedProcess:
         self.alive = True
         self.unordered = False  # what waited for the end of a pause is seen in any order
         self.paused = False
+        self.resumed_at = -math.inf
         self.parked: list[Call] = []  # callbacks that were due while it was paused
         self.kept: list[Any] = []  # its tasks: a dead one's must not be collected while the simulation goes on
         self.context = contextvars.copy_context()
@@ -260,7 +262,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def resume(self, process: SimulatedProcess) -> None:
         """As SIGCONT does: what became due meanwhile runs now, in its order."""
-        process.paused = False
+        process.paused, process.resumed_at = False, self.now
         parked, process.parked = process.parked, []
         if process.unordered:
             self.chance.shuffle(parked)

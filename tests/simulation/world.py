@@ -23,7 +23,8 @@ from tests.simulation.database import database
 from tests.simulation.faults import Faults
 from tests.simulation.host import SimulatedShim
 from tests.simulation.network import Network
-from tests.simulation.nodes import AgentNode, CoordinatorNode, Node
+from tests.simulation.nodes import SUPERSEDED, AgentNode, CoordinatorNode, Node
+from tests.simulation.operators import Operator
 from tests.simulation.surroundings import surroundings
 from tests.simulation.virtual_loop import EPOCH_US, PROCESS, Deadlock, NumberedRun, SimulatedProcess, VirtualLoop
 
@@ -39,6 +40,7 @@ class Life:
     """What came of a seed."""
 
     seed: int
+    kind: str  # see `kind_of`
     violation: str  # empty: every invariant held
     trace: tuple[str, ...]  # the last events
     digest: str  # of all events
@@ -46,7 +48,17 @@ class Life:
     starts: int
     jobs: int
     checks: int
+    commits: dict[str, int]  # how often each kind of change was made durable
     virtual_s: float
+
+
+def kind_of(seed: int) -> str:
+    """What a life is about.
+
+    *usual*: what everybody does. *losses*: jobs of the policy stop, tried again after losses, with short leases.
+    *copies*: a worker's directory is copied, and two agents speak for it.
+    """
+    return random.Random(seed).choices(("usual", "losses", "copies"), (5, 4, 1))[0]
 
 
 class World:
@@ -58,6 +70,7 @@ class World:
     def __init__(self, seed: int, directory: Path) -> None:
         self.seed = seed
         self._place = str(directory)
+        self.kind = kind_of(seed)
         self.chance = random.Random(seed)
         self.loop = VirtualLoop(self.chance)
         self.network = Network(self.loop, self.chance)
@@ -69,7 +82,8 @@ class World:
         self.events = 0
         self.digest = ""
         self.over = False
-        self.excused_ends: tuple[Any, ...] = ()
+        self.excused_ends: tuple[Any, ...] = (SUPERSEDED,) if self.kind == "copies" else ()
+        self.heartbeat_s = 2.0 if self.kind == "usual" else self.chance.choice((0.5, 1.0, 2.0))
         self.store_full_until = self.slow_until = 0.0
         self.log_disk_full = False
         self.dooms: list[str] = []
@@ -78,10 +92,13 @@ class World:
         self.late_commands = self.chance.choice((0.0, 0.5))  # how many are overtaken by what comes after them
         self.coordinator = CoordinatorNode(self, "coordinator", directory / "c")
         self.agents = [AgentNode(self, f"w{n}", directory / f"w{n}") for n in range(self.chance.choice((1, 2, 2, 3)))]
+        self.copies: list[AgentNode] = []  # of data directories, with agents of their own
         for node in (self.coordinator, *self.agents):
             node.skew_us = self.chance.choice((0, 0, self.chance.randint(-3_600_000_000, 3_600_000_000)))
         self.faults = Faults(self)
         self.customers = [Customer(self, name) for name in ("ada", "ben")]
+        busy = {"usual": 0.15, "losses": 0.6, "copies": 1.0}[self.kind]
+        self.operator = Operator(self) if self.chance.random() < busy else None
         self.people = SimulatedProcess("people", self)
 
     # What others ask of it
@@ -106,7 +123,7 @@ class World:
 
     def failed(self, text: str) -> None:
         """An invariant does not hold: nothing that comes later matters."""
-        if not self.violation and not self.over:
+        if not self.violation and not self.over and self.checker.losses.is_asked(text):
             self.note("VIOLATION", text)
             self.violation = text
             self.loop.stop()
@@ -127,12 +144,21 @@ class World:
 
     def processes(self) -> Iterator[SimulatedProcess]:
         """Everything that may be paused."""
-        for node in (self.coordinator, *self.agents):
+        for node in (self.coordinator, *self.everyone):
             if node.process is not None:
                 yield node.process
-        for agent in self.agents:
-            for shim in agent.host.shims.values():
-                yield shim.process
+        for shim in self.shims():
+            yield shim.process
+
+    @property
+    def everyone(self) -> "list[AgentNode]":
+        """Every agent's place, also those of copies."""
+        return [*self.agents, *self.copies]
+
+    def shims(self) -> list[SimulatedShim]:
+        """Those that live."""
+        hosts = dict.fromkeys(agent.host for agent in self.everyone)
+        return [shim for host in hosts for shim in host.shims.values()]
 
     def server_is_gone(self, process: SimulatedProcess) -> None:
         """Nobody answers at the coordinator's address."""
@@ -143,13 +169,13 @@ class World:
         """Somebody starts it again."""
         self._start_later(self.coordinator, self.chance.uniform(0.1, 6.0))
 
-    def agent_is_down(self, agent: AgentNode) -> None:
+    def agent_is_down(self, agent: AgentNode, *, soon: bool = False) -> None:
         """The same for an agent."""
-        self._start_later(agent, self.chance.uniform(0.1, 10.0))
+        self._start_later(agent, self.chance.uniform(0.1, 1.5 if soon else 10.0))
 
     def _start_later(self, node: "CoordinatorNode | AgentNode", delay_s: float) -> None:
         def start() -> None:
-            if not node.runs:
+            if not node.runs and not (isinstance(node, AgentNode) and node.is_removed):
                 node.start()
 
         self.loop.call_as(None, delay_s, start)
@@ -169,11 +195,10 @@ class World:
                     raise
             self.digest, self.over = self._hash.hexdigest(), True
             self.loop.set_exception_handler(lambda *_: None)
-            for node in (self.coordinator, *self.agents):
+            for node in (self.coordinator, *self.everyone):
                 node.kill()
-            for agent in self.agents:
-                for shim in list(agent.host.shims.values()):
-                    shim.die()
+            for shim in self.shims():
+                shim.die()
             if keep is not None:
                 keep.append((self, life))
                 return
@@ -188,6 +213,8 @@ class World:
             agent.start()
         jobs = self.chance.randint(3, 8)
         lives = [self.loop.spawn(self.people, customer.live(jobs, HEALED_AFTER_S * 0.8)) for customer in self.customers]
+        if self.operator is not None:
+            lives.append(self.loop.spawn(self.people, self.operator.work()))
         await self.faults.run(self.loop.now + HEALED_AFTER_S)
         self.note("healed")
         self.healed = True
@@ -217,8 +244,9 @@ class World:
         for agent in self.agents:
             for program in agent.host.programs:
                 job = self.checker.jobs[self.checker.numbers[program.job]]
-                if program.alive and job.final is not None:
-                    self.failed(f"I12: {program.key} still lives, its job {job.final.outcome.word}")
+                if program.alive and program.key in self.checker.settled:
+                    word = job.final.outcome.word if job.final is not None else "goes on"
+                    self.failed(f"I12: {program.key} still lives, its job {word}")
 
     def _unrest(self, lives: list["asyncio.Task[None]"]) -> str:
         """What is not over."""
@@ -318,6 +346,7 @@ def run(
             world.live(keep)
             life = Life(
                 seed=seed,
+                kind=world.kind,
                 violation=world.violation,
                 trace=tuple(world.trace),
                 digest=world.digest,
@@ -325,6 +354,7 @@ def run(
                 starts=sum(len(found) for found in world.checker.starts.values()),
                 jobs=len(world.checker.jobs),
                 checks=world.checker.checks,
+                commits=dict(world.checker.commits),
                 virtual_s=world.loop.now - 1000.0,
             )
             return life
