@@ -96,7 +96,6 @@ CAUGHT_BY: dict[str, int] = {
     "held_until_log_is_stored": 6,
     "inventory": 3,
     "recovery_finds": 1,
-    "fence_before_judging": 1,
     "started_before_spawn": 4,
     "tree_is_empty_at_the_end": 0,
     "lease_at_shim": 22,
@@ -109,6 +108,7 @@ CAUGHT_BY: dict[str, int] = {
 
 # Noticed once in some fifty schedules.
 CAUGHT_RARELY_BY: dict[str, int] = {
+    "fence_before_judging": 1,
     "acknowledge_after_commit": 39,
     "attempt_of_reports": 75,
     "amnesia": 55,
