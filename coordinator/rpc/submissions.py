@@ -21,7 +21,7 @@ from coordinator.secrets_file import Secrets
 from coordinator.storage.protocol import Store
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest, PermissionDenied, TooLarge, WorkloadNotFound
 from hostler.expansion import check_later_stage, complete, expand
-from hostler.job_checks import check_command, check_spec
+from hostler.job_checks import GIVEN_NAMES, check_command, check_spec
 from hostler.jobs import STAGES_MAX, JobSpec, Stage
 from hostler.policy import EVERYTHING, Principal, Scope
 from hostler.secret_checks import check_secrets
@@ -70,6 +70,11 @@ def refused(message: types_pb2.JobSpec, job_id: str, error: HostlerError) -> Sub
     return Submission(error, job_id, "", message.family, message.name, "", b"", "", (), 0, 0, b"")
 
 
+def _own_names(env: Mapping[str, str]) -> bool:
+    """Whether a job sets variables besides those that a gateway gives for it."""
+    return any(name not in GIVEN_NAMES for name in env)
+
+
 def denial_of(message: types_pb2.JobSpec, principal: Principal) -> PermissionDenied | None:
     """Say which scope *principal* lacks for an item, or None."""
     if principal.scopes >= EVERYTHING:
@@ -87,7 +92,7 @@ def denial_of(message: types_pb2.JobSpec, principal: Principal) -> PermissionDen
         # With these a workload's program can be made to run another: a library of the job's files, or what lies there.
         (bool(message.secrets), Scope.SECRETS_USE, "a secret"),
         (
-            bool(work.env or work.cwd or work.start_path or message.secrets),
+            bool(_own_names(work.env) or work.cwd or work.start_path or message.secrets),
             Scope.JOBS_COMMAND,
             "env, secrets, cwd or start_path of one's own",
         ),
