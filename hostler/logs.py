@@ -56,7 +56,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "agent.left_unkillable": "A worker that was to end its jobs left some whose processes cannot be killed.",
         "link.connected": "The agent's control stream is up and reconciled.",
         "link.older_coordinator": "A coordinator spoke whose epoch is older than one heard before; it is not heard.",
-    "link.lost": "The agent's control stream broke; it will try again.",
+        "link.lost": "The agent's control stream broke; it will try again.",
         "attempt.refused": "The worker will not run an attempt.",
         "policy.refused": "The worker's own policy forbids an attempt; the rule, and why.",
         "attempt.unkillable": "A process of a tree cannot be ended.",

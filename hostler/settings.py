@@ -66,16 +66,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     tls_certificate: Annotated[
         str,
-        Meta(
-            description="PEM file of a certificate to listen with; empty: one of the cluster's own authority."
-        ),
+        Meta(description="PEM file of a certificate to listen with; empty: one of the cluster's own authority."),
     ] = ""
     tls_private_key: Annotated[str, Meta(description="PEM file of its private key, mode 0600.")] = ""
     tls_names: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Names and addresses that the coordinator's certificate is for, besides where it listens."
-        ),
+        Meta(description="Names and addresses that the coordinator's certificate is for, besides where it listens."),
     ] = ()
     workers_bind: Annotated[
         str,
