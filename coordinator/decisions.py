@@ -238,11 +238,8 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
 def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
     """Reconcile a worker's inventory with what is assigned to it, before any new work."""
     known = live.workers.get(hello.worker)
-    if known is not None:
-        held = (live.jobs[number] for number in known.held.values())
-        started = max((job.sequence for job in held if job.started_at_us), default=0)
-        if reason := reason_against(known, hello, now, started):
-            return _refused(known, reason, session)
+    if known is not None and (reason := suspicion(live, hello, now)):
+        return _refused(known, reason, session)
     changes: list[Change] = [EpochRaised(hello.epoch + 1)] if hello.epoch > live.epoch else []
     effects: list[Effect] = []
     if known is not None and known.connected:
@@ -278,6 +275,15 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
     effects.extend(stops)
     effects.extend(starts)
     return Decision(changes, effects)
+
+
+def suspicion(live: Live, hello: Hello, now: Instant) -> str:
+    """Why whoever says this hello would be refused, and its worker put under quarantine; empty: nothing is wrong."""
+    known = live.workers.get(hello.worker)
+    if known is None:
+        return ""
+    held = (live.jobs[number] for number in known.held.values())
+    return reason_against(known, hello, now, max((job.sequence for job in held if job.started_at_us), default=0))
 
 
 def _refused(known: Worker, reason: str, session: Any) -> Decision:

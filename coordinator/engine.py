@@ -199,7 +199,7 @@ class Engine:
         """Build the live set from the store; every worker counts as gone from now on, not longer."""
         live = Live()
         live.epoch = self._store.epoch
-        now = self._now()
+        now = self.instant()
         loaded = await self._store.load()
         for change in loaded.changes:
             live.apply(change)
@@ -262,11 +262,12 @@ class Engine:
         async with asyncio.timeout(10):
             await self._quiet.wait()
 
-    def _now(self) -> Instant:
+    def instant(self) -> Instant:
+        """What time it is for decisions."""
         return Instant(self._clock.wall_us(), self._clock.monotonic())
 
     def _decide(self) -> None:
-        now = self._now()
+        now = self.instant()
         batch = self._pending
         inbox = self._inbox
         while inbox and not batch.full:

@@ -36,6 +36,7 @@ from hostler.workers import ABILITIES
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
 REASON_CHARACTERS_MAX = 200
 LAST_WORDS_S = 1.0
+STANDING_S = 1.0  # for the end of a stream to arrive behind its first message
 STARTS_PER_MESSAGE = 500
 INLINE_LEDGER_BYTES_MAX = 64 * 1024
 SLOTS_MAX = 4096
@@ -83,6 +84,10 @@ class WorkersService:
             self._certificates.check_claim(caller, context, first.hello.worker, first.hello.name)
         hello = _hello(first.hello, caller.worker)
         session = Session(hello.worker, hello.session)
+        if decisions.suspicion(self._engine.live, hello, self._engine.instant()):
+            # Perhaps an agent that was ended had sent it, and it only arrives now, behind the hello of its successor.
+            # Then its stream ends too, and with it this call. Who still waits is a second agent, or has an older journal.
+            await asyncio.sleep(STANDING_S)
         await self._engine.post_patiently(lambda live, now: decisions.on_hello(live, hello, session, now))
         attached = await session.attached
         goodbye = False

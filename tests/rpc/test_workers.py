@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from coordinator.rpc import workers_service
 from hostler.client import Client
 from hostler.jobs import JobQuery
 from hostler.lifecycle import Outcome, State
@@ -233,6 +234,26 @@ async def test_an_older_generation_brings_quarantine(worker: FakeWorker, make_wo
         await copy.connect(generation=4)
 
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_what_an_agent_had_sent_before_it_was_ended_brings_no_quarantine(
+    client: Client, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It arrives late, behind the hello of its successor; the end of its stream is behind it."""
+    monkeypatch.setattr(workers_service, "STANDING_S", 0.5)
+    await worker.connect(generation=5)
+    late = FakeWorker(worker.address)
+    late.id = worker.id
+    saying = asyncio.create_task(late.connect(generation=4))
+    await asyncio.sleep(0.2)
+    saying.cancel()
+    await asyncio.gather(saying, return_exceptions=True)
+    await late.close()
+    await asyncio.sleep(0.6)
+
+    await is_seen_as(client, worker.id, WorkerState.CONNECTED)
+    await client.submit_one(a_spec())
+    await worker.takes()
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,6 @@ class CheckedAgent(Agent):
         """See `Agent`; some commands come later than what was said after them."""
         known = list(commands)
         world = self.node.world
-        self.node.said += known
         if world.chance.random() < world.late_commands:
             stream = self.streams
             world.loop.call_as(the_process(), world.chance.random() * 3, self._start_late, known, stream)
@@ -270,6 +269,8 @@ class CheckedAgent(Agent):
 
     def _start(self, commands: list[Any]) -> None:
         self.node.world.note("told to start", self.node.name, [(c.sequence, c.order.key) for c in commands])
+        # Only what was heard is said again: what was refused for a full disk leaves no trace either.
+        self.node.said += [c for c in commands if c not in self.node.said]
         super().on_starts(commands)
         # What did not fit into the journal was refused without a trace: no stream says it again, and nothing stops it.
         self.node.said = [c for c in self.node.said if c not in commands or c.sequence <= self.journal.mark]
