@@ -86,7 +86,7 @@ class WorkersService:
         session = Session(hello.worker, hello.session)
         if decisions.suspicion(self._engine.live, hello, self._engine.instant()):
             # Perhaps an agent that was ended had sent it, and it only arrives now, behind the hello of its successor.
-            # Then its stream ends too, and with it this call. Who still waits is a second agent, or has an older journal.
+            # Then its stream ends too, and with it this call. Who still waits is a second agent, or an older journal's.
             await asyncio.sleep(STANDING_S)
         await self._engine.post_patiently(lambda live, now: decisions.on_hello(live, hello, session, now))
         attached = await session.attached
