@@ -2,7 +2,7 @@
 
 The caps of JSON bodies are here; uploads have theirs in `http_gateway.uploads`. JSON is refused when
 programs could read it in two ways (duplicate keys, NaN, lone surrogates), and when it is deeper, or its
-objects, keys, texts or numbers are longer, than anything we are asked for.
+objects, keys, texts or numbers are longer, or it holds more values, than anything we are asked for.
 """
 
 import asyncio
@@ -23,11 +23,16 @@ DEPTH_MAX = 64
 KEYS_MAX = 10_000  # of one object
 KEY_CHARACTERS_MAX = 64 * 1024
 TEXT_BYTES_MAX = 12 * 1024 * 1024
+VALUES_MAX = 1_000_000  # and lists and objects, of one body
+LOOK_VALUES = 200_000  # above it they are counted before they are made
 THREAD_BYTES = 256 * 1024  # above it parsing leaves the event loop
 
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(b for b in range(256) if b not in _BRACKETS)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+# A text without its end reaches to the end of all, and nothing is ever tried twice: the time is that of the length.
+_MARKS = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[\[{,\]}]', re.DOTALL)
+_QUOTE = re.compile(rb'(?<!\\)"')
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -104,8 +109,8 @@ def parse(raw: bytes) -> object:
         text = raw.decode()
     except UnicodeDecodeError:
         raise NotJson("the body is not UTF-8") from None
-    if _may_be_deep(raw) and _depth_over(text):
-        raise NotJson(f"the JSON is nested deeper than {DEPTH_MAX} levels")
+    if _needs_look(raw):
+        _look(text)
     try:
         value: object = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -114,32 +119,49 @@ def parse(raw: bytes) -> object:
         raise NotJson(f"the JSON is nested deeper than {DEPTH_MAX} levels") from None
     except ValueError:  # Python's limit on the digits of an integer
         raise NotJson("a number in the JSON is too long") from None
-    if len(raw) > TEXT_BYTES_MAX and _longest_text(value) > TEXT_BYTES_MAX:
+    if _may_hold_long_text(raw) and _longest_text(value) > TEXT_BYTES_MAX:
         raise NotJson(f"a text in the JSON is longer than {TEXT_BYTES_MAX} characters")
     if _SURROGATE_ESCAPE.search(raw) and _holds_surrogates(value):
         raise NotJson("a text in the JSON holds half of a surrogate pair")
     return value
 
 
-def _may_be_deep(raw: bytes) -> bool:
-    # Brackets inside of texts count here too, which is why the answer is "may be": ordinary bodies
+def _needs_look(raw: bytes) -> bool:
+    # Brackets and commas inside of texts count here too, which is why the answer is "may be": ordinary bodies
     # end with no, at a hundredth of the cost of an exact look. A body that hides its depth behind
     # brackets in texts meets the decoder's own limit.
     brackets = raw.translate(None, delete=_NOT_BRACKETS)
+    if len(brackets) + raw.count(b",") > LOOK_VALUES:
+        return True
     return len(brackets) > DEPTH_MAX and max(accumulate(map(_STEP.__getitem__, brackets))) > DEPTH_MAX
 
 
-def _depth_over(text: str) -> bool:
-    depth = 0
-    for match in re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', text, re.DOTALL):
-        first = match[0][0]
-        if first in "[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                return True
-        elif first in "]}":
-            depth -= 1
-    return False
+def _look(text: str) -> None:
+    """Raise NotJson when there is too much of anything. The decoder would not let others run meanwhile; this does."""
+    values = texts = 0
+    commas: list[int] = []  # of each object around the place; of a list it goes so far down that it is never too many
+    for match in _MARKS.finditer(text):
+        mark = match[0][0]
+        if mark == '"':
+            texts += 1
+            if texts > 2 * VALUES_MAX:  # a key and a value, each
+                raise NotJson(f"the JSON has more than {VALUES_MAX} values")
+            continue
+        if mark in "]}":
+            if commas:
+                commas.pop()
+            continue
+        values += 1
+        if values > VALUES_MAX:
+            raise NotJson(f"the JSON has more than {VALUES_MAX} values")
+        if mark != ",":
+            commas.append(0 if mark == "{" else -VALUES_MAX)
+            if len(commas) > DEPTH_MAX:
+                raise NotJson(f"the JSON is nested deeper than {DEPTH_MAX} levels")
+        elif commas:
+            commas[-1] += 1
+            if commas[-1] >= KEYS_MAX:
+                raise NotJson(f"an object in the JSON has more than {KEYS_MAX} keys")
 
 
 def _holds_surrogates(value: object) -> bool:
@@ -148,6 +170,12 @@ def _holds_surrogates(value: object) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def _may_hold_long_text(raw: bytes) -> bool:
+    # A text of that length has an opening quote in front of the middle, and no quote in it but escaped ones.
+    start = len(raw) - TEXT_BYTES_MAX
+    return start > 0 and b'"' in raw[:start] and _QUOTE.search(raw, start, TEXT_BYTES_MAX) is None
 
 
 def _longest_text(value: object) -> int:

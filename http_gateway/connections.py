@@ -150,7 +150,10 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer broke off")
         refusal = HttpRefused(status, "malformed_request", NO_HTTP)
-        if status != 400:
+        if isinstance(exc, UnicodeEncodeError) and "Expect" in request.headers:
+            # aiohttp repeats an Expect that it does not know, and fails when that is no UTF-8.
+            refusal = refusal_of_status(web.HTTPExpectationFailed())
+        elif status != 400:
             logs.get().error("request.failed", exc_info=exc)
             refusal = HttpRefused(status, "internal", "a fault of hostler's own; the gateway's log has the details")
         answer = api_of(request.path, self._apis).refuse(refusal)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -86,3 +87,45 @@ def test_objects_keys_and_texts_have_their_limits() -> None:
     ):
         with pytest.raises(bodies.NotJson):
             bodies.parse(json.dumps(value).encode())
+
+
+MIB = 1024 * 1024
+MANY = {
+    "numbers": b"[" + b"1," * 6_000_000 + b"1]",
+    "lists": b"[" + b"[]," * 4_000_000 + b"1]",
+    "objects": b"[" + b"{}," * 4_000_000 + b"1]",
+    "keys": b"{" + b",".join(b'"%d":1' % number for number in range(500_000)) + b"}",
+    "texts": b"[" + b"[]," * 100_000 + b'"' * (8 * MIB) + b"]",
+    "a text without its end": b"[" + b"[]," * 100_000 + b'"' + b'\\"' * (4 * MIB),
+    "a backslash at the end": b"[" + b"[]," * 100_000 + b'"' + b"\\\\" * (4 * MIB) + b"\\",
+    "brackets": b"[" * (8 * MIB),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_very_much_in_one_body_is_refused_at_little_cost(kind: str) -> None:
+    """Before it is made: one such body kept the gateway busy for ten seconds, and everybody else waiting."""
+    began = time.thread_time()
+    with pytest.raises(bodies.NotJson):
+        bodies.parse(MANY[kind])
+
+    assert time.thread_time() - began < 4
+
+
+def test_what_is_inside_of_texts_is_not_counted() -> None:
+    """A large table is one text, and a long list of numbers is a list."""
+    table = "1,2;[3]{4}" * 300_000
+    numbers = list(range(900_000))
+
+    assert bodies.parse(json.dumps({"table": table}).encode()) == {"table": table}
+    assert bodies.parse(json.dumps(numbers).encode()) == numbers
+
+
+def test_a_text_is_as_long_as_it_is_however_it_is_written() -> None:
+    """The cheap look never misses one that is too long."""
+    longest = bodies.TEXT_BYTES_MAX
+    for raw in (b'["' + b"a" * (longest + 1) + b'"]', b'[1,"x","' + b"a" * (longest + 9) + b'"]'):
+        with pytest.raises(bodies.NotJson, match="longer"):
+            bodies.parse(raw)
+    assert bodies.parse(b'["' + b"a" * longest + b'"]')
+    assert bodies.parse(b'["' + b'\\"' * 7_000_000 + b'"]')
