@@ -154,8 +154,6 @@ def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
     )
 
 
-START_DEADLINE = "its start deadline"  # who asks for the stop then
-
 CONFLICT = "the key {!r} was used before with another job; use a new key, or send the same job"
 
 
@@ -316,9 +314,7 @@ def _reconcile(
             verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
                 stops.append(SendStop(job.worker, job.sequence, key, job.stop_grace_s))
-        elif job.sequence > hello.mark and job.stop_grace_s is None and not job.started_at_us:
-            # The Start never arrived: nothing above the mark was ever accepted. (Of one that was started another copy
-            # of the directory knew, which is gone since the worker was released from quarantine.)
+        elif _never_arrived(job, hello) and not _is_too_late(job, now):
             starts.append(_start(job, key))
         else:
             changes.append(_came_back(job, "it never arrived at its worker", now))
@@ -330,6 +326,15 @@ def _reconcile(
         if known is None or key not in known.held or amnesia:
             verdicts.append((key, _verdict(live, hello.worker, key, state), 0))
     return verdicts, stops, starts
+
+
+def _never_arrived(job: Job, hello: Hello) -> bool:
+    """Whether the Start of an attempt that nobody stops is to be sent again: nothing above the mark was ever accepted.
+
+    Of one that was started another copy of the directory knew, which is gone since the worker was released from
+    quarantine.
+    """
+    return job.sequence > hello.mark and job.stop_grace_s is None and not job.started_at_us
 
 
 def _verdict(live: Live, worker: str, key: AttemptKey, state: str) -> str:
@@ -351,11 +356,11 @@ def _came_back(job: Job, reason: str, now: Instant) -> Change:
         # Not to be believed after its own word that it started: running it again could run it twice.
         evidence = f"its worker had started it and then no longer knew it ({reason}); how it ended is unknown"
         return concluded(job, Outcome.LOST, "supervisor_died", evidence, now)
-    if job.stop_by == START_DEADLINE:
-        return _started_too_late(job, now)
     if job.stop_grace_s is not None:
         evidence = f"stopped by {job.stop_by} before it was started; it never ran"
         return concluded(job, Outcome.STOPPED, "stop", evidence, now)
+    if _is_too_late(job, now):
+        return _started_too_late(job, now)
     return Returned(job.number, job.attempt_key, reason, now.wall_us)
 
 
@@ -433,9 +438,10 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float], lea
 
 
 def _late_starts(live: Live, now: Instant, lost: set[int]) -> Decision:
-    """End what should have started by now and has not; what a worker was told is taken back from it.
+    """End what should have started by now and has not; what a worker was told is asked back from it.
 
-    What is *lost* at this moment is over already.
+    It knows the deadline, too, and begins nothing later; what it has begun in time runs on. What is *lost* at this
+    moment is over already.
     """
     decision = Decision([], [])
     for number in live.due_to_start(now.wall_us):
@@ -445,9 +451,13 @@ def _late_starts(live: Live, now: Instant, lost: set[int]) -> Decision:
         if job.state is State.QUEUED:
             decision.changes.append(_started_too_late(job, now))
         elif job.state is State.ASSIGNED:
-            decision.changes.append(StopRequested(job.number, job.attempt_key, 0.0, START_DEADLINE, now.wall_us))
-            decision.effects.append(SendStop(job.worker, job.sequence, job.attempt_key, 0.0))
+            decision.effects.append(SendRecall(job.worker, job.attempt_key))
     return decision
+
+
+def _is_too_late(job: Job, now: Instant) -> bool:
+    """Whether a program that has not started may not any more."""
+    return 0 < job.start_by_us <= now.wall_us and not job.started_at_us
 
 
 def _started_too_late(job: Job, now: Instant) -> Ended:
@@ -479,4 +489,7 @@ def _start(job: Job, key: AttemptKey) -> SendStart:
 
 def _send_start(job: Job, worker: str, sequence: int, key: AttemptKey) -> SendStart:
     placed = job.placement.key
-    return SendStart(worker, job.number, sequence, key, placed.slots, job.work, job.secrets, placed.workload)
+    start_by_us = 0 if job.retried or job.stage else job.start_by_us
+    return SendStart(
+        worker, job.number, sequence, key, placed.slots, job.work, job.secrets, placed.workload, start_by_us
+    )

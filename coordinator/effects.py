@@ -44,6 +44,7 @@ class SendStart(NamedTuple):
     work: bytes | None
     secrets: tuple[tuple[str, str], ...] = ()  # environment variable, name of the secret to put in
     workload: str = ""  # that the work was made of
+    start_by_us: int = 0  # it may not start later; 0: no limit
 
 
 class SendStop(NamedTuple):

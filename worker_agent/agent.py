@@ -313,6 +313,10 @@ class Agent:
         while (held := assignments.next_waiting()) is not None:
             order = held.order
             assert order is not None
+            if held.start_by_s and time.monotonic() > held.start_by_s:
+                assignments.prove_never_ran(held.key)
+                self.workspaces.cancel(held.key)
+                continue
             try:
                 if assignments.has_room(held, runner.queues.queued):
                     runner.start(order, leads=held.may_queue)

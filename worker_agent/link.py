@@ -451,4 +451,5 @@ def _start(
         hashlib.sha256(start.work).digest()[:16],
         work_from_proto(work) if needs_workspace else None,
         str(refusal) if refusal is not None else "",
+        time.monotonic() + start.start_within_s if start.start_within_s else 0.0,
     )

@@ -35,6 +35,7 @@ class StartCommand(NamedTuple):
     digest: bytes  # of the work, for the journal
     work: Work | None = None  # set: it needs a workspace before it can start
     refusal: str = ""  # set: the worker's policy forbids it
+    start_by_s: float = 0.0  # on the agent's monotonic clock: not begun later; 0: no limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,7 @@ class Held:
     stored: int = 0  # of the log, durable at the coordinator
     adopted: bool = False  # by a later agent: perhaps only its log is waited for, and comes in no report
     workspace: bool = False
+    start_by_s: float = 0.0  # on the agent's monotonic clock: not begun later; 0: no limit
     preparing: bool = False  # it has no place among those that wait for a slot yet
     collected: Collected | None = None
 
@@ -145,6 +147,7 @@ class Assignments:
         """Hold an attempt; the journal has it already."""
         order = command.order
         held = self.held[order.key] = Held(order.key, command.slots, order)
+        held.start_by_s = command.start_by_s
         self.active += 1
         if command.work is not None:
             held.workspace = held.preparing = True

@@ -225,11 +225,16 @@ class WorkersService:
             try:
                 secrets = self._secrets.revealed(effect.secrets)
             except HostlerError as error:
-                refusal = f"it cannot be started without its secrets: {error.message}"
-                report = Report(effect.key, 0, None, b"", b"", never_ran=True, refusal=refusal, survivors=())
-                self._engine.post_stored(lambda live, now: decisions.on_report(live, effect.worker, report, now))
+                self._was_not_sent(effect, f"it cannot be started without its secrets: {error.message}")
+                return
+        within_s = 0.0
+        if effect.start_by_us:
+            within_s = (effect.start_by_us - self._engine.instant().wall_us) / 1e6
+            if within_s <= 0:
+                self._was_not_sent(effect, "")
                 return
         message.starts.add(
+            start_within_s=within_s,
             sequence=effect.sequence,
             key=key_to_proto(effect.key),
             work=work,
@@ -237,6 +242,11 @@ class WorkersService:
             secrets=secrets,
             workload=effect.workload,
         )
+
+    def _was_not_sent(self, effect: SendStart, refusal: str) -> None:
+        """Decide as if the worker had said that it never ran."""
+        report = Report(effect.key, 0, None, b"", b"", never_ran=True, refusal=refusal, survivors=())
+        self._engine.post_stored(lambda live, now: decisions.on_report(live, effect.worker, report, now))
 
     def _welcome(self, session: Session, attached: AttachSession) -> workers_pb2.CoordinatorMessage:
         kinds = {

@@ -668,6 +668,7 @@ class Start(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     WORKLOAD_FIELD_NUMBER: _builtins.int
+    START_WITHIN_S_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """per worker; the worker accepts only what is above its mark"""
     work: _builtins.bytes
@@ -676,6 +677,8 @@ class Start(_message.Message):
     """of the worker's; 0: starts at once"""
     workload: _builtins.str
     """the registered workload that the work was made of; empty: none"""
+    start_within_s: _builtins.float
+    """not begun later than this after it has arrived; 0: no limit"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -691,10 +694,11 @@ class Start(_message.Message):
         slots: _builtins.int = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         workload: _builtins.str = ...,
+        start_within_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secrets", b"secrets", "sequence", b"sequence", "slots", b"slots", "work", b"work", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secrets", b"secrets", "sequence", b"sequence", "slots", b"slots", "start_within_s", b"start_within_s", "work", b"work", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -200,3 +200,22 @@ async def test_a_coordinator_restored_from_a_backup_is_heard_again(cluster: Real
     job = await cluster.client.submit_one(JobSpec(work=Work(argv=("true",))))
 
     assert (await finished(cluster, job)).outcome is Outcome.SUCCEEDED
+
+
+async def test_what_misses_its_start_deadline_never_starts_and_what_meets_it_runs_on(
+    cluster: RealCluster, tmp_path: Path
+) -> None:
+    """Short jobs race for one slot with a deadline that most of them miss: none is ended for having been late."""
+    cluster.start("coordinator")
+    cluster.start("w1", slots=1)
+    await cluster.connected(1)
+    truth = tmp_path / "truth"
+    specs = [JobSpec(work=Work(argv=noted(truth, "sleep 0.05")), start_within_s=0.4) for _ in range(60)]
+    made = [str(job) for job in await cluster.client.submit(specs)]
+
+    ends = {job: await finished(cluster, job) for job in made}
+
+    began = {line.partition(".")[0] for line in starts(truth)}
+    kinds = {(done.outcome, done.end.cause if done.end else "") for done in ends.values()}
+    assert kinds <= {(Outcome.SUCCEEDED, "exit"), (Outcome.TIMED_OUT, "start_deadline")}, kinds
+    assert began == {job for job, done in ends.items() if done.outcome is Outcome.SUCCEEDED}

@@ -4,11 +4,11 @@ import pytest
 
 from coordinator import decisions
 from coordinator.changes import Ended, LogLost, LogStored, Losses, Retried
-from coordinator.effects import DropSession, SendStop
+from coordinator.effects import DropSession, SendRecall
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, ended, never_ran, started
-from tests.support.scene import Scene, check_invariants, only
+from tests.support.scene import Scene, check_invariants
 
 
 @pytest.mark.parametrize("goodbye", [False, True])
@@ -199,12 +199,40 @@ def test_what_a_worker_was_told_and_has_not_started_is_taken_back() -> None:
     scene = Scene()
     key = scene.assigned(start_within_s=5.0)
     scene.wait(6)
-    assert [stop.key for stop in only(scene.tick(), SendStop)] == [key]
-    assert scene.tick() == [], "once is enough"
+    assert scene.tick() == [SendRecall(W1, key)]
+    assert scene.job(key.job).state is State.ASSIGNED, "what it has begun in time runs on"
 
     scene.say(never_ran(key))
 
     assert (scene.last(Ended).outcome, scene.last(Ended).cause) == (Outcome.TIMED_OUT, "start_deadline")
+
+
+def test_a_start_that_crosses_its_recall_stands() -> None:
+    """The worker begins nothing after the deadline, so it was in time; nobody is ended for being told of late."""
+    scene = Scene()
+    key = scene.assigned(start_within_s=5.0)
+    scene.wait(6)
+    scene.tick()
+
+    scene.say(started(key))
+    scene.say(ended(key))
+
+    assert (scene.last(Ended).outcome, scene.last(Ended).cause) == (Outcome.SUCCEEDED, "exit")
+
+
+def test_a_worker_is_told_until_when_it_may_start() -> None:
+    """Its first attempt alone: what is tried again was in time."""
+    scene = Scene()
+    scene.join()
+    scene.queue(start_within_s=5.0, retries=1)
+    (start,) = scene.place()
+    assert start.start_by_us == scene.now.wall_us + 5_000_000
+    scene.say(started(start.key))
+    scene.say(ended(start.key, exit_code=1))
+    scene.wait(2)
+    scene.tick()
+
+    assert [again.start_by_us for again in scene.place()] == [0]
 
 
 def test_a_program_that_has_started_has_met_its_deadline() -> None:

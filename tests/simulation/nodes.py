@@ -132,6 +132,7 @@ class CheckedStore(SqliteStore):
         world = self.node.world
         fault = world.store_fault() if changes else ""
         if fault == "full":
+            world.checker.losses.begin_anew()  # memory is loaded again
             raise StoreFull("database or disk is full")
         if fault == "broken before":
             raise StoreBroken("COMMIT failed, its outcome is unknown: disk I/O error")
