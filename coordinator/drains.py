@@ -35,10 +35,12 @@ def find_worker(live: Live, named: str) -> Worker | WorkerNotFound | InvalidRequ
 
 
 def on_drain(live: Live, named: str, drain: Drain, reply: Any) -> tuple[list[Change], list[Effect]]:
-    """Give a worker nothing more; a second drain replaces the first."""
+    """Give a worker nothing more; a second drain replaces the first, but for a reason that it does not give."""
     worker = find_worker(live, named)
     if not isinstance(worker, Worker):
         return [], [Answer(reply, worker)]
+    if not drain.reason and worker.drain is not None:
+        drain = drain._replace(reason=worker.drain.reason)
     jobs = [live.jobs[number] for number in worker.held.values()]
     recalled = [SendRecall(worker.id, job.attempt_key) for job in jobs if job.state is State.ASSIGNED]
     return [DrainAsked(worker.id, drain)], [*recalled, Answer(reply, worker.id)]

@@ -35,12 +35,12 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
             return f"has no ability {ability}"
     if wanted.workload and worker.workloads and not _takes(worker.workloads, wanted.workload):
         return f"does not take the workload {wanted.workload}"
+    if worker.quarantine:
+        return "is quarantined"
     if worker.goodbye:
         return "has left"
     if not worker.connected:
         return "is unreachable"
-    if worker.quarantine:
-        return "is quarantined"
     if worker.draining or worker.drain is not None:
         return "is draining"
     if wanted.slots > worker.slots:

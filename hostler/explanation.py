@@ -11,7 +11,6 @@ from hostler.jobs import (
     LOSS_POLICIES,
     NO_LIMITS,
     RETRY_CAUSES,
-    UNPROVED_CAUSES,
     End,
     Job,
     JobEvent,
@@ -209,7 +208,7 @@ def _again(job: Job, stage: int, attempt: int, outcome: Outcome, end: End) -> st
     if end.cause == "start_deadline":
         return "It was not tried again: its time to start was over."
     if outcome is Outcome.LOST:
-        if spec.on_lost == "retry" and end.cause not in UNPROVED_CAUSES - {"lease"}:
+        if spec.on_lost == "retry" and (end.nothing_left or end.cause == "lease"):
             return "It was not tried again: it was lost as often as its crash limit allows."
         if spec.on_lost == "retry":
             return "It was not tried again: whether its program still runs is not known."
@@ -248,7 +247,8 @@ def _next(job: Job) -> Iterable[str]:
         if job.log_status is LogStatus.ARRIVING:
             yield "The rest of its log is still on its way."
         elif job.log_status is LogStatus.LOST:
-            yield f"{job.log_lost_bytes:,} bytes of its log are lost."
+            lost = f"{job.log_lost_bytes:,} bytes" if job.log_lost_bytes else "What may have followed"
+            yield f"{lost} of its log {'are' if job.log_lost_bytes else 'is'} lost."
 
 
 def _times(count: int) -> str:

@@ -303,6 +303,7 @@ def _is_described(message: types_pb2.JobSpec) -> bool:
         or message.params
         or message.secrets
         or message.retries
+        or message.retry_on
         or message.start_within_s
         or message.on_lost
         or message.HasField("lost_after_s")

@@ -226,9 +226,8 @@ class SqliteStore:
             if row is None:
                 return None
             job = rows.job_of(row)
-            return (
-                replace(job, past=_past(reader, row["number"])) if job.attempt > 1 or job.stage or job.retried else job
-            )
+            has_past = job.attempt > 1 or job.stage or (job.attempt and not job.worker)
+            return replace(job, past=_past(reader, row["number"])) if has_past else job
 
         return await self._read(query)
 

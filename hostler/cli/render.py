@@ -164,12 +164,17 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
 def print_workers(workers: Iterable[Worker]) -> None:
     """Print a table of workers; their ids are whole, because other interfaces ask for them."""
     console, _ = _console()
-    table = _table("id", "name", "state", "running", "labels")
+    workers = list(workers)
+    explained = any(worker.reason for worker in workers)
+    table = _table("id", "name", "state", "running", "labels", *(["reason"] if explained else []))
     for worker in workers:
         labels = " ".join(f"{name}={value}" for name, value in sorted(worker.labels.items()))
         style = "" if worker.state is WorkerState.CONNECTED else "yellow"
         running = f"{worker.running} of {worker.slots}"
-        table.add_row(worker.id, printable(worker.name), worker.state.value, running, _croppable(labels), style=style)
+        row = [worker.id, printable(worker.name), worker.state.value, running, _croppable(labels)]
+        if explained:
+            row.append(_croppable(printable(worker.reason)))
+        table.add_row(*row, style=style)
     console.print(table)
 
 
