@@ -1,5 +1,6 @@
 """JSON bodies that may be large, of which only a few are held at once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,8 @@ class LargeBodies:
 
     def __init__(self) -> None:
         self._held = 0
+        # One after the other: a parser lets others run between texts and lists only, and several would add up.
+        self._parsing = asyncio.Lock()
 
     @asynccontextmanager
     async def json_of(self, request: web.Request) -> AsyncIterator[object]:
@@ -39,7 +42,8 @@ class LargeBodies:
             if len(raw) <= bodies.BODY_BYTES_MAX:  # it had not said its length
                 self._held -= 1
                 counted = False
-            body = await bodies.parse_apart(raw)
+            async with self._parsing:
+                body = await bodies.parse_apart(raw)
             del raw
             yield body
         finally:

@@ -169,6 +169,25 @@ def json_case(path: str, name: str, body: bytes, *, refused: bool) -> Case:
     return Case(kind="json", name=name, raw=raw, method=method, path=path, refused=refused)
 
 
+def large_cases() -> Iterator[Case]:
+    """Bodies of many mebibytes of the least that there is."""
+    for name, (start, piece, end) in _LARGE.items():
+        body = start + piece * (_LARGE_BYTES // len(piece)) + end
+        yield json_case("/v1/jobs", name, body, refused=True)
+
+
+_LARGE_BYTES = 15 * 1024 * 1024
+_LARGE = {
+    "very many numbers": (b"[", b"1,", b"1]"),
+    "very many lists": (b"[", b"[],", b"1]"),
+    "very many objects": (b'{"jobs":[', b"{},", b"{}]}"),
+    "very many texts": (b"[" + b"[]," * 100_000, b'""', b"]"),
+    "very many brackets": (b"[", b"[", b"]"),
+    "a long text": (b'["', b"a", b'"]'),
+    "very many escapes": (b"[" + b"[]," * 100_000 + b'"', b'\\"', b""),
+}
+
+
 def _mutated_json(random: Random) -> Case:
     body = bytearray(json.dumps(random.choice(WRONG_JSON)).encode())
     for _ in range(random.randrange(4)):
@@ -371,6 +390,7 @@ def fixed() -> Iterator[Case]:
     for value in WRONG_JSON:
         for path in JSON_PLACES:
             yield json_case(path, str(value)[:60], json.dumps(value).encode(), refused=False)
+    yield from large_cases()
     for name, (kind, body) in BAD_FORMS.items():
         for path in ("/jobs", "/pixyz/jobs/"):
             yield form_case(path, name, kind, body, refused=True)

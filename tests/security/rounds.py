@@ -23,12 +23,12 @@ def http_cases(document: Any, *, count: int, seed: int) -> Iterator[Case]:
     """Yield *count* cases: by the document, those that are written down, and the rest by chance."""
     random = Random(seed)
     by_schema = min(count, SCHEMA_FEW) if count < SHORT else count // SCHEMA_SHARE
-    # All at once: each takes long to make, and the fake coordinator is in this process.
-    yield from list(schema_cases(document, first_seed=seed, count=by_schema))
+    # All before the first one: this takes long, and the fake coordinator is in this process.
+    found = list(schema_cases(document, first_seed=seed, count=by_schema))
     known = list(http_corpus.fixed())
     random.shuffle(known)
     known = known[: (count - by_schema) // FIXED_SHARE]
-    yield from known
+    yield from found + known
     for _ in range(count - by_schema - len(known)):
         yield http_corpus.random_case(random)
 
