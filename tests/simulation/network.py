@@ -53,6 +53,7 @@ class Network:
             connection.ends_over[side] = True
             if silent:
                 connection.silence((UP, DOWN))
+                connection.dropped[side] = True  # nobody sends again what is still on its way
             else:
                 connection.tell_break(1 - side)
 
@@ -75,6 +76,7 @@ class Connection:
         self.silent = [False, False]  # by direction
         self.held: list[deque[Callable[[], None]]] = [deque(), deque()]
         self.ends_over = [False, False]  # by end
+        self.dropped = [False, False]  # by direction: what does not arrive now never will
         self._last = [0.0, 0.0]
         self._connected: asyncio.Future[None] | None = None
 
@@ -108,6 +110,8 @@ class Connection:
         network.loop.call_as(None, at - network.loop.now, self._arrive, direction, arrive)
 
     def _arrive(self, direction: int, arrive: Callable[[], None]) -> None:
+        if self.dropped[direction]:
+            return
         if self.silent[direction]:
             self.held[direction].append(arrive)
         elif not self.ends_over[1 - direction]:
