@@ -70,14 +70,6 @@ def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     assert answer.returncode == 2 and "wrokers" in answer.stderr
 
 
-def test_up_refuses_to_listen_where_others_could_call(tmp_path: Path) -> None:
-    """Before anything is started."""
-    answer = hostler("up", "--data-dir", str(tmp_path / "data"), "--http", "0.0.0.0:8080")
-
-    assert answer.returncode == 2 and "loopback" in answer.stderr
-    assert not (tmp_path / "data").exists()
-
-
 def test_help_and_errors_load_no_grpc(tmp_path: Path) -> None:
     """It takes longer to load than all the rest."""
     code = (
