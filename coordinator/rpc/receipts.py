@@ -10,7 +10,8 @@ from hostler.wire.work import key_to_proto
 class Receipts:
     """What is to be said to one PushLog stream, and how far each attempt has been received on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: str = "") -> None:
+        self.session = session  # that the stream's last message named
         self.received: dict[AttemptKey, int] = {}
         self.marks: dict[AttemptKey, workers_pb2.LogMark] = {}
         self.wake = asyncio.Event()

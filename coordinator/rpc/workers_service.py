@@ -292,7 +292,9 @@ class WorkersService:
     async def _take_pieces(self, context: Context, receipts: Receipts, caller: Caller) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
             self._check(caller, context)
-            for part in parse(workers_pb2.LogPush, data).parts:
+            message = parse(workers_pb2.LogPush, data)
+            receipts.session = message.session
+            for part in message.parts:
                 log = self._engine.live.log_of(key_from_proto(part.key))
                 if caller.worker and log is not None and log.worker != caller.worker:
                     reason = "the attempt is another worker's"
@@ -308,6 +310,10 @@ class WorkersService:
             self._engine.post_stored(lambda live, now: _kept(live, key, receipts, rewind=True))
             return
         if self._receipts.get(key) is not receipts:
+            if not _speaks_for(self._engine.live, log.worker, receipts.session):
+                # It was long on its way, on a stream that another one has taken the place of. To follow it would be
+                # to tell that one, where nobody listens any more, how much is stored.
+                return
             # A new stream begins where the durable log ends; what an older one had under way comes again.
             self._receipts[key] = receipts
             receipts.received[key] = log.log_position
@@ -334,6 +340,12 @@ class WorkersService:
             return
         receipts_of = dict(self._receipts)
         self._engine.post_stored(lambda live, now: _on_stored(live, pieces, receipts_of))
+
+
+def _speaks_for(live: Live, worker_id: str, session: str) -> bool:
+    """Whether this is the session that the worker has now."""
+    worker = live.workers.get(worker_id)
+    return worker is not None and worker.session == session
 
 
 async def _send_marks(context: Context, receipts: Receipts) -> None:

@@ -205,6 +205,11 @@ def key_of_submission() -> list[Replacement]:
     return [(decisions, "_live_key", lambda live, owner, key: None)]
 
 
+@off("a log goes over only to a stream of the session that speaks for the worker now")
+def session_of_logs() -> list[Replacement]:
+    return [(workers_service, "_speaks_for", lambda live, worker_id, session: True)]
+
+
 @off("a piece of a log is taken only where it follows on what was received")
 def position_received() -> list[Replacement]:
     real = workers_service.WorkersService._take_piece

@@ -111,6 +111,35 @@ async def test_a_piece_that_follows_on_what_is_stored_is_taken_whatever_was_rece
     assert receipts.received[key] == 165 + len(part.frames)
 
 
+class TrailingLogs:
+    """What is known of one worker, and of the log of one attempt of it that is over."""
+
+    def __init__(self) -> None:
+        self.log = type("Log", (), {"log_position": 100, "number": 1, "worker": "w"})
+        self.workers = {"w": type("Worker", (), {"session": "later"})}
+
+    def log_of(self, key: AttemptKey) -> Any:
+        """It is wanted."""
+        return self.log
+
+
+async def test_a_piece_that_an_earlier_agent_sent_takes_no_log_from_the_stream_of_a_later_one() -> None:
+    """What is stored would be told where nobody listens, and the later agent would hold the attempt for ever."""
+    key, kept = AttemptKey.parse(KEY), Kept()
+    earlier, later = Receipts("earlier"), Receipts("later")
+    engine = type("Engine", (), {"live": TrailingLogs()})
+    service = WorkersService(cast(Any, engine), cast(Any, kept), cast(Any, None), cast(Any, None), heartbeat_s=2.0)
+    part = workers_pb2.LogPart(key=key_to_proto(key), position=100, frames=some_frames(b"more"))
+    stale = workers_pb2.LogPart(key=key_to_proto(key), position=100, frames=some_frames(b"mo"))
+
+    await service._take_piece(part, later)
+    await service._take_piece(stale, earlier)
+
+    assert service._receipts == {key: later}
+    assert [piece.frames for piece in kept.pieces] == [part.frames]
+    assert not earlier.marks
+
+
 class SilentShims:
     """A runner that has not found the shim of an attempt yet."""
 

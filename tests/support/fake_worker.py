@@ -39,7 +39,7 @@ class FakeWorker:
         self._control: Any = None
         self._bulk: Any = None
         self._readers: list[asyncio.Task[None]] = []
-        self.id = ""
+        self.id = self.session = ""
         self.mark = 0
         self.sent: list[workers_pb2.WorkerMessage] = []
         self.received: list[workers_pb2.CoordinatorMessage] = []
@@ -73,7 +73,7 @@ class FakeWorker:
             raise AssertionError("the stream ended without a word")
         self.received.append(first)
         assert first.HasField("welcome"), first
-        self.id = first.welcome.worker
+        self.id, self.session = first.welcome.worker, first.session
         self._readers.append(asyncio.create_task(self._read(self._control, self.received)))
         return first.welcome  # type: ignore[no-any-return]
 
@@ -150,7 +150,7 @@ class FakeWorker:
     async def push(self, key: AttemptKey, position: int, frames: bytes) -> None:
         """Send a piece of a log."""
         part = workers_pb2.LogPart(key=key_to_proto(key), position=position, frames=frames)
-        await self._bulk.write(workers_pb2.LogPush(parts=[part]))
+        await self._bulk.write(workers_pb2.LogPush(session=self.session, parts=[part]))
 
     async def stored(self, key: AttemptKey, position: int) -> None:
         """Wait until the log is durable up to *position*."""
