@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from worker_agent.ledger import parse_segment_name, read_ledger
+from worker_agent.ledger import parse_segment_name, read_ledger, segments_of
 
 _OPEN_MAX: Final = 64  # descriptors kept open for reading
 
@@ -56,7 +56,9 @@ class LedgerFiles:
                 self._remove_if_done(before)
 
     def shim_gone(self, shim: int) -> None:
-        """Note that a shim is dead: its last segment may go when all in it is forgotten."""
+        """Note that a shim is dead: its segments may go when all in them is forgotten."""
+        for path in segments_of(self.directory, shim):
+            self.writes_to(path.name)  # also those that nobody has named here
         segment = self._current.pop(shim, None)
         if segment is not None:
             self._remove_if_done(segment)

@@ -22,7 +22,7 @@ from hostler.jobs import EndedProcess, Usage
 from worker_agent.attempt_events import Event, Fed, Output, Returned, Started, Unkillable
 from worker_agent.attempts import Cause, Ended, Exited, Order, never_started
 from worker_agent.cgroups import Containment
-from worker_agent.ledger import last_shim, segments_of
+from worker_agent.ledger import last_shim
 from worker_agent.ledger_files import LedgerFiles
 from worker_agent.order_queues import Attempt, OrderQueues
 from worker_agent.orphans import end_of_dead
@@ -236,6 +236,8 @@ class Runner:
                 return
             except LinkLost as lost:
                 error = lost
+                if lost.unmet is not None:
+                    self.own(self._settle_lost(lost.unmet))  # until it has ended, and for what it leaves
         if self._waiting:
             self._end_unstarted(self._waiting[0], Cause.NOT_STARTED, NO_PROCESS, str(error))
 
@@ -445,8 +447,6 @@ class Runner:
 
     def _shim_is_gone(self, link: ShimLink) -> None:
         self._links.pop(link.shim, None)
-        for path in segments_of(self.segments_dir, link.shim):
-            self.ledgers.writes_to(path.name)
         self.ledgers.shim_gone(link.shim)
         self.confining.release(link.shim)
         with contextlib.suppress(OSError):

@@ -36,6 +36,8 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from worker_agent.lau
 class LinkLost(Exception):
     """The other side is gone or does not answer."""
 
+    unmet: "ShimLink | None" = None  # a shim that was forked, and that nobody has spoken with
+
 
 class _MessageProtocol(asyncio.Protocol):
     """Cuts what arrives into messages and hands them to the link that owns it."""
@@ -207,6 +209,19 @@ class ShimLink:
             protocol.abort()
 
 
+async def meet(link: ShimLink, generation: int, within_s: float) -> Message:
+    """Say hello to a shim that was just forked, and return its state.
+
+    Raises:
+        LinkLost: nobody came to the shim in time, as when the agent was stopped meanwhile. It ends by itself.
+    """
+    try:
+        return await link.hello(generation, within_s)
+    except LinkLost as lost:
+        link.retired, lost.unmet = True, link
+        raise
+
+
 async def ended_within(within_s: float, links: Collection[ShimLink]) -> None:
     """Wait until these shims have ended, for *within_s* at most."""
     with contextlib.suppress(TimeoutError):
@@ -251,7 +266,11 @@ class LauncherLink:
         return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     async def make(self, shim: int, generation: int, within_s: float) -> tuple[ShimLink, Message]:
-        """Fork a shim and return a connection to it and its state. Raises LinkLost with the reason when it cannot."""
+        """Fork a shim and return a connection to it and its state.
+
+        Raises:
+            LinkLost: with the reason. The shim that it has as `unmet` is the caller's: its user is still taken.
+        """
         nonce = secrets.token_hex(16)
         wish = {"type": "fork", "shim": shim, "nonce": nonce, "confined": await self._confined(shim, within_s)}
         try:
@@ -261,12 +280,7 @@ class LauncherLink:
             raise
         path = self._sockets / f"shim-{shim}.sock"
         link = ShimLink(shim=shim, pid=pid, start_ticks=start_ticks, nonce=nonce, path=path)
-        try:
-            return link, await link.hello(generation, within_s)
-        except LinkLost:
-            if not is_alive(pid, start_ticks):
-                self._confining.release(shim)
-            raise
+        return link, await meet(link, generation, within_s)
 
     async def _confined(self, shim: int, within_s: float) -> Message:
         """What holds for a new shim; a user that a shim has is free when that has ended. Raises LinkLost."""
@@ -287,10 +301,11 @@ class LauncherLink:
         self._asked[shim] = answer
         try:
             self._protocol.transport.write(encode(wish))
-            async with asyncio.timeout(FORK_S):
-                message = await answer
-        except TimeoutError as error:
-            raise LinkLost("the launcher does not answer") from error
+            # Not `timeout`: an agent that was stopped for longer finds the answer and the end of the wait at once.
+            await asyncio.wait((answer,), timeout=FORK_S)
+            if not answer.done():
+                raise LinkLost("the launcher does not answer")
+            message = answer.result()
         finally:
             self._asked.pop(shim, None)
         if message["type"] != "forked":

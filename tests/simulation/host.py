@@ -25,7 +25,7 @@ from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.limits import Limiter
 from worker_agent.process_tree import Reaped
 from worker_agent.shim import ORPHAN_S, Shim
-from worker_agent.shim_link import Message, ShimLink
+from worker_agent.shim_link import Message, ShimLink, meet
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -460,8 +460,7 @@ class SimulatedLauncher:
         await asyncio.sleep(0)
         made = await forked
         link = ShimLink(shim=shim, pid=made.pid, start_ticks=1, nonce=nonce, path=path)
-        state = await link.hello(generation, within_s)
-        return link, state
+        return link, await meet(link, generation, within_s)
 
     def reap(self) -> None:
         """There is no process."""

@@ -15,14 +15,17 @@ from hostler import frames
 from hostler.jobs import EndedProcess
 from tests.worker.real_runner import Bench, eventually, sh
 from tests.worker.test_recovery import crash, shim_of, started
-from worker_agent import orphans, recovery
+from worker_agent import orphans, recovery, shim_link, shim_protocol
 from worker_agent.attempt_events import Unkillable
 from worker_agent.attempts import Cause
 from worker_agent.cgroups import hierarchies
+from worker_agent.confinement import Confinement, User
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.leftover_cgroups import LeftoverCgroups
 from worker_agent.process_tree import boot_id, read_stat
 from worker_agent.recovery import Fate, recover
+from worker_agent.shim_link import LinkLost, ShimLink
+from worker_agent.slot_users import FREELY, Confining
 
 
 @pytest.fixture
@@ -144,3 +147,54 @@ async def test_what_cannot_be_killed_does_not_keep_the_agent_from_its_work(
         assert (ended.cause, ended.receipt.survivors) == (Cause.SUPERVISOR_DIED, ())
         assert bench.living() == []
         await bench.end_all(second)
+
+
+@pytest.mark.parametrize(
+    "confining", [FREELY, Confining(Confinement(), [User("job-61001", 61001, 61001)])], ids=["free", "one user"]
+)
+async def test_a_shim_that_was_made_and_not_met_in_time_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, confining: Confining
+) -> None:
+    """No socket, no segment and no cgroup; and its user is another's when it has ended."""
+    hello = ShimLink.hello
+    missed: list[ShimLink] = []
+
+    async def late(link: ShimLink, generation: int, within_s: float) -> shim_link.Message:
+        if not missed:
+            missed.append(link)
+            raise LinkLost("the agent was stopped")
+        return await hello(link, generation, within_s)
+
+    monkeypatch.setattr(ShimLink, "hello", late)
+    async with bench.runner(confining=confining) as runner:
+        runner.start(bench.order("a", ("true",), cwd="/"))
+        assert (await bench.ended("a")).exit_code == 0
+        left = f"shim-{missed[0].shim}."
+
+        def files() -> list[str]:
+            return [p.name for place in (runner.segments_dir, runner.sockets_dir) for p in place.glob("shim-*")]
+
+        await eventually(lambda: not any(name.startswith(left) for name in files()), "its files to go")
+        assert files()  # of the one that ran it
+        assert not [each for each in bench.cgroups() if each.endswith(f"-{missed[0].shim}")]
+        await bench.end_all(runner)
+
+
+async def test_an_agent_that_was_stopped_while_a_shim_was_forked_takes_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is there when it goes on, as late as that is: a shim that nobody knows of would leave its segment."""
+    loop, encode = asyncio.get_running_loop(), shim_protocol.encode
+
+    def stops(message: shim_link.Message) -> bytes:
+        if message["type"] == "fork":
+            loop.call_soon(time.sleep, 0.6)  # when it was sent
+        return encode(message)
+
+    monkeypatch.setattr(shim_link, "encode", stops)
+    monkeypatch.setattr(shim_link, "FORK_S", 0.3)
+    async with bench.runner() as runner:
+        runner.start(bench.order("a", ("true",)))
+        assert (await bench.ended("a")).exit_code == 0
+        assert runner.shims() == {runner.generation * 1_000_000 + 1}
+        await bench.end_all(runner)
