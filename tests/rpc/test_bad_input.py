@@ -99,6 +99,9 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument(
     assert (await client.describe()).queued == 0
 
 
+SENDING = ("Jobs/Feed", "Files/Put", "Workers/SendOutput")
+
+
 async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: Any) -> None:
     """Seeded; some of them are messages, and then they are answered or refused for what they say."""
     random = Random(1)
@@ -111,9 +114,11 @@ async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: 
     methods = [method for method in EVERY if method not in ("Jobs/Watch", "Workers/Connect", "Workers/PushLog")]
     calls = [call(channel, method, random.randbytes(random.randrange(1, 40))) for method in methods * 30]
 
-    found = [await outcome(each) for each in calls]
+    found = [(method, (await outcome(each))[0]) for method, each in zip(methods * 30, calls, strict=True)]
 
-    assert {status for status, _ in found} <= allowed, found
+    wrong = {(method, status) for method, status in found if status not in allowed}
+    # gRPC may show a caller who is still sending that the call was broken off, instead of the status it was refused with.
+    assert wrong <= {(method, grpc.StatusCode.CANCELLED) for method in SENDING}, wrong
     assert await client.submit_one(a_spec())
 
 
