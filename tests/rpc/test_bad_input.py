@@ -117,7 +117,7 @@ async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: 
     found = [(method, (await outcome(each))[0]) for method, each in zip(methods * 30, calls, strict=True)]
 
     wrong = {(method, status) for method, status in found if status not in allowed}
-    # gRPC may show a caller who is still sending that the call was broken off, instead of the status it was refused with.
+    # gRPC may show a caller who is still sending a broken call, instead of the status it was refused with.
     assert wrong <= {(method, grpc.StatusCode.CANCELLED) for method in SENDING}, wrong
     assert await client.submit_one(a_spec())
 
