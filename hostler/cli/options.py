@@ -130,6 +130,12 @@ class SubmitOptions(JobOptions):
     retries: Annotated[
         int | None, typer.Option(metavar="N", help="Try again up to N times; default: the workload's, or never.")
     ] = None
+    retry_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CAUSE", help="Only after this end, as exit, signal or timeout. Repeatable; default: all."
+        ),
+    ] = None
     workspace: Annotated[
         bool, typer.Option("--workspace", help="Give a command a directory of its own, and keep its outputs/.")
     ] = False

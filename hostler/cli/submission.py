@@ -95,6 +95,7 @@ def submission_of(options: SubmitOptions, argv: Sequence[str]) -> tuple[JobSpec,
         stages=stages,
         params=params,
         retries=options.retries,
+        retry_on=tuple(options.retry_on or ()),
     )
     return _checked(made), files
 

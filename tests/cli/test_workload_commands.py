@@ -75,6 +75,7 @@ def test_submitting_a_workload_sends_files_and_parameters(hostler: Hostler, fake
 
     answer = hostler(
         *("submit", "--workload", "mesh", "--workload-version", "2", "--retries", "3", "--name", "n"),
+        *("--retry-on", "signal", "--retry-on", "timeout"),
         *("--file", str(tmp_path / "a.step"), "--file", f"in/b.step={tmp_path / 'a.step'}"),
         *("--params", f"@{tmp_path / 'all.json'}", "--param", "speed=2.5", "--param", "on=true"),
         *("--param", "who=007", "--param", 'list:=[1, "x"]', "--param", 'text:="5"', "--param", "empty="),
@@ -86,6 +87,7 @@ def test_submitting_a_workload_sends_files_and_parameters(hostler: Hostler, fake
     files = tuple(File(path=f"inputs/{name}", digest=digest, size_bytes=5) for name in ("a.step", "in/b.step"))
     assert job.spec.work == Work(files=files)
     assert (job.spec.workload, job.spec.workload_version, job.spec.retries, job.spec.name) == ("mesh", 2, 3, "n")
+    assert job.spec.retry_on == ("signal", "timeout")
     expected = {"speed": 2.5, "z": [1], "on": True, "who": "007", "list": [1, "x"], "text": "5", "empty": ""}
     assert json.loads(job.spec.params) == expected
 
@@ -119,6 +121,7 @@ def test_a_plain_command_may_have_files_and_a_workspace(hostler: Hostler, fake: 
         (("--file", "../a=/etc/hostname", "--workload", "a"), 2),
         (("--file", "a=/etc/hostname", "--file", "a=/etc/passwd", "--workload", "a"), 2),
         (("--retries", "101", "--workload", "a"), 2),
+        (("--retries", "1", "--retry-on", "bad luck", "--workload", "a"), 2),
         (("--workload-version", "1", "--", "x"), 2),
     ],
 )
