@@ -69,8 +69,9 @@ async def _show(place: Place, *, after: int, limit: int, follow: bool) -> None:
         while True:
             async for entry in client.access.read_audit(after=after, limit=left):
                 _print(entry, as_json=place.as_json)
-                after, left = entry.number, left - 1
-            if not follow or (limit and left <= 0):
+                after = entry.number
+                left -= limit > 0
+            if not follow or (limit and not left):
                 return
             await asyncio.sleep(FOLLOW_EVERY_S)
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from hostler.audit import files_of
 from tests.cluster.real_cluster import RealCluster
@@ -31,6 +33,7 @@ def test_the_log_is_shown_and_verified_and_a_changed_line_is_named(data_dir: Pat
         text = hostler("audit", *place, "--after", "0", "--limit", "2")
         assert len(text.stdout.splitlines()) == 2 and " by " in text.stdout
         assert made not in shown.stdout + text.stdout
+        assert _followed(place, len(entries))["action"] == "Access/CreateKey"
     finally:
         cluster.end("coordinator", 15)
     assert coordinator.returncode == 0
@@ -49,6 +52,22 @@ def test_the_log_is_shown_and_verified_and_a_changed_line_is_named(data_dir: Pat
     broken = hostler("audit", "verify", str(directory), "--json")
     assert broken.returncode == 1
     assert f"{path.name} line " in json.loads(broken.stdout)["problem"]
+
+
+def _followed(place: tuple[str, ...], count: int) -> Any:
+    """The entry that comes when *count* were shown, to somebody who follows without a limit."""
+    command = [sys.executable, "-m", "hostler.cli.main", "audit", *place, "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            for _ in range(count):
+                assert following.stdout.readline()
+            assert hostler("keys", "create", "later", *place).returncode == 0
+            entry = following.stdout.readline()
+        finally:
+            following.send_signal(signal.SIGINT)
+    assert following.returncode == 0
+    return json.loads(entry)
 
 
 def _until_made(place: tuple[str, ...]) -> str:
