@@ -6,6 +6,7 @@ from hostler.cli.connect import cluster, resolve_worker
 from hostler.cli.failures import OK
 from hostler.cli.options import Place
 from hostler.cli.render import moment_text, print_json, print_line, printable, say
+from hostler.errors import WorkerNotFound
 
 
 def invite(place: Place, *, name_pattern: str, expires_in_s: float, uses: int) -> int:
@@ -40,9 +41,11 @@ def revoke(place: Place, text: str) -> int:
 
     async def act() -> int:
         async with cluster(place) as client:
-            # A name goes as it is: one that has joined and never come is in no list.
-            known = any(worker.id.startswith(text) for worker in await client.workers())
-            count = await client.access.revoke_worker(await resolve_worker(client, text) if known else text)
+            try:
+                # A name goes first, and as it is: one that has joined and never come is in no list.
+                count = await client.access.revoke_worker(text)
+            except WorkerNotFound:
+                count = await client.access.revoke_worker(await resolve_worker(client, text))
         if place.as_json:
             print_json({"revoked": count})
         else:

@@ -1,16 +1,21 @@
 """workers drain, resume and release, and the options about limits and losses, against a fake cluster."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from hostler.cli import workers
+from hostler.cli import joining, workers
 from hostler.cli.failures import Failure
 from hostler.cli.follow import log_chunks
+from hostler.cli.options import Place
 from hostler.client import Client
+from hostler.errors import WorkerNotFound
 from hostler.jobs import JobSpec, Limits, Work
 from hostler.shape import worker_shape
 from hostler.workers import WorkerState
@@ -82,6 +87,37 @@ def test_an_unknown_worker_is_not_found(hostler: Hostler) -> None:
     for command in ("drain", "resume", "release"):
         for name in ("nobody", "99999999-1111-4111-8111-111111111111"):
             assert hostler("workers", command, name).code == 3
+
+
+@pytest.mark.parametrize(
+    ("named", "asked"),
+    [("11111", ["11111"]), ("stable", ["stable"]), ("111111", ["111111", WORKER.id])],
+    ids=["a name like the start of an id", "a name", "the start of an id"],
+)
+def test_a_name_is_revoked_before_it_is_taken_for_the_start_of_an_id(
+    named: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has joined and never come is in no list, and another one's id may begin like its name."""
+    found: list[str] = []
+
+    class Access:
+        async def revoke_worker(self, worker: str) -> int:
+            found.append(worker)
+            if worker in ("11111", "stable", WORKER.id):
+                return 1
+            raise WorkerNotFound("there is none")
+
+    async def listed() -> list[Any]:
+        return [WORKER]
+
+    @asynccontextmanager
+    async def cluster(_: Place) -> AsyncIterator[Any]:
+        yield SimpleNamespace(access=Access(), workers=listed)
+
+    monkeypatch.setattr(joining, "cluster", cluster)
+
+    assert joining.revoke(Place(), named) == 0
+    assert found == asked
 
 
 def test_limits_losses_and_the_start_deadline_reach_the_coordinator(hostler: Hostler, fake: FakeCluster) -> None:
