@@ -23,7 +23,7 @@ CALLS_MAX = 4  # at once; a second one starts only when it would be full
 WAITING_ITEMS_MAX = 40_000  # above it submissions are refused
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 ITEM_BYTES = 128  # an item's share besides its texts
-PART_BYTES = 16  # that of each of its files, stages, variables and labels
+PART_BYTES = 16  # that of each of its files, stages, variables, secrets and labels
 
 Answer = str | HostlerError
 
@@ -175,8 +175,9 @@ def _size(spec: JobSpec) -> int:
     """About how many bytes a job takes in a call: its texts, and a share for each of its parts."""
     work = spec.work
     texts = (*work.argv, *spec.retry_on, spec.params, work.cwd, work.stdin_path, spec.name, spec.owner, spec.key)
-    size = ITEM_BYTES + sum(map(len, texts)) + len(spec.worker) + len(spec.workload) + len(spec.principal)
-    for mapping in (work.env, spec.labels):
+    texts += (spec.family, spec.worker, spec.workload, spec.principal, spec.on_lost, work.loss_policy, work.start_path)
+    size = ITEM_BYTES + sum(map(len, texts))
+    for mapping in (work.env, spec.labels, spec.secrets):
         size += sum(PART_BYTES + len(name) + len(value) for name, value in mapping.items())
     for stage in spec.stages:
         size += PART_BYTES + len(stage.workload)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -158,3 +160,27 @@ async def test_leaving_ends_what_is_on_its_way() -> None:
         await _settle()
 
     assert all(isinstance(r, asyncio.CancelledError) for r in await asyncio.gather(*calls, return_exceptions=True))
+
+
+LONG_PARTS = [
+    (part, each.name, long)
+    for part in (a_spec("a"), a_spec("a").work)
+    for long in ("x" * 1000, {"x": "y" * 1000})
+    for each in fields(part)
+    if isinstance(getattr(part, each.name), type(long))
+]
+
+
+@pytest.mark.parametrize(("part", "name", "long"), LONG_PARTS, ids=[name for _, name, _ in LONG_PARTS])
+async def test_whatever_a_job_is_long_of_counts_to_the_bounds(
+    part: Any, name: str, long: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one caller's could make a call too long for the coordinator, and with it those of others."""
+    monkeypatch.setattr(batching, "WAITING_BYTES_MAX", 1000)
+    client = FakeClient()
+    changed = replace(part, **{name: long})
+    spec = changed if isinstance(changed, JobSpec) else replace(a_spec("a"), work=changed)
+    async with Submitter(client) as submitter:
+        with pytest.raises(Overloaded):
+            await submitter.submit_one(spec)
+    assert client.calls == []
