@@ -351,7 +351,7 @@ async def _optional_body(request: web.Request, model: type[Body]) -> Body:
     """Read a body that may be missing. Raises InvalidRequest, also of a query, which nothing here has."""
     parameters.check_names(request)
     raw = await bodies.read(request, bytes_max=bodies.BODY_BYTES_MAX)
-    return validated(model, bodies.parse(raw) if raw.strip() else {})
+    return validated(model, await bodies.parse_apart(raw) if raw.strip() else {})
 
 
 def _header_key(request: web.Request, jobs: list[object]) -> str:
