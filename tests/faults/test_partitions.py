@@ -6,14 +6,13 @@ from uuid import uuid4
 
 import pytest
 
-from hostler.errors import Unavailable
 from hostler.jobs import JobSpec
 from hostler.lifecycle import Outcome, State
-from hostler.workers import WorkerState
 from tests.cluster.real_cluster import processes_of, until
 from tests.faults.invariants import Inspection, Truth
 from tests.faults.programs import Plan
 from tests.faults.site import HEARTBEAT_S, Site
+from tests.faults.staging import connected, staged
 from tests.faults.stream import Accepted
 from tests.support.netlab import Lab
 from worker_agent.joining import CREDENTIALS_FILE
@@ -32,36 +31,8 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """
     with Lab(f"hp{uuid4().hex[:10]}", 3) as lab:
         made = Site(lab, **({"lost_after_s": 600.0} | getattr(request, "param", {})))
-        try:
-            for name in made.parts:
-                made.start(name)
-            await connected(made, 2)
+        async with staged(made, *made.parts, workers=2, within_s=WITHIN_S):
             yield made
-            await made.stop_all()  # of a test that broke off
-            await made.down()
-            await until(lambda: nothing_left(made), "the end of every process", WITHIN_S)
-            made.remove()
-        finally:
-            await made.down()
-            made.clear()
-
-
-async def nothing_left(site: Site) -> bool:
-    """Whether no process and no cgroup of it is there."""
-    return not site.left() and not site.cgroups_left()
-
-
-async def connected(site: Site, count: int) -> None:
-    """Wait until exactly so many workers are connected."""
-
-    async def so_many() -> bool:
-        try:
-            workers = await site.client.workers()
-        except Unavailable:
-            return False
-        return sum(worker.state is WorkerState.CONNECTED for worker in workers) == count
-
-    await until(so_many, f"{count} connected workers", WITHIN_S)
 
 
 async def begin(site: Site, plans: Sequence[Plan], worker: str = "") -> list[Accepted]:
@@ -152,7 +123,7 @@ async def test_what_was_given_up_is_ended_when_its_worker_returns(site: Site) ->
         return not processes_of({job.id for job in jobs})
 
     await until(gone, "the end of what was given up", WITHIN_S)
-    await connected(site, 2)
+    await connected(site, 2, WITHIN_S)
     assert await outcomes(site, jobs) == [Outcome.LOST] * 2
     assert Truth.read(site.truth).codes == {} and set(Truth.read(site.truth).starts.values()) == {1}
 
@@ -185,10 +156,10 @@ async def test_one_way_is_no_way(site: Site) -> None:
     jobs = await begin(site, plans(6, 30, 0.1))
     site.lab.drop("h1", "h2")
     site.lab.drop("h3", "h1")
-    await connected(site, 0)
+    await connected(site, 0, WITHIN_S)
     site.lab.heal()
 
-    await connected(site, 2)
+    await connected(site, 2, WITHIN_S)
     await outcomes(site, jobs)
     inspection = Inspection(site, jobs)
     await inspection.run()
@@ -206,13 +177,13 @@ async def test_a_revoked_worker_is_refused_until_it_is_invited_again(site: Site)
 
     await until(refused, "the refusal in its log", WITHIN_S)
     await asyncio.sleep(HEARTBEAT_S)  # and it does not come in later
-    await connected(site, 1)
+    await connected(site, 1, WITHIN_S)
     assert processes_of({job.id for job in jobs})
     site.kill("w1")
     (site.worker_dir("w1") / CREDENTIALS_FILE).unlink()
     site.start("w1")
 
-    await connected(site, 2)
+    await connected(site, 2, WITHIN_S)
 
     async def gone() -> bool:
         return not processes_of({job.id for job in jobs})

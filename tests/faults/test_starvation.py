@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hostler.errors import HostlerError
 from hostler.jobs import JobSpec, Work
 from hostler.lifecycle import Outcome, State
-from hostler.workers import WorkerState
 from tests.cluster.real_cluster import until
 from tests.faults.invariants import Inspection
 from tests.faults.programs import Plan
 from tests.faults.site import Site
+from tests.faults.staging import staged
 from tests.faults.stream import Accepted
 from worker_agent.cgroups import Hierarchy, hierarchies
 
@@ -35,30 +34,8 @@ pytestmark = [pytest.mark.ci, pytest.mark.timeout(400)]
 async def site() -> AsyncIterator[Site]:
     """A coordinator and one worker, connected; afterwards nothing of them is left."""
     made = Site(workers=("w1",), lost_after_s=LOST_AFTER_S)
-    try:
-        for name in ("coordinator", "w1"):
-            made.start(name)
-        await until(lambda: is_connected(made), "the worker's connection", WITHIN_S)
+    async with staged(made, "coordinator", "w1", workers=1, within_s=WITHIN_S):
         yield made
-        await made.stop_all()  # of a test that broke off
-        await made.down()
-        await until(lambda: nothing_left(made), "the end of every process", WITHIN_S)
-        made.remove()
-    finally:
-        await made.down()
-        made.clear()
-
-
-async def nothing_left(site: Site) -> bool:
-    """Whether no process and no cgroup of it is there."""
-    return not site.left() and not site.cgroups_left()
-
-
-async def is_connected(site: Site) -> bool:
-    """Whether its worker is there."""
-    with contextlib.suppress(HostlerError):
-        return [worker.state for worker in await site.client.workers()] == [WorkerState.CONNECTED]
-    return False
 
 
 async def begin(site: Site, *argv: str) -> str:
