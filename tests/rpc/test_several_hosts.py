@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from coordinator.authority import Authority
 from hostler.client import Client, open_channel
 from hostler.clock import SystemClock
-from hostler.errors import HostlerError, InvalidRequest, PermissionDenied, Unauthenticated, Unavailable
+from hostler.errors import FileNotFound, HostlerError, InvalidRequest, PermissionDenied, Unauthenticated, Unavailable
+from hostler.jobs import File
 from hostler.keys import INVITATION_PREFIX, RANDOM_BYTES, make_key
 from hostler.settings import load
 from hostler.tls import Access, Pair, Target, access_of, files_of, target_of
@@ -48,6 +49,14 @@ async def test_the_authority_is_made_once_and_nobody_else_can_read_it(data_dir: 
 
     assert before == after
     assert modes == {"ca.key": 0o600, "ca.pem": 0o600}
+
+
+async def test_an_invitation_names_an_address_that_can_be_called(data_dir: Path) -> None:
+    """One of IPv6 in brackets: without them its last part is no port."""
+    async with served(data_dir, tls_names=("2001:db8::7",)) as site:
+        address = (await site.invite()).address
+
+    assert address == f"[2001:db8::7]:{site.address.rpartition(':')[2]}"
 
 
 async def test_a_key_and_a_fingerprint_are_all_that_a_client_needs(site: Site) -> None:
@@ -216,6 +225,31 @@ async def test_a_certificate_opens_what_workers_need_and_nothing_else(site: Site
         for call in (client.workers(), client.submit_one(a_spec()), client.access.list_keys(), client.access.invite()):
             with pytest.raises(PermissionDenied):
                 await call
+
+
+async def test_a_worker_reads_the_files_of_jobs_that_it_has_and_no_others(site: Site) -> None:
+    """It knows the digest of another one, and it is not stored for it; nor is that of a job that is over."""
+    joined = await join(site)
+    worker = FakeWorker(joined.target, name="w")
+    await worker.connect()
+    needed, other = [await site.local.files.put_bytes(content) for content in (b"needed", b"other")]
+    spec = a_spec("true", worker=joined.id)
+    file = File(path="inputs/a", digest=needed.digest, size_bytes=needed.size_bytes)
+    job = await site.local.submit_one(replace(spec, work=replace(spec.work, files=(file,), workspace=True)))
+    (key,) = await worker.takes()
+
+    async with Client(joined.target) as client:
+        async with client.files.read(needed.digest) as reading:
+            assert b"".join([piece async for piece in reading.pieces]) == b"needed"
+        with pytest.raises(FileNotFound):
+            async with client.files.read(other.digest):
+                pass
+        await worker.report_ended(key)
+        await site.local.wait_one(job)
+        with pytest.raises(FileNotFound):
+            async with client.files.read(needed.digest):
+                pass
+    await worker.close()
 
 
 async def test_a_key_does_not_make_a_worker(site: Site) -> None:

@@ -12,7 +12,7 @@ class Requirement(NamedTuple):
 
     text: str
     tests: tuple[str, ...] = ()
-    reason: str = ""  # why there is no test, or what the tests leave out
+    reason: str = ""  # why there is no test, what the tests leave out, or where what they send is
 
 
 REQUIREMENTS: dict[str, Requirement] = {
@@ -124,7 +124,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "R22": Requirement(
         "aiohttp is new enough, with its compiled parser",
         ("security/test_advisories.py::test_what_is_installed_has_no_known_advisory",
-         "gateway/test_edge.py::test_what_is_no_http_is_400_in_json_without_an_echo_or_a_traceback"),
+         "gateway/test_edge.py::test_what_is_no_http_is_400_in_json_without_an_echo_or_a_traceback",
+         "security/test_bad_http.py::test_bad_requests_are_refused_in_their_familys_form_and_the_gateway_goes_on"),
+        "Wrong framing is in `security/framing_corpus.py`.",
     ),
     "R23": Requirement(
         "Slow clients and half-open connections have deadlines",
@@ -145,7 +147,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "R26": Requirement(
         "JSON has caps on size, depth, keys and numbers",
         ("gateway/test_bodies.py::test_objects_keys_and_texts_have_their_limits",
-         "gateway/test_bodies.py::test_numbers_that_nobody_can_hold_are_refused"),
+         "gateway/test_bodies.py::test_numbers_that_nobody_can_hold_are_refused",
+         "security/test_bad_http.py::test_bad_requests_are_refused_in_their_familys_form_and_the_gateway_goes_on"),
+        "Wrong JSON is in `security/http_corpus.py`, and by the OpenAPI document in `security/schema_corpus.py`.",
     ),
     "R27": Requirement(
         "gRPC has caps on messages and metadata",
@@ -155,7 +159,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "R28": Requirement(
         "Messages are parsed in the handler: undecodable ones cost nothing",
-        ("rpc/test_bad_input.py::test_bytes_that_are_no_message_are_an_invalid_argument",),
+        ("rpc/test_bad_input.py::test_bytes_that_are_no_message_are_an_invalid_argument",
+         "security/test_bad_protobuf.py::test_bad_messages_end_with_a_documented_status_and_the_coordinator_goes_on"),
+        "The messages are made in `security/protobuf_corpus.py`.",
     ),
     "R29": Requirement(
         "Every queue has a bound and says no above it",
@@ -167,7 +173,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Paths from outside open nothing outside",
         ("worker/test_workspace_files.py::test_no_path_leads_out_of_the_output_directory",
          "worker/test_workspace_files.py::test_links_are_followed_nowhere",
-         "gateway/test_pixyz_files.py::test_a_path_that_tries_to_leave_the_outputs_is_400"),
+         "gateway/test_pixyz_files.py::test_a_path_that_tries_to_leave_the_outputs_is_400",
+         "security/test_bad_http.py::test_bad_requests_are_refused_in_their_familys_form_and_the_gateway_goes_on"),
+        "The paths are in `security/http_corpus.py`.",
     ),
     "R31": Requirement(
         "Archives are made and never taken apart; a client writes only below its directory",
