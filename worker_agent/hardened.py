@@ -76,6 +76,7 @@ class Namespace:
         self.status: int | None = None  # of the program, as of wait(2), once it has ended
         self.left = False  # with a status: processes of the namespace live on
         self.used: Used | None = None  # once the namespace is empty
+        self.is_silent = False  # the init has closed its end: it ends, or waits for what cannot be killed
         self._order = order
         self._error = ""
         self._rest = b""
@@ -101,6 +102,7 @@ class Namespace:
             content = os.read(self.fd, 4 * _REPORT_BYTES_MAX)
         except BlockingIOError:
             return False
+        self.is_silent = not content
         *lines, self._rest = (self._rest + content).split(b"\n")
         for line in lines:
             kind, *fields = json.loads(line)

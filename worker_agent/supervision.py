@@ -216,6 +216,8 @@ class Supervision:
         """Move what a pipe holds, at most 64 KiB, into the ledger; hear what an init reports."""
         if self._space is not None and fd == self._space.fd:
             self._space.read()
+            if self._space.is_silent:
+                self._poll.unregister(fd)  # an end is readable for ever
             if self._space.left:  # else it ends, and is reaped
                 self.reap()
         elif self.output.on_readable(fd) and self._due_output == math.inf:
@@ -375,6 +377,7 @@ class Supervision:
         if now >= self._due_lease:
             self._look_at_lease(now)
         if now >= self._due_timeout:
+            self._due_timeout = math.inf  # also when there is nothing to be stopped any more
             self.stop(Cause.TIMEOUT, self.order.grace_s)
         if now >= self._due_leftovers:
             self.reap()

@@ -3,10 +3,13 @@
 import resource
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hostler.jobs import Container
-from tests.worker.real_runner import Bench, python, sh
+from tests.worker.real_runner import Bench, eventually, python, sh
+from tests.worker.test_recovery import shim_of
+from worker_agent.attempt_events import Started
 from worker_agent.attempts import Cause
 from worker_agent.podman import Host, look, options_for, reason_of
 from worker_agent.runner import Runner
@@ -191,6 +194,20 @@ async def test_what_a_proxy_leaves_is_ended_after_a_while(bench: Bench, runner: 
 
     assert ended.cause is Cause.EXIT
     assert [each.name for each in ended.receipt.ended] == ["sleep"]
+
+
+async def test_a_time_limit_that_is_reached_while_a_proxy_is_cleaned_up_after_costs_no_time(
+    bench: Bench, runner: Runner
+) -> None:
+    """The program is over: there is nothing to be stopped, and the shim looks no further."""
+    runner.start(bench.order("a", sh("sleep 0.3; sleep 2 & exit 3"), proxy=True, timeout_s=0.6))
+    await eventually(lambda: any(isinstance(e, Started) for e in bench.events), "the start")
+    shim = psutil.Process(shim_of(bench, "a"))
+
+    ended = await bench.ended("a")
+
+    assert (ended.cause, ended.exit_code) == (Cause.EXIT, 3)
+    assert sum(shim.cpu_times()[:2]) < 0.5
 
 
 async def test_a_proxy_alone_is_asked_to_end(bench: Bench, runner: Runner) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hostler.jobs import File, PythonScript, Work
@@ -16,6 +17,7 @@ from tests.worker.real_runner import Bench, eventually, python, sh, streams, who
 from tests.worker.test_recovery import crash, shim_of
 from tests.worker.test_worker_program import a_program
 from tests.zoo import scan
+from tests.zoo.test_unkillable import Freezer, mount_of_freezers
 from worker_agent import hardened
 from worker_agent.attempt_events import Fed, Started
 from worker_agent.attempts import Cause, Ended
@@ -401,3 +403,26 @@ async def test_a_limit_of_processes_counts_the_program_and_not_the_init(bench: B
     out, err, _ = streams(whole_ledger(runner, ended.key))
     assert out == b"two\n"
     assert b"fork" in err.lower()
+
+
+async def test_waiting_for_what_cannot_be_killed_costs_the_shim_no_time(bench: Bench, runner: Runner) -> None:
+    """The init is dead and its pipe at its end, while the kernel waits for a process of its namespace."""
+    runner.start(bench.order("a", sh("exec sleep 60")))
+    running = await started(bench, "a")
+    init = psutil.Process(init_of(bench, "a"))
+    shim = psutil.Process(init.ppid())
+    freezer = Freezer(mount_of_freezers() / f"hz-{bench.prefix}")
+    try:
+        freezer.freeze([running.pid])
+        init.kill()
+        await eventually(lambda: not init.is_running() or not init.cmdline(), "the init to have died")
+        before = sum(shim.cpu_times()[:2])
+        await asyncio.sleep(1.0)  # what is measured is how little it does in a second
+        used_s = sum(shim.cpu_times()[:2]) - before
+    finally:
+        freezer.thaw()
+    ended = await bench.ended("a")
+    freezer.remove()
+
+    assert (ended.cause, ended.signal) == (Cause.SIGNAL, "SIGKILL")
+    assert used_s < 0.3

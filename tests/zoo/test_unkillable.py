@@ -53,13 +53,18 @@ class Freezer:
                 time.sleep(0.02)
 
 
-@pytest.fixture
-def freezer() -> Iterator[Freezer]:
-    """A freezer, thawed and removed after the test."""
+def mount_of_freezers() -> Path:
+    """Where freezers are made."""
     with open("/proc/self/mountinfo") as file:
         mounts = [line.split() for line in file if " - cgroup " in line]
     (mount,) = [fields[4] for fields in mounts if "freezer" in fields[-1].split(",")]
-    made = Freezer(Path(mount) / f"hz-{uuid.uuid4().hex[:8]}")
+    return Path(mount)
+
+
+@pytest.fixture
+def freezer() -> Iterator[Freezer]:
+    """A freezer, thawed and removed after the test."""
+    made = Freezer(mount_of_freezers() / f"hz-{uuid.uuid4().hex[:8]}")
     yield made
     made.remove()
 
