@@ -157,10 +157,11 @@ class Supervision:
             self._due_lease = now
         self._segment.write_vital(frames.encode(frames.PID, b'{"pid":%d}' % self.pid, now_us()))
         self.ledger_offset = self._segment.size
-        if self._space is not None and self._space.left:
-            self.reap()  # the program ended at once, as its init has told together with the start
+        # First, because the groups go with the end of the attempt.
         if self._limits is not None and not self._limits.tighten():
             self.stop(Cause.MEMORY_LIMIT, 0.0)
+        if self._space is not None and self._space.left:
+            self.reap()  # the program ended at once, as its init has told together with the start
 
     def _start(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
         order = self.order
