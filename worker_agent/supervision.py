@@ -434,7 +434,7 @@ class Supervision:
     def _facts(self, status: int) -> Facts:
         order, seen, over, kernel_killed = self.order, Seen(), 0, 0
         if order.output_stop:
-            self.output.drain()
+            self.output.close()  # what was held back counts as well
             over = order.output_bytes_max if self.output.is_over else 0
         if self._limits is not None:
             seen = self._limits.seen()

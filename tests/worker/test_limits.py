@@ -231,6 +231,19 @@ async def test_a_program_that_is_over_before_we_look_has_written_too_much_all_th
         assert (await bench.ended(f"m{number}")).cause is Cause.EXIT
 
 
+async def test_output_that_was_held_back_counts_towards_its_limit(bench: Bench, runner: Runner) -> None:
+    """What may have been the beginning of a secret, and was none when the stream ended."""
+    env = {"SECRET": "abcdefgh"}
+    order = bench.order("a", sh("printf 12345678abcd"), env=env, masked=("SECRET",), output_stop=True)
+    runner.start(order._replace(output_bytes_max=10))
+    runner.start(order._replace(key=bench.key("b"), output_bytes_max=12))
+
+    over, well = await bench.ended("a"), await bench.ended("b")
+
+    assert (over.cause, over.out_bytes, over.dropped_bytes) == (Cause.OUTPUT_LIMIT, 10, 2)
+    assert (well.cause, well.out_bytes, well.dropped_bytes) == (Cause.EXIT, 12, 0)
+
+
 # -- version 2, which this machine's kernel may not have, with files in its place
 
 
