@@ -44,6 +44,12 @@ class NotJson(InvalidRequest):
         self.syntax = syntax
 
 
+def refuse_compressed(request: web.Request) -> None:
+    """Raise HttpRefused (415) when the body is compressed: what it holds is known only when it is taken apart."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise HttpRefused(415, "unsupported_encoding", "send the body as it is, without Content-Encoding")
+
+
 async def read_json(request: web.Request, *, bytes_max: int = BODY_BYTES_MAX) -> object:
     """Read the request's body as JSON, whatever its Content-Type says.
 
@@ -64,9 +70,7 @@ async def parse_apart(raw: bytes) -> object:
 
 async def read(request: web.Request, *, bytes_max: int) -> bytes:
     """Read the request's body as bytes. Raises as `read_json` does."""
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise HttpRefused(415, "unsupported_encoding", "send the body as it is, without Content-Encoding")
+    refuse_compressed(request)
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
     if request.content.is_eof():  # it came together with its head: no timer is needed

@@ -11,6 +11,7 @@ from aiohttp import HttpVersion11, web
 
 from hostler.errors import InvalidRequest, TooLarge
 from http_gateway.api import HttpRefused
+from http_gateway.bodies import refuse_compressed
 from http_gateway.multipart import Read
 
 STALLED_S = 60.0  # a body of which nothing arrives for so long has broken off
@@ -29,8 +30,7 @@ async def invite(request: web.Request, *, bytes_max: int) -> None:
         HttpRefused: it is compressed (415).
         TooLarge: it says that it is longer than *bytes_max*.
     """
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise HttpRefused(415, "unsupported_encoding", "send the body as it is, without Content-Encoding")
+    refuse_compressed(request)
     length = request.content_length or 0
     if bytes_max and length > bytes_max:
         raise TooLarge(f"the body has {length} bytes; at most {bytes_max}")
