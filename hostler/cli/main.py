@@ -36,7 +36,7 @@ OptionalArgv = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
 Stage = Annotated[
     int | None,
-    typer.Option("--stage", min=0, metavar="N", help="This stage of a chain, from 0."),
+    typer.Option("--stage", min=0, max=2**31 - 1, metavar="N", help="This stage of a chain, from 0."),
 ]
 WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
@@ -103,6 +103,12 @@ def call(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _reader_gone()
+    except UnicodeEncodeError:
+        # Where bytes are no text they may name a file, but no message to the cluster can carry them.
+        wrong = next((text for text in arguments if text.encode(errors="replace").decode() != text), None)
+        if wrong is None:
+            raise
+        return _print(usage_failure(f"{wrong[:100]!r} is not UTF-8 text"), as_json=as_json)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -286,7 +292,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the log is complete.")] = False,
     out: Annotated[bool, typer.Option("--stdout", help="Only its standard output.")] = False,
     err: Annotated[bool, typer.Option("--stderr", help="Only its standard error.")] = False,
-    start: Annotated[int, typer.Option("--from", min=0, metavar="POS", help="Begin at this position.")] = 0,
+    start: Annotated[
+        int, typer.Option("--from", min=0, max=2**63 - 1, metavar="POS", help="Begin at this position.")
+    ] = 0,
     stage: Stage = None,
 ) -> int:
     """Copy a job's output: its standard output to ours, its standard error to ours."""
@@ -380,7 +388,7 @@ def workloads_list(place: Place) -> int:
 def workloads_show(
     name: WorkloadName,
     place: Place,
-    version: Annotated[int, typer.Option(min=0, metavar="N", help="This version; 0: the newest.")] = 0,
+    version: Annotated[int, typer.Option(min=0, max=2**31 - 1, metavar="N", help="This version; 0: the newest.")] = 0,
 ) -> int:
     """Show all that is known about a workload."""
     from hostler.cli.workloads import show

@@ -72,7 +72,9 @@ def workers_invite(
     expires: Annotated[
         float, typer.Option(metavar="TIME", parser=duration, help="How long it is good (10m, 1h; at most 30d).")
     ] = 3600.0,
-    uses: Annotated[int, typer.Option(min=1, metavar="N", help="How many workers may join with it.")] = 1,
+    uses: Annotated[
+        int, typer.Option(min=1, max=2**31 - 1, metavar="N", help="How many workers may join with it.")
+    ] = 1,
 ) -> int:
     """Let a worker of another host join: prints the command to run there."""
     from hostler.cli.joining import invite

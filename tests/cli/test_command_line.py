@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from hostler import __version__
+from hostler.cli.main import call
+from tests.cli.fake_cluster import FakeCluster
 
 AT_MOST_S = 60.0
 COMMANDS = (
     *("up", "coordinator", "worker", "gateway", "workers"),
-    *("run", "submit", "jobs", "show", "logs", "stop", "wait", "signal"),
+    *("run", "submit", "jobs", "show", "explain", "logs", "result", "stop", "wait", "signal"),
+    *("workloads", "outputs", "keys", "audit"),
 )
 
 
@@ -52,6 +55,30 @@ def test_usage_errors_are_code_2_with_a_hint(wrong: tuple[str, ...]) -> None:
     first, *hints = answer.stderr.splitlines()
     assert first.startswith("hostler: ")
     assert len(hints) <= 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("show", "\udcffabcd"),
+        ("workers", "revoke", "\udcff"),
+        ("workers", "drain", "stable", "--reason", "\udcff"),
+        ("keys", "create", "\udcff"),
+        ("workers", "invite", "--uses", "5000000000"),
+        ("audit", "--limit", "5000000000"),
+        ("audit", "--after", "9" * 20),
+        ("logs", "last", "--from", "9" * 20),
+        ("workloads", "show", "count", "--version", "5000000000"),
+    ],
+    ids=lambda words: ascii(" ".join(words)),
+)
+def test_what_no_message_can_carry_is_usage(
+    wrong: tuple[str, ...], fake: FakeCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Text that is no UTF-8, numbers beyond every range; no traceback."""
+    code = call(["--coordinator", fake.address, *wrong])
+
+    assert (code, capfd.readouterr().out) == (2, "")
 
 
 def test_errors_can_be_read_by_programs(tmp_path: Path) -> None:
