@@ -10,6 +10,7 @@ from coordinator.changes import KEEP, LEDGER_UNKNOWN, Chain, Ended, Losses, Retr
 from coordinator.events import Report
 from coordinator.instant import Instant
 from coordinator.live import Job
+from hostler.causes import CAUSES
 from hostler.errors import HostlerError
 from hostler.expansion import abilities_needed, expand, runtime_needed
 from hostler.ids import AttemptKey
@@ -28,21 +29,6 @@ LOSS_CAUSES = frozenset(
     {"lease", "supervisor_died", "host_restarted"}
 )  # a job may be tried again after them (`on_lost`)
 
-OUTCOME_OF_CAUSE = {
-    "signal": Outcome.FAILED,
-    "stop": Outcome.STOPPED,
-    "drain": Outcome.STOPPED,
-    "timeout": Outcome.TIMED_OUT,
-    "lease": Outcome.LOST,
-    "not_started": Outcome.FAILED,
-    "memory_limit": Outcome.FAILED,
-    "output_limit": Outcome.FAILED,
-    "out_of_memory": Outcome.FAILED,
-    "supervisor_died": Outcome.LOST,
-    "host_restarted": Outcome.LOST,
-    "worker_lost": Outcome.LOST,
-}
-
 
 def outcome_of(cause: str, exit_code: int | None, *, raised: bool = False) -> Outcome:
     """How an attempt ended, in one word, from its worker's evidence.
@@ -51,7 +37,8 @@ def outcome_of(cause: str, exit_code: int | None, *, raised: bool = False) -> Ou
     """
     if cause == "exit":
         return Outcome.SUCCEEDED if exit_code == 0 and not raised else Outcome.FAILED
-    return OUTCOME_OF_CAUSE.get(cause, Outcome.LOST)
+    known = CAUSES.get(cause)
+    return known.outcome if known is not None else Outcome.LOST
 
 
 def attempt_over(job: Job, report: Report, now: Instant) -> list[Ended | Retried | StageEnded]:

@@ -5,7 +5,8 @@ import pytest
 from coordinator import decisions
 from coordinator.changes import Ended, Returned, Started, Unkillable
 from coordinator.effects import Acknowledge
-from coordinator.ends import OUTCOME_OF_CAUSE, outcome_of
+from coordinator.ends import outcome_of
+from hostler.causes import CAUSES
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, a_key, a_report, an_id, ended, never_ran, some_frames, started
@@ -247,7 +248,7 @@ def test_survivors_that_died_after_all_end_the_job() -> None:
 def test_the_outcome_follows_from_the_worker_s_evidence(cause: str, exit_code: int | None, outcome: Outcome) -> None:
     """A word nobody knows is an honest "unknown"."""
     assert outcome_of(cause, exit_code) is outcome
-    assert cause == "exit" or cause in OUTCOME_OF_CAUSE or outcome is Outcome.LOST
+    assert cause == "exit" or cause in CAUSES or outcome is Outcome.LOST
 
 
 def test_ids_in_reports_are_never_trusted_to_exist() -> None:
