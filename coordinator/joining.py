@@ -71,11 +71,13 @@ def on_join(live: Live, token: KeyText, certificate: Certificate, reply: Any, no
     refusal = join_refusal(live.admissions, token, certificate.name, now.wall_us)
     if refusal is not None:
         return Decision([], [Answer(reply, refusal)])
-    if len(live.admissions.certificates) >= CERTIFICATES_MAX:
-        return Decision([], [Answer(reply, Overloaded("there are too many certificates; revoke workers that left"))])
+    forgotten = _forgotten(live, now)
+    if len(live.admissions.certificates) - len(forgotten) >= CERTIFICATES_MAX:
+        error = Overloaded("there are too many certificates; try again when those of workers that left have expired")
+        return Decision(forgotten, [Answer(reply, error)])
     invitation = live.admissions.invitations[token.id]
-    changes: list[Change] = [InvitationUsed(invitation.id, invitation.uses_left - 1)]
-    return Decision([*changes, *_forgotten(live, now), CertificateIssued(certificate)], [Answer(reply, None)])
+    used = InvitationUsed(invitation.id, invitation.uses_left - 1)
+    return Decision([used, *forgotten, CertificateIssued(certificate)], [Answer(reply, None)])
 
 
 def join_refusal(admissions: Admissions, token: KeyText, name: str, now_us: int) -> HostlerError | None:

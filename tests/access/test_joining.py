@@ -189,6 +189,20 @@ def test_certificates_that_are_over_are_forgotten_with_the_next() -> None:
     assert len(cluster.live.admissions.certificates) <= 2
 
 
+def test_certificates_that_are_over_take_no_room_from_those_who_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when nobody renews any more, so that only a join can forget them."""
+    monkeypatch.setattr("coordinator.joining.CERTIFICATES_MAX", 2)
+    cluster = Cluster()
+    for name in ("a", "b"):
+        assert cluster.join(cluster.invite(), cluster.certificate(name)) is None
+    assert isinstance(cluster.join(cluster.invite(), cluster.certificate("c")), Overloaded)
+
+    cluster.now_us += 25 * HOUR_US
+
+    assert cluster.join(cluster.invite(), cluster.certificate("c")) is None
+    assert [each.worker for each in cluster.live.admissions.certificates.values()] == ["c"]
+
+
 def test_revoking_counts_for_every_certificate_and_ends_the_stream() -> None:
     """Of this worker and of no other; what is revoked is renewed by nobody."""
     cluster = Cluster()
