@@ -38,7 +38,7 @@ from coordinator.rpc.log_service import LogService
 from coordinator.rpc.methods import Services
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.rpc.records_service import RecordsService
-from coordinator.rpc.server import RpcServer
+from coordinator.rpc.server import RpcServer, joined_address
 from coordinator.rpc.submissions import Submissions
 from coordinator.rpc.workers_service import WorkersService, lease_s
 from coordinator.rpc.workloads_service import WorkloadsService
@@ -159,7 +159,8 @@ class Coordinator:
         bound = await server.start(socket, ports.grpc, ports.workers)
         self.grpc_address, self.workers_port = bound
         if host := ports.host(settings):
-            reachable.address, reachable.workers_port = f"{host}:{bound.grpc.rpartition(':')[2]}", bound.workers_port
+            reachable.address = joined_address(host, int(bound.grpc.rpartition(":")[2]))
+            reachable.workers_port = bound.workers_port
         await self._certify_gateway(shown, core.clock)
         write_endpoint(settings.data_dir, Endpoint(socket=f"unix:{socket}", grpc=self.grpc_address, pid=os.getpid()))
         settle_memory()
