@@ -181,7 +181,10 @@ class AuditLog:
             await self._write_waiting()
             if self._keep_s and not self._failure and self._clock.monotonic() >= self._expire_at:
                 self._expire_at = self._clock.monotonic() + EXPIRE_EVERY_S
-                await self._expire()
+                try:
+                    await self._expire()
+                except OSError as error:
+                    logs.get().warning("audit.kept", reason=error.strerror or str(error))
 
     async def close(self) -> None:
         """Note the stop, and write what is left; its owner must have ended `run`."""
@@ -230,7 +233,7 @@ class AuditLog:
             self.note_own("audit/Dropped", detail=f"{dropped} entries had no room in memory while the disk was full")
 
     async def _expire(self) -> None:
-        """Remove files that are older than they are to be, after an entry that says so is on the disk."""
+        """Remove files that are older than they are to be, after an entry that says so is on disk. Raises OSError."""
         oldest_s = self._clock.wall_us() / 1e6 - self._keep_s
         closed = await asyncio.to_thread(self._files.closed)
         over = []

@@ -124,13 +124,13 @@ class AuditFiles:
             if os.write(self._fd, content) != len(content):
                 raise OSError("only a part could be written")
             os.fdatasync(self._fd)
+            # One block, written over: it is whole or as before. It follows the entries, so it never promises too much.
+            os.pwrite(self._head_fd, head_text(head), 0)
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
         self._size += len(content)
         self.head = head
-        # One block, written over: it is whole or as before. It follows the entries, so it never promises too much.
-        os.pwrite(self._head_fd, head_text(head), 0)
 
     def closed(self) -> list[Closed]:
         """The files that nothing is added to any more, oldest first."""

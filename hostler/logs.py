@@ -44,6 +44,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "access.refused": "Somebody was turned away: what was wanted, why not, and who it was.",
         "request.failed": "A call ended with a fault of hostler's own.",
         "audit.failed": "The audit log cannot be written; new work is refused until it can.",
+        "audit.kept": "Old files of the audit log cannot be removed; that is tried again in an hour.",
         "audit.recovered": "The audit log is written again, and nothing of it was lost.",
         "request.refused": "A caller without the right to call was turned away.",
         "agent.started": "The worker agent runs; what it found from an earlier run.",

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator import audit
 from coordinator.audit import AuditLog
@@ -215,6 +216,49 @@ async def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path: Path, mo
         await eventually(lambda: not log._failure)
         log.check()
     assert [e.target for e in entries(tmp_path) if e.target] == [f"job {n}" for n in range(100)]
+    assert verify(tmp_path).problem == ""
+
+
+async def test_entries_whose_head_could_not_be_written_are_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses at the last step has taken nothing, so that the next try doubles nothing."""
+    real, failures = os.pwrite, [errno.ENOSPC]
+
+    def write_some(fd: int, content: bytes, offset: int) -> int:
+        if failures:
+            raise OSError(failures.pop(), "No space left on device")
+        return real(fd, content, offset)
+
+    monkeypatch.setattr(audit, "AGAIN_S", 0.02)
+    async with opened(tmp_path) as log:
+        await log.settled()
+        monkeypatch.setattr("coordinator.audit_files.os.pwrite", write_some)
+        note(log, 0)
+        await eventually(lambda: [e.target for e in entries(tmp_path) if e.target] == ["job 0"] and not log._failure)
+    assert not failures
+    assert [e.target for e in entries(tmp_path) if e.target] == ["job 0"]
+    assert verify(tmp_path).problem == ""
+
+
+async def test_old_files_that_cannot_be_removed_do_not_end_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept and tried again; what is noted meanwhile is written."""
+    await write(tmp_path, 20, file_bytes_max=1000)
+    for file in files_of(tmp_path)[:3]:
+        os.utime(file, (1, 1))
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with capture_logs() as written:
+        async with opened(tmp_path, keep_s=3600.0) as log:
+            await eventually(lambda: any(line["event"] == "audit.kept" for line in written))
+            note(log, 77)
+            await log.settled()
+    assert "job 77" in [e.target for e in entries(tmp_path)]
     assert verify(tmp_path).problem == ""
 
 
