@@ -145,9 +145,11 @@ class WorkersService:
                 reports = [await self._with_next_stage(report) for report in reports]
                 await self._engine.post_patiently(_reports_item(session, reports))
             for sample in message.samples:
-                session.samples[key_from_proto(sample.key)] = usage_from_proto(sample.usage)
+                if self._has(session, key := key_from_proto(sample.key)):
+                    session.samples[key] = usage_from_proto(sample.usage)
             for note in message.notes:
-                _take_note(session, note)
+                if self._has(session, key := key_from_proto(note.key)):
+                    _take_note(session, key, note)
             for fed in message.fed:
                 self._feeds.note(key_from_proto(fed.key), fed.taken, closed=fed.closed)
             await self._note_draining(session, message.draining, message.draining_reason)
@@ -156,6 +158,11 @@ class WorkersService:
             if not message.reports:
                 session.wake.set()  # an answer for the lease
         return False
+
+    def _has(self, session: Session, key: AttemptKey) -> bool:
+        """Whether an attempt is this worker's and not over: of no other is anything kept that it says."""
+        job = self._engine.live.current(key)
+        return job is not None and job.worker == session.worker
 
     async def _with_next_stage(self, report: Report) -> Report:
         """Of a chain: what the next stage will be, worked out here because a schema may take its time."""
@@ -394,9 +401,8 @@ def _reports_item(session: Session, reports: list[Report]) -> Item:
     return lambda live, now: decisions.on_reports(live, session.worker, session.id, reports, now)
 
 
-def _take_note(session: Session, message: workers_pb2.Note) -> None:
+def _take_note(session: Session, key: AttemptKey, message: workers_pb2.Note) -> None:
     """Keep what a worker says of an attempt; a list of outputs that was not sent again has not changed."""
-    key = key_from_proto(message.key)
     before = session.notes.get(key)
     if message.outputs_listed:
         outputs = tuple(output_from_proto(each) for each in message.outputs[:LISTED_MAX])
@@ -439,7 +445,8 @@ def _hello(message: workers_pb2.Hello, certified: str) -> Hello:
         workloads=tuple(pattern[:200] for pattern in message.workloads[:1000]),
         abilities=tuple(sorted(each for each in message.abilities if each in ABILITIES)),
         instance=message.instance[:100],
-        epoch=_number(message.epoch, "epoch"),
+        # Not refused beyond a limit: then one worker's lie would keep out all that have heard of it.
+        epoch=min(message.epoch, NUMBER_MAX),
         inventory=tuple((key_from_proto(h.key), states.get(h.state, "running")) for h in message.inventory),
     )
 

@@ -8,10 +8,12 @@ import grpc.aio
 import pytest
 
 from coordinator.rpc import workers_service
+from coordinator.sessions import Session
 from hostler.client import Client
 from hostler.jobs import JobQuery
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import types_pb2, workers_pb2
+from hostler.wire.work import key_to_proto
 from hostler.workers import WorkerState
 from tests.rpc.conftest import MakeWorker
 from tests.support.builders import W1, a_key, a_spec
@@ -267,6 +269,49 @@ async def test_a_hello_that_names_nobody_is_refused(make_worker: MakeWorker, hel
         await worker.connect(**hello)
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_nothing_is_kept_of_what_a_worker_says_of_attempts_it_does_not_have(
+    client: Client, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could fill the coordinator's memory; of its own attempts the latest word is kept."""
+    sessions: list[Session] = []
+
+    class Seen(Session):
+        def __init__(self, worker: str, session_id: str) -> None:
+            super().__init__(worker, session_id)
+            sessions.append(self)
+
+    monkeypatch.setattr(workers_service, "Session", Seen)
+    worker = await make_worker()
+    await worker.connect()
+    await client.submit_one(a_spec())
+    (key,) = await worker.takes()
+
+    for named in (a_key(1), a_key(2), key):
+        held = key_to_proto(named)
+        said = workers_pb2.WorkerMessage()
+        said.samples.add(key=held)
+        said.notes.add(key=held, phase="preparing")
+        await worker.write(said)
+
+    await eventually(lambda: bool(sessions[-1].notes))
+    assert list(sessions[-1].samples) == list(sessions[-1].notes) == [key]
+
+
+async def test_a_worker_that_says_an_epoch_beyond_every_limit_keeps_no_other_one_out(
+    client: Client, make_worker: MakeWorker
+) -> None:
+    """What it made the others hear is believed of them, too."""
+    liar = await make_worker(epoch=(1 << 64) - 1)
+    await liar.connect()
+    heard = liar.received[0].epoch
+
+    other = await make_worker(epoch=heard, journal_id="other")
+    await other.connect()
+
+    assert other.received[0].epoch == heard
+    assert len(await client.workers()) == 2
 
 
 async def test_the_first_message_must_be_a_hello(client: Client, channel: grpc.aio.Channel) -> None:
