@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from hostler.keys import is_key, read_key
-from hostler.policy import ADDRESS, LOCAL, Principal, Scope
+from hostler.policy import ADDRESS, ADDRESS_PREFIX, KEY_PREFIX, LOCAL, Principal, Scope
 
-KEY_PREFIX = "key:"
-ADDRESS_PREFIX = "address:"
 WORKER_PREFIX = "worker:"  # of the principal of a worker that shows its certificate
 RESERVED_PREFIXES = (KEY_PREFIX, ADDRESS_PREFIX, WORKER_PREFIX)  # no key makes anybody one of these
 # What an unknown key is compared with, so that its answer takes as long as that of a wrong secret.

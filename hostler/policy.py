@@ -90,6 +90,9 @@ class Principal:
         return owner == self.name or Scope.JOBS_ANY_OWNER in self.scopes
 
 
+# A gateway says for whom a request is with these and the id of a key or an IP address.
+KEY_PREFIX = "key:"
+ADDRESS_PREFIX = "address:"
 LOCAL = Principal(name="local", scopes=frozenset(Scope), credential="local")
 NOBODY = Principal(name="")
 

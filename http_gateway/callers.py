@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from hostler.policy import ADDRESS, LOCAL, Scope
+from hostler.policy import ADDRESS, ADDRESS_PREFIX, KEY_PREFIX, LOCAL, Scope
 
-KEY_PREFIX = "key:"
-ADDRESS_PREFIX = "address:"
 # What the gateway's client asserts where a handler has not said for whom it asks: nobody is called so, and the
 # coordinator refuses. Calls that the gateway makes for itself assert nothing (`OWN`).
 UNSAID = "unsaid"

@@ -3,14 +3,14 @@
 import asyncio
 import secrets
 
-from coordinator.access import KEY_PREFIX, Key
+from coordinator.access import Key
 from coordinator.access_decisions import EXPIRES_S_MAX, check_new_key, on_create_key, on_revoke_key
 from coordinator.engine import Engine
 from coordinator.rpc.key_ring import KeyRing
 from hostler.clock import Clock
 from hostler.errors import HostlerError, InvalidRequest
 from hostler.keys import RANDOM_BYTES, make_key
-from hostler.policy import Principal
+from hostler.policy import KEY_PREFIX, Principal
 from hostler.v1 import access_pb2
 
 

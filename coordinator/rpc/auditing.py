@@ -17,6 +17,7 @@ from coordinator.rpc.context import Caller, Context
 from hostler.audit import ALLOWED, REFUSED
 from hostler.errors import HostlerError, PermissionDenied, Unauthenticated
 from hostler.keys import INVITATION_PREFIX, read_key
+from hostler.policy import KEY_PREFIX
 
 # Calls that change something, each with what it is about. `Files/Put` is noted for its digest.
 CHANGING: dict[str, Callable[[Any, Any], str]] = {
@@ -152,7 +153,7 @@ class Auditing:
         for asserted, results in groups.items():
             name, credential, address = connection
             if asserted and asserted != caller.principal.name:
-                credential = asserted.removeprefix("key:")
+                credential = asserted.removeprefix(KEY_PREFIX)
                 try:
                     name = caller.acting_for(asserted).name
                 except HostlerError:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from hostler.errors import HostlerError, InvalidRequest, JobNotFound
 from hostler.jobs import Job
-from hostler.policy import LOCAL, Principal, Scope
+from hostler.policy import KEY_PREFIX, LOCAL, Principal, Scope
 from hostler.wire.errors import status_of, trailers_of
 
 M = TypeVar("M", bound=Message)
@@ -94,7 +94,7 @@ class Caller:
         if not asserted or not self.may_assert or self._resolve is None:
             return self.principal
         found = self._resolve(asserted)
-        if asserted == f"key:{found.credential}":
+        if asserted == f"{KEY_PREFIX}{found.credential}":
             self.keys.add(found.credential)
         return found
 

@@ -486,11 +486,11 @@ class AuditEntry(_message.Message):
     address: _builtins.str
     """of the caller"""
     action: _builtins.str
-    """the RPC or the HTTP method and route: "Jobs/Submit", "POST /start" """
+    """the RPC, "Jobs/Submit", or what the coordinator did by itself, "audit/Expire" """
     target: _builtins.str
     """the job, worker, key or workload it is about"""
     decision: _builtins.str
-    """allowed, refused"""
+    """allowed, refused, or noted: of what the coordinator did by itself"""
     detail: _builtins.str
     """why it was refused; the digest of what was submitted"""
     hash: _builtins.bytes

@@ -619,7 +619,7 @@ class JobSpec(_message.Message):
     retries: _builtins.int
     """further attempts after failed ones; absent: the workload's, or none"""
     on_lost: _builtins.str
-    """output_limit, drain; empty: all of them
+    """output_limit, out_of_memory, drain; empty: all of them
     "fail" (the default) or "retry", which needs the loss policy "stop"
     """
     lost_after_s: _builtins.float
