@@ -48,7 +48,11 @@ class Certificate:
         """Look at the files again and again, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
-            self.look()
+            try:
+                self.look()
+            # The owner of the look: whatever it was, the next one is due all the same.
+            except Exception as error:
+                logs.get().exception("certificate.unusable", error=str(error))
 
     def look(self) -> None:
         """Serve new connections with what is in the files now, if they have changed and can be used."""
@@ -69,13 +73,15 @@ class Certificate:
         certificate, key = self._paths
         read_private(str(key), "http_private_key")
         try:
-            self.context.load_cert_chain(certificate, key, password=_no_password)
-            leaf = x509.load_pem_x509_certificate(certificate.read_bytes())
+            names = _names_in(x509.load_pem_x509_certificate(certificate.read_bytes()))
+            # Tried apart: a context that was given a certificate without its key serves nothing any more.
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
+                context.load_cert_chain(certificate, key, password=_no_password)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             raise InvalidRequest(
                 f"{certificate} and {key} cannot be served with: {error}", field="http_certificate"
             ) from error
-        return _names_in(leaf)
+        return names
 
     def _versions(self) -> tuple[tuple[int, int], ...]:
         found = []

@@ -135,6 +135,17 @@ def test_a_certificate_that_is_renewed_is_served_and_one_that_is_broken_is_not(
         _shown(certificate.context, authority, "one.test")
 
 
+def test_a_certificate_whose_key_has_not_come_yet_is_not_served(tmp_path: Path, authority: trustme.CA) -> None:
+    """Whoever renews writes one file after the other; until both fit, those before are served on."""
+    files = written(authority, tmp_path, "one.test")
+    certificate = Certificate(files["http_certificate"], files["http_private_key"])
+    key = (tmp_path / "k.pem").read_bytes()
+    written(authority, tmp_path, "two.test")
+    (tmp_path / "k.pem").write_bytes(key)
+    certificate.look()
+    assert _shown(certificate.context, authority, "one.test")
+
+
 def test_a_coordinator_that_is_starting_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A while; where none has ever run nothing is waited for."""
     gateway_certificate(tmp_path).parent.mkdir(parents=True)
