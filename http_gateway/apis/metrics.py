@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from hostler.client import Client
-from hostler.errors import HostlerError
+from hostler.errors import DeadlineExceeded, HostlerError
 from http_gateway.api import FIXED_HEADERS, Api
 from http_gateway.callers import principal_of
 from http_gateway.fresh import Fresh
@@ -54,7 +54,10 @@ class MetricsPage:
     @documented(raw("text/plain", text="the text format of Prometheus"))
     async def metrics(self, request: web.Request) -> web.Response:
         """Retrieve Prometheus metrics."""
-        coordinators = await self._coordinators.get(principal_of(request))
+        try:
+            coordinators = UP % 1 + await self._coordinators.get(principal_of(request))
+        except HostlerError:  # perhaps one that is about this caller alone: others ask for themselves
+            coordinators = UP % 0
         body = self._own() + coordinators
         headers = {**FIXED_HEADERS, "Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         if _takes_gzip(request.headers.get("Accept-Encoding", "")):
@@ -73,9 +76,9 @@ class MetricsPage:
     async def _ask(self, principal: str) -> bytes:
         try:
             async with asyncio.timeout(ANSWER_S):
-                return UP % 1 + await self._client.metrics(principal=principal)
-        except (HostlerError, TimeoutError):
-            return UP % 0
+                return await self._client.metrics(principal=principal)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the coordinator has not said what it measured within {ANSWER_S:g} s") from None
 
 
 def _takes_gzip(accepted: str) -> bool:

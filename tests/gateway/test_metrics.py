@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from hostler.errors import InternalError, Unavailable
+from hostler.errors import InternalError, PermissionDenied, Unavailable
 from hostler.v1 import jobs_pb2
 from http_gateway.apis import metrics
 from http_gateway.measures import FINE_BOUNDS_S, HttpMeasures
@@ -130,6 +130,17 @@ async def test_without_the_coordinator_the_gateways_own_part_is_answered(
     assert value(found, "hostler_coordinator_up") == 0
     assert "http_requests" in found
     assert "hostler_slots" not in found
+
+
+async def test_a_refusal_of_one_caller_is_not_kept_for_the_next(
+    gateway: Caller, coordinator: MeasuredCoordinator
+) -> None:
+    """A key that was revoked a moment ago says nothing about the coordinator."""
+    coordinator.refuse = PermissionDenied("not this one")
+    assert value(await scraped(gateway), "hostler_coordinator_up") == 0
+    coordinator.refuse = None
+
+    assert value(await scraped(gateway), "hostler_coordinator_up") == 1
 
 
 async def test_a_coordinator_that_does_not_answer_is_not_waited_for(
