@@ -128,8 +128,11 @@ def _numbered(first: int, last: int) -> list[User]:
     """Users that are numbers alone; a number that somebody has is not for jobs."""
     if not 0 < first <= last < 2**32 - 1 or last - first >= USERS_MAX:
         raise InvalidRequest(f"policy: slot_users are 1 to {USERS_MAX} numbers, and none is 0", field="slot_users")
-    for entry in pwd.getpwall():
-        if first <= entry.pw_uid <= last:
-            text = f"policy: slot_users: number {entry.pw_uid} is the user {entry.pw_name}; choose a range that is free"
+    # Their numbers are those of their groups, too: what a group of the host may do is not for jobs.
+    taken = [(entry.pw_uid, f"user {entry.pw_name}") for entry in pwd.getpwall()]
+    taken += [(entry.gr_gid, f"group {entry.gr_name}") for entry in getgrall()]
+    for number, whose in taken:
+        if first <= number <= last:
+            text = f"policy: slot_users: number {number} is the {whose}; choose a range that is free"
             raise InvalidRequest(text, field="slot_users")
     return [User(f"job-{uid}", uid, uid) for uid in range(first, last + 1)]

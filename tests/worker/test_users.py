@@ -1,6 +1,7 @@
 """Programs of a root worker that run as other users: what they have, and what they cannot reach."""
 
 import asyncio
+import grp
 import json
 import os
 import pwd
@@ -318,6 +319,10 @@ def test_users_are_those_that_the_host_knows_or_numbers_that_nobody_has() -> Non
     for text in wrong:
         with pytest.raises(InvalidRequest, match="slot_users"):
             confining_of(Policy(slot_users=text))
+    lonely = {group.gr_gid for group in grp.getgrall()} - {user.pw_uid for user in pwd.getpwall()}
+    for number in lonely:
+        with pytest.raises(InvalidRequest, match=f"number {number} is the group"):
+            confining_of(Policy(slot_users=f"{number}-{number}"))
     for text in ("root", "0", "nosuchuser", "99999999999"):
         with pytest.raises(InvalidRequest, match="run_as"):
             confining_of(Policy(run_as=text))
