@@ -67,6 +67,7 @@ class Recovery:
         self._settled: set[int] = set()  # dead and cleaned away, or the runner's: from then on it knows what they write
         self._fates: dict[str, Recovered] = {}
         self._stubborn: set[str] = set()  # attempts of dead shims whose trees are not ended yet
+        self._endings: dict[int, list[asyncio.Task[None]]] = {}  # of those, by shim
 
     async def run(self) -> dict[str, Recovered]:
         """Return the fate of every open attempt; unknown ones are followed up in the runner's background."""
@@ -127,11 +128,12 @@ class Recovery:
             # Nobody listens and nobody wrote: no shim of this number can have an order.
             self._dead.add(shim)
             return
+        # Of a dead one, too: what it has left runs as its user, until that is buried.
+        self._runner.confining.note(shim, identity.uid)
         if self._is_dead(identity):
             self._dead.add(shim)
             return
         link = ShimLink(shim=shim, pid=identity.pid, start_ticks=identity.start_ticks, nonce=identity.nonce, path=path)
-        self._runner.confining.note(shim, identity.uid)
         if identity.cgroup:
             Cgroup(identity.cgroup, freezer=identity.freezer).thaw(identity.pid)
         try:
@@ -209,6 +211,7 @@ class Recovery:
             ending.result()
         else:
             self._stubborn.add(key)
+            self._endings.setdefault(shim, []).append(ending)
 
     async def _end(self, shim: int, key: str) -> None:
         ends = await end_of_dead(self._runner.segments_dir, shim, {key}, self._unkillable)
@@ -249,7 +252,9 @@ class Recovery:
         self._dead.clear()
 
     async def _bury(self, shim: int) -> None:
-        """Remove what a dead shim left, once nothing lives in its cgroup."""
+        """Remove what a dead shim left, once nothing of its attempts lives, in its cgroup or elsewhere."""
+        if shim in self._endings:
+            await asyncio.wait(self._endings.pop(shim))
         await end_of_dead(self._runner.segments_dir, shim, (), self._unkillable)
         self._runner.ledgers.shim_gone(shim)
         self._runner.confining.release(shim)

@@ -13,12 +13,12 @@ import pytest
 
 from hostler import frames
 from hostler.jobs import EndedProcess
-from tests.worker.real_runner import Bench, eventually, sh
+from tests.worker.real_runner import Bench, eventually, sh, streams, whole_ledger
 from tests.worker.test_recovery import crash, shim_of, started
 from worker_agent import orphans, recovery, shim_link, shim_protocol
-from worker_agent.attempt_events import Unkillable
+from worker_agent.attempt_events import Started, Unkillable
 from worker_agent.attempts import Cause
-from worker_agent.cgroups import hierarchies
+from worker_agent.cgroups import Containment, hierarchies
 from worker_agent.confinement import Confinement, User
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.leftover_cgroups import LeftoverCgroups
@@ -146,6 +146,36 @@ async def test_what_cannot_be_killed_does_not_keep_the_agent_from_its_work(
         ended = await bench.ended("a")
         assert (ended.cause, ended.receipt.survivors) == (Cause.SUPERVISOR_DIED, ())
         assert bench.living() == []
+        await bench.end_all(second)
+
+
+async def test_the_user_of_what_cannot_be_killed_is_nobody_elses(
+    bench: Bench, ice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shim died with the agent, and it has left the shim's cgroup: the next agent gives its user to no other."""
+    monkeypatch.setattr(recovery, "SETTLE_S", 0.5)
+    users = [User(f"job-{uid}", uid, uid) for uid in (61001, 61002)]
+    frozen = Containment.FREEZER  # which it leaves for another one
+    first = await bench.runner(confining=Confining(Confinement(), users), containment=frozen).__aenter__()
+    first.start(bench.order("a", sh("exec sleep 60"), cwd="/"))
+    await eventually(lambda: any(isinstance(each, Started) for each in bench.events), "the start")
+    (pid,) = [each.pid for each in bench.events if isinstance(each, Started)]
+    shim = shim_of(bench, "a")
+    (ice / "cgroup.procs").write_text(str(pid))
+    (ice / "freezer.state").write_text("FROZEN")
+    await crash(first)
+    os.kill(shim, signal.SIGKILL)
+    await eventually(lambda: (stat := read_stat(shim)) is None or stat.state == "Z", "the shim to be dead")
+    async with bench.runner(confining=Confining(Confinement(), users)) as second:
+        assert (await recover(second, [bench.key("a")]))[bench.key("a")].fate is Fate.UNKNOWN
+
+        second.start(bench.order("b", sh("id -u"), cwd="/"))
+        await bench.ended("b")
+
+        assert streams(whole_ledger(second, bench.key("b")))[0] == b"61002\n"
+        (ice / "freezer.state").write_text("THAWED")
+        await bench.ended("a")
+        await eventually(lambda: len(second.confining._held) == 1, "its user to be free")
         await bench.end_all(second)
 
 
