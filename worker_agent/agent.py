@@ -220,6 +220,7 @@ class Agent:
             self._early_stops.pop(event.key, None)
             self._undrain(event.key)
             self.assignments.prove_never_ran(event.key)
+            self._fill()
         self.news.set()
 
     def _is_for_another_worker(self, ended: Ended) -> bool:

@@ -15,6 +15,7 @@ from tests.worker.test_recovery import crash
 from tests.worker.test_shim import OneShim, one, run_all
 from worker_agent import agent as agent_module
 from worker_agent.agent import Agent
+from worker_agent.attempt_events import NeverRan
 from worker_agent.attempts import Cause, Ended, Exited, Order
 from worker_agent.journal import Journal
 from worker_agent.ledger import scan_segment
@@ -99,6 +100,21 @@ async def test_no_more_programs_run_at_once_than_there_are_slots(bench: Bench) -
         assert (made.runner.queues.queued, made.agent.assignments.slots_used) == (0, 0)
         ends = [end for end in (made.held(name).ended for name in names) if end is not None]
         assert max(sum(e.started_at_us < at.started_at_us <= e.ended_at_us for e in ends) for at in ends) < 2
+
+
+async def test_the_slot_of_an_attempt_that_is_proved_never_to_have_run_is_for_the_next(bench: Bench) -> None:
+    """What waits begins at once, and not with the next word of the coordinator."""
+    async with desk(bench, 1) as made:
+        unknown = bench.key("unknown")
+        made.agent.assignments.adopt(unknown, running=True, ended=None)
+        made.agent.on_verdict(unknown, "keep", 1)
+        made.start(("next", ""))
+        assert made.held("next").state is HeldState.WAITING
+
+        made.agent.on_event(NeverRan(unknown))
+
+        await made.over("next")
+        assert made.lines() == ["next"]
 
 
 async def test_orders_behind_a_longer_program_come_back_and_run_later_in_order(bench: Bench) -> None:
