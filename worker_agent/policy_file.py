@@ -53,9 +53,10 @@ def check_root(settings: Settings, policy: Policy) -> None:
 
 def read_policy(path: Path) -> Policy:
     """Read a policy file. Raises InvalidRequest."""
-    path = path.absolute()
-    for each in (path, *path.parents):
-        _check_owner(each, is_file=each == path)
+    path, real = path.absolute(), Path(os.path.realpath(path))
+    # As it is named, and where links lead.
+    for each in dict.fromkeys((path, *path.parents, real, *real.parents)):
+        _check_owner(each, is_file=each in (path, real))
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)

@@ -222,8 +222,12 @@ def test_a_policy_that_others_can_write_is_refused(tmp_path: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(InvalidRequest, match="others can write it"):
         read_policy(path)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(InvalidRequest, match="others can write it"):
+        read_policy(link)
     folder.chmod(0o755)
-    assert read_policy(path) == Policy()
+    assert read_policy(path) == read_policy(link) == Policy()
     if os.getuid() == 0:
         os.chown(path, 65534, 65534)
         with pytest.raises(InvalidRequest, match="must be root's"):
