@@ -20,6 +20,7 @@ UNRECEIVED_BYTES_MAX = 8 * 1024 * 1024
 LOOK_AGAIN_S = 1.0
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 5.0
+FORGOTTEN_MAX = 100  # attempts that are let go and of which something is still noted here
 
 
 class _Pause:
@@ -85,9 +86,11 @@ class LogPush:
                 self._received[key] = mark.received
                 self._note_pause(key, mark.stored, mark.rewind)
                 self._agent.on_log_mark(key, mark.received, mark.stored, forget=mark.forget, rewind=mark.rewind)
-                if key not in self._agent.assignments.held:
-                    self._received.pop(key, None)
-                    self._pauses.pop(key, None)
+            held = self._agent.assignments.held
+            if len(self._received) > FORGOTTEN_MAX + len(held):
+                # Most attempts are let go with the word that their end is kept, which comes on the other stream.
+                self._received = {key: count for key, count in self._received.items() if key in held}
+                self._pauses = {key: pause for key, pause in self._pauses.items() if key in held}
 
     def _note_pause(self, key: str, stored: int, rewind: bool) -> None:
         held = self._agent.assignments.held.get(key)

@@ -1,13 +1,21 @@
 """Logs on their way to a coordinator that cannot take them, and logs that cannot be read."""
 
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from hostler.jobs import Work
+from hostler.v1 import types_pb2, workers_pb2
 from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually, sh
 from tests.worker.whole_worker import Worker
+from worker_agent.agent import Agent
+from worker_agent.journal import Journal
+from worker_agent.log_push import FORGOTTEN_MAX, LogPush
+from worker_agent.process_tree import boot_id
 
 LONG = Work(argv=sh("head -c 20000 /dev/zero; exit 4"))
 
@@ -49,6 +57,31 @@ async def test_a_log_that_cannot_be_read_costs_the_log_and_not_the_worker(
     await eventually(lambda: key not in worker.agent.assignments.held, "the attempt to be let go")
     assert len(coordinator.hellos) == 1 and worker.link.connected
     assert coordinator.log(key) == ""
+
+
+async def test_of_attempts_that_were_let_go_little_is_noted(tmp_path: Path) -> None:
+    """Their end is acknowledged on the other stream: a stream that stays up for a year must not grow by it."""
+    journal = Journal.open(tmp_path, boot_id())
+    agent = Agent(journal, 2)
+    push = LogPush(None, agent, "session")  # type: ignore[arg-type]
+    held = agent.assignments.held
+    jobs = [f"job{number}" for number in range(10 * FORGOTTEN_MAX)]
+
+    class Call:
+        async def read(self) -> Any:
+            for gone in [key for key in held if key != "job0.0.1"]:
+                del held[gone]
+            if not jobs:
+                return grpc.aio.EOF
+            key = types_pb2.AttemptKey(job=jobs.pop(0), stage=0, attempt=1)
+            agent.assignments.adopt(f"{key.job}.0.1", running=True, ended=None)
+            return workers_pb2.LogReceipt(marks=[workers_pb2.LogMark(key=key, received=5, stored=5)])
+
+    await push._listen(Call())
+    journal.close()
+
+    assert len(push._received) <= FORGOTTEN_MAX + 1
+    assert push._received["job0.0.1"] == 5
 
 
 async def test_a_signal_that_this_host_does_not_know_is_passed_over(
