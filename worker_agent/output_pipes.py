@@ -115,7 +115,7 @@ class OutputPipes:
         self._gap = [0, 0, 0]
         return True
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Take what the pipes still hold.
 
         The end of the streams is not waited for: a process that is not of the tree may hold them. It may also
@@ -131,8 +131,8 @@ class OutputPipes:
                     break
 
     def close(self) -> None:
-        """Take what the pipes still hold, and close them."""
-        self.drain()
+        """Take what the pipes still hold, and close them. Legal more than once."""
+        self._drain()
         self._close_all()
         for kind, redactor in self._redactors.items():
             self._add(kind, redactor.rest())
