@@ -138,7 +138,7 @@ class Engine:
         self._take(item)
 
     def post_stored(self, item: Item) -> None:
-        """Put a word of the log store into the inbox; bounded by the bytes it may have under way."""
+        """Put a word of the log store, or of what could not be sent, into the inbox; bounded by what those hold."""
         self._take(item)
 
     def _take(self, item: Item) -> None:

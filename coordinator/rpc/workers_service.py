@@ -314,7 +314,7 @@ class WorkersService:
         log = self._engine.live.log_of(key)
         if log is None:
             # Its last piece, or the end of its job, may not be committed yet: the worker drops it when that is durable.
-            self._engine.post_stored(lambda live, now: _kept(live, key, receipts, rewind=True))
+            await self._engine.post_patiently(lambda live, now: _kept(live, key, receipts, rewind=True))
             return
         if self._receipts.get(key) is not receipts:
             if not _speaks_for(self._engine.live, log.worker, receipts.session):
@@ -331,7 +331,7 @@ class WorkersService:
             logs.get().warning("log.refused", attempt=str(key), position=part.position, expected=expected)
             receipts.note(key, rewind=True)
             # Whoever was cut off before it heard what is stored pushes that again, and must hear of it now.
-            self._engine.post_stored(lambda live, now: _kept(live, key, receipts, rewind=False))
+            await self._engine.post_patiently(lambda live, now: _kept(live, key, receipts, rewind=False))
             return
         receipts.received[key] = expected + len(part.frames)
         receipts.note(key)

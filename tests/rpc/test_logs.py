@@ -8,13 +8,16 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from coordinator import engine
 from coordinator.app import Coordinator
+from coordinator.engine import Batch, Engine, Item
 from hostler.client import Client, LogChunk
 from hostler.endpoint import coordinator_socket
 from hostler.ids import AttemptKey
 from hostler.jobs import LogStatus
 from hostler.settings import Settings
 from hostler.v1 import workers_pb2
+from hostler.wire.work import key_to_proto
 from tests.rpc.conftest import MakeWorker
 from tests.support.builders import a_key, a_spec, some_frames
 from tests.support.fake_worker import ENDED, RUNNING, FakeWorker
@@ -326,3 +329,33 @@ async def test_a_push_that_is_no_message_ends_its_stream_only(client: Client, wo
 
     await worker.write(workers_pb2.WorkerMessage(sent_at_ns=77))
     await eventually(lambda: worker.received[-1].heard_ns == 77)
+
+
+async def test_pieces_of_unknown_logs_wait_for_room_like_everything_a_worker_says(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come while a commit is under way, the inbox keeps its bound; each of them is answered."""
+    largest, open_now, wakes = 0, asyncio.Event(), set()
+    take, is_full = Engine._take, vars(Batch)["full"].fget
+
+    def measured(self: Engine, item: Item) -> None:
+        nonlocal largest
+        take(self, item)
+        largest = max(largest, len(self._inbox))
+        wakes.add(self._wake)
+
+    monkeypatch.setattr(engine, "INBOX_MAX", 5)
+    monkeypatch.setattr(Engine, "_take", measured)
+    monkeypatch.setattr(Batch, "full", property(lambda batch: not open_now.is_set() or is_full(batch)))
+    await worker.open_push()
+
+    push = workers_pb2.LogPush(session=worker.session)
+    for number in range(100):
+        push.parts.add(key=key_to_proto(a_key(number)), frames=ONE)
+    await worker._bulk.write(push)
+    await eventually(lambda: largest >= 5)
+    open_now.set()
+    wakes.pop().set()  # as the end of a commit does
+
+    await eventually(lambda: len({str(mark.key) for mark in worker.marks if mark.forget}) == 100)
+    assert largest == 5
