@@ -40,13 +40,15 @@ LOAD_LOGS = (
     " past_attempt.log_position, past_attempt.ledger_bytes, 1"
     " FROM past_attempt JOIN job ON job.number = past_attempt.job WHERE past_attempt.log_status = 1 ORDER BY 1"
 )
-# Lost attempts of which their workers may still say how they ended.
+# Lost attempts of which their workers may still say how they ended (one whose log has a length was told already); of
+# more than are remembered the newest.
 LOAD_MISSED = (
-    "SELECT id, stage, attempt, worker FROM job WHERE outcome = 5 AND late_end IS NULL AND worker <> ''"
-    " AND cause IN ('worker_lost', 'lease')"
-    " UNION ALL SELECT id, past_attempt.stage, past_attempt.attempt, past_attempt.worker"
+    "SELECT number, id, stage, attempt, worker FROM job WHERE outcome = 5 AND late_end IS NULL AND worker <> ''"
+    " AND ledger_bytes < 0 AND cause IN ('worker_lost', 'lease')"
+    " UNION ALL SELECT job.number, id, past_attempt.stage, past_attempt.attempt, past_attempt.worker"
     " FROM past_attempt JOIN job ON job.number = past_attempt.job"
-    " WHERE past_attempt.outcome = 5 AND past_attempt.late_end IS NULL LIMIT 10000"
+    " WHERE past_attempt.outcome = 5 AND past_attempt.late_end IS NULL AND past_attempt.ledger_bytes < 0"
+    " ORDER BY 1 DESC LIMIT 10000"
 )
 LOAD_WORKLOADS = "SELECT name, MAX(version) AS version, definition, removed FROM workload GROUP BY name ORDER BY name"
 LOAD_DEFINITION = "SELECT definition FROM workload WHERE name = ? AND version = ?"
@@ -75,7 +77,7 @@ def load(reader: sqlite3.Connection) -> Loaded:
     for number, job, stage, attempt, worker, position, ledger_bytes, past in reader.execute(LOAD_LOGS):
         key = AttemptKey(JobId(job), stage, attempt)
         changes.append(LogTrails(number, key, worker, position, ledger_bytes, bool(past)))
-    for job, stage, attempt, worker in reader.execute(LOAD_MISSED):
+    for _, job, stage, attempt, worker in reversed(reader.execute(LOAD_MISSED).fetchall()):
         changes.append(Missed(AttemptKey(JobId(job), stage, attempt), worker))
     return Loaded(changes, reader.execute(NEXT_NUMBER).fetchone()[0])
 

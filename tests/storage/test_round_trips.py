@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,7 @@ from coordinator.changes import (
     WorkloadApplied,
     WorkloadRemoved,
 )
+from coordinator.storage import loading
 from coordinator.storage.sqlite import SqliteStore
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import JobSpec, Stage, Work
@@ -216,3 +218,23 @@ async def test_a_restart_sends_again_in_the_order_of_sequences(path: Path) -> No
         (an_id(2), 1, State.ASSIGNED),
     ]
     assert live.workers[W1].sequence == 2
+
+
+async def test_of_lost_attempts_those_that_nobody_has_told_of_are_waited_for(path: Path) -> None:
+    """After a restart as before it: not one whose end its worker said itself, and of too many the newest."""
+    lost: dict[str, Any] = {"outcome": Outcome.LOST, "cause": "lease"}
+    changes: list[Change] = [seen()]
+    for number in (1, 2, 3):
+        changes += [queued(number), assigned(number, sequence=number), begun(number)]
+        changes.append(over(number, ledger_bytes=LEDGER_UNKNOWN, **lost))
+    changes += [queued(4), assigned(4, sequence=4), begun(4), over(4, **lost)]
+    store = await SqliteStore.open(path)
+    await commit(store, *changes)
+    live = live_of((await store.load()).changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "LOAD_MISSED", loading.LOAD_MISSED.replace("10000", "2"))
+        newest = live_of((await store.load()).changes)
+    await store.close()
+
+    assert list(live.missed) == list(live_of(changes).missed) == [a_key(1), a_key(2), a_key(3)]
+    assert list(newest.missed) == [a_key(2), a_key(3)]
