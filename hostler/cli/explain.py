@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 from hostler.cli.connect import cluster, resolve_jobs
 from hostler.cli.failures import OK
@@ -13,6 +14,7 @@ from hostler.jobs import Job, JobEvent
 
 EVENT_S = 2.0  # for the first event; every job has one
 MORE_EVENTS_S = 0.3  # for each further one: there is no end of them that could be waited for
+EVENTS_S = 10.0  # for all of them: a job that is tried again and again has ever more
 
 
 def explain_job(place: Place, text: str) -> int:
@@ -40,12 +42,12 @@ async def _events(client: Client, job: str) -> list[JobEvent]:
     """What has happened to a job until now."""
     found: list[JobEvent] = []
     events = client.watch([job])
-    try:
-        while True:
-            async with asyncio.timeout(MORE_EVENTS_S if found else EVENT_S):
-                found.append(await anext(events))
-    except (TimeoutError, StopAsyncIteration):
-        return found
+    with suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(EVENTS_S):
+            while True:
+                async with asyncio.timeout(MORE_EVENTS_S if found else EVENT_S):
+                    found.append(await anext(events))
+    return found
 
 
 def _lines(job: Job, told: Explanation) -> Iterable[str]:

@@ -1,12 +1,15 @@
 """explain, against a fake cluster: the sentences, and the same as JSON."""
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from hostler.causes import CAUSES, meaning_of
+from hostler.cli import explain as command
 from hostler.explanation import explain
 from hostler.jobs import End, Failure, Job, JobEvent, JobSpec, Limits, LogStatus, PastAttempt, Stage, Work
 from hostler.lifecycle import Outcome, State
@@ -140,3 +143,18 @@ def test_every_cause_has_a_meaning() -> None:
     """A sentence part for each, without a full stop."""
     assert all(not meaning.meaning.endswith(".") for meaning in CAUSES.values())
     assert meaning_of("") == "why is not known"
+
+
+async def test_a_job_of_which_there_is_ever_more_is_told_as_far_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events are waited for with an end, however soon one follows on another."""
+    monkeypatch.setattr(command, "EVENTS_S", 0.1)
+
+    class EverMore:
+        async def watch(self, jobs: list[str]) -> AsyncIterator[JobEvent]:
+            for number in range(1, 1_000_000):
+                await asyncio.sleep(0.001)
+                yield event(jobs[0], number, "assigned")
+
+    client: Any = EverMore()
+    async with asyncio.timeout(10.0):
+        assert await command._events(client, "a")
