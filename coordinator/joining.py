@@ -18,6 +18,7 @@ from coordinator.admissions import (
     InvitationUsed,
     Invited,
 )
+from coordinator.capacity import Worker
 from coordinator.changes import Change
 from coordinator.decisions import Decision
 from coordinator.drains import find_worker
@@ -30,7 +31,6 @@ from hostler.errors import (
     Overloaded,
     PermissionDenied,
     Unauthenticated,
-    WorkerNotFound,
 )
 from hostler.keys import KeyText, is_key
 
@@ -119,14 +119,18 @@ def on_revoke(live: Live, named: str, reply: Any, now: Instant) -> Decision:
     found = find_worker(live, named)
     if isinstance(found, InvalidRequest):
         return Decision([], [Answer(reply, found)])
-    if isinstance(found, WorkerNotFound):
-        # One that has joined and was never there since.
-        joined = {each.worker for each in live.admissions.certificates.values() if named in (each.worker, each.name)}
-        if len(joined) != 1:
-            return Decision([], [Answer(reply, found)])
-        worker, connected = joined.pop(), False
-    else:
-        worker, connected = found.id, found.connected
+    # Those, too, that have joined and were never there since: whoever took an invitation may call itself like another.
+    joined = {each.worker for each in live.admissions.certificates.values() if named in (each.worker, each.name)}
+    if isinstance(found, Worker):
+        joined = {named} if found.id == named else joined | {found.id}
+    elif not joined:
+        return Decision([], [Answer(reply, found)])
+    if len(joined) > 1:
+        ids = ", ".join(sorted(joined)[:5])
+        text = f"{len(joined)} workers have joined as {named[:100]!r}; give the id of one: {ids}"
+        return Decision([], [Answer(reply, InvalidRequest(text, field="worker"))])
+    (worker,) = joined
+    connected = isinstance(found, Worker) and found.connected
     listed = [each for each in live.admissions.of_worker(worker) if not each.revoked_at_us]
     good = sum(each.expires_at_us > now.wall_us for each in listed)
     changes: list[Change] = [CertificateRevoked(each.serial, now.wall_us) for each in listed]

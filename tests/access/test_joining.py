@@ -224,6 +224,27 @@ def test_revoking_counts_for_every_certificate_and_ends_the_stream() -> None:
     assert cluster.do(on_revoke(cluster.live, "id", None, cluster.now)) == 0
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_of_workers_that_joined_under_one_name_none_is_revoked_in_place_of_another(*, was_there: bool) -> None:
+    """Also when one of them was never there: the answer names both, and either is revoked by its id."""
+    cluster = Cluster()
+    first, second = cluster.certificate("id1", "w"), cluster.certificate("id2", "w")
+    for certificate in (first, second):
+        assert cluster.join(cluster.invite(), certificate) is None
+    if was_there:
+        seen = WorkerSeen("id1", "w", "host", "0", (), 1, "boot", "journal", 1, 0, "session", cluster.now_us)
+        cluster.live.apply(seen)
+
+    refusal = cluster.do(on_revoke(cluster.live, "w", None, cluster.now))
+
+    assert isinstance(refusal, InvalidRequest)
+    assert refusal.message.endswith("id1, id2")
+    assert not cluster.refusal(first)
+    assert cluster.do(on_revoke(cluster.live, "id2", None, cluster.now)) == 1
+    assert cluster.refusal(second)
+    assert not cluster.refusal(first)
+
+
 def test_a_worker_of_this_host_is_not_cut_off_by_a_revocation() -> None:
     """It shows no certificate, so there is nothing to revoke."""
     cluster = Cluster()
