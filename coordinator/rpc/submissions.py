@@ -89,8 +89,8 @@ def denial_of(message: types_pb2.JobSpec, principal: Principal) -> PermissionDen
             Scope.JOBS_COMMAND,
             "a program of one's own",
         ),
-        # With these a workload's program can be made to run another: a library of the job's files, or what lies there.
         (bool(message.secrets), Scope.SECRETS_USE, "a secret"),
+        # With these a workload's program can be made to run another: a library of the job's files, or what lies there.
         (
             bool(_own_names(work.env) or work.cwd or work.start_path or message.secrets),
             Scope.JOBS_COMMAND,

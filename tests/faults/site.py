@@ -331,8 +331,12 @@ class Site:
         asked = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        async with asyncio.timeout(END_S):
-            out, err = await asked.communicate()
+        try:
+            async with asyncio.timeout(END_S):
+                out, err = await asked.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                asked.kill()  # one that was waited for is gone
         return json.loads(out) if asked.returncode == 0 else err.decode(errors="replace")
 
     def taken(self) -> dict[str, tuple[int, int]]:
