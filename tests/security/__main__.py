@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.security.http_run import Outcome
+from tests.security.outcomes import Outcome
 from tests.security.rounds import run_http, run_protobuf
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hostler.settings import load
 from hostler.workloads import Workload
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.security.http_cases import JOB, WORKER, Case, problem_of, replies_of, request
+from tests.security.outcomes import Outcome, send_all
 from tests.support.api_document import ApiDocument
 
 ROOT = Path(__file__).parents[2]
@@ -31,33 +32,9 @@ AT_ONCE = 8
 ANSWER_S = 60.0
 QUIET_S = 0.3  # without an answer, after which the other end is told that nothing more comes
 JOBS_MAX = 300  # that the fake coordinator keeps
-GROWTH_BYTES_MAX = 64 * 1024 * 1024
 HEALTH_S_MAX = 0.25
 HEALTH_EVERY_S = 0.1
-PROBLEMS_MAX = 30
 WARM_UP = 300  # cases before memory is measured
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a run."""
-
-    cases: int = 0
-    statuses: dict[int, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    growth_bytes: int = 0
-    health_s_max: float = 0.0
-    log_lines: int = 0
-    seconds: float = 0.0
-
-    def summary(self, name: str) -> str:
-        """One line of figures."""
-        statuses = " ".join(f"{status}={count}" for status, count in sorted(self.statuses.items()))
-        return (
-            f"{name}: {self.cases} inputs in {self.seconds:.0f} s, {len(self.problems)} problems, "
-            f"memory +{self.growth_bytes / 2**20:.1f} MiB, health at most {self.health_s_max * 1000:.0f} ms, "
-            f"{self.log_lines} log lines; {statuses}"
-        )
 
 
 class HttpRun:
@@ -104,30 +81,21 @@ class HttpRun:
 
     async def run(self, cases: Iterable[Case], *, measure_health: bool = False) -> Outcome:
         """Send every case and judge the answers."""
-        began, waiting = time.monotonic(), asyncio.Semaphore(AT_ONCE)
         over = threading.Event()
         probing = asyncio.create_task(asyncio.to_thread(self._probe, over)) if measure_health else None
-        process = psutil.Process(self._pid)
-        before = 0
-        running: set[asyncio.Task[None]] = set()
-        for case in cases:
-            await waiting.acquire()
-            made = asyncio.create_task(self._one(case, waiting))
-            running.add(made)
-            made.add_done_callback(running.discard)
-            if self.outcome.cases == WARM_UP:
-                before = process.memory_info().rss
-            if len(self.outcome.problems) >= PROBLEMS_MAX:
-                break
-        await asyncio.gather(*running)
-        over.set()
-        if probing is not None:
-            await probing
-        if before:
-            self.outcome.growth_bytes = max(self.outcome.growth_bytes, process.memory_info().rss - before)
-        if self.outcome.growth_bytes > GROWTH_BYTES_MAX:
-            self.outcome.problems.append(f"memory has grown by {self.outcome.growth_bytes} bytes")
-        self.outcome.seconds += time.monotonic() - began
+        try:
+            await send_all(
+                cases,
+                self._one,
+                outcome=self.outcome,
+                process=psutil.Process(self._pid),
+                at_once=AT_ONCE,
+                warm_up=WARM_UP,
+            )
+        finally:
+            over.set()
+            if probing is not None:
+                await probing
         return self.outcome
 
     async def send(self, case: Case) -> bytes:
@@ -157,24 +125,18 @@ class HttpRun:
             writer.transport.abort()
         return bytes(got)
 
-    async def _one(self, case: Case, waiting: asyncio.Semaphore) -> None:
+    async def _one(self, case: Case) -> None:
         try:
-            try:
-                raw = await self.send(case)
-                problem = problem_of(case, raw, self.document)
-            except TimeoutError:
-                raw, problem = b"", f"no answer within {ANSWER_S:.0f} s"
-            except OSError as error:
-                raw, problem = b"", f"no connection: {error}"
-            status = int(raw[9:12]) if raw[:5] == b"HTTP/" and raw[9:12].isdigit() else 0
-            self.outcome.cases += 1
-            self.outcome.statuses[status] = self.outcome.statuses.get(status, 0) + 1
-            if problem:
-                self.outcome.problems.append(f"{case}\n    {problem}")
-            if len(self.coordinator.jobs) > JOBS_MAX:
-                keep(self.coordinator)
-        finally:
-            waiting.release()
+            raw = await self.send(case)
+            problem = problem_of(case, raw, self.document)
+        except TimeoutError:
+            raw, problem = b"", f"no answer within {ANSWER_S:.0f} s"
+        except OSError as error:
+            raw, problem = b"", f"no connection: {error}"
+        status = int(raw[9:12]) if raw[:5] == b"HTTP/" and raw[9:12].isdigit() else 0
+        self.outcome.note(status, f"{case}\n    {problem}" if problem else "")
+        if len(self.coordinator.jobs) > JOBS_MAX:
+            keep(self.coordinator)
 
     async def _find_gateway(self, process: asyncio.subprocess.Process) -> None:
         self._pid = process.pid

@@ -7,7 +7,6 @@ of ours. The process stays the same, logs no fault, and its memory does not grow
 import asyncio
 import json
 import sys
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,9 +20,10 @@ from hostler.client import Client, open_channel
 from hostler.endpoint import coordinator_socket
 from hostler.jobs import JobSpec, Work
 from hostler.settings import load
-from tests.security.http_run import GROWTH_BYTES_MAX, PROBLEMS_MAX, ROOT, Outcome
+from tests.security.outcomes import Outcome, send_all
 from tests.security.protobuf_corpus import Call
 
+ROOT = Path(__file__).parents[2]
 AT_ONCE = 16
 CALL_S = 20.0
 LEFT_S = 0.05  # after which a stream that goes on is left
@@ -82,37 +82,22 @@ class ProtobufRun:
 
     async def run(self, calls: Iterable[Call]) -> Outcome:
         """Make every call and judge its end."""
-        began, waiting = time.monotonic(), asyncio.Semaphore(AT_ONCE)
         assert self._process is not None
-        running: set[asyncio.Task[None]] = set()
-        before = 0
         async with open_channel(self._address) as channel:
-            for call in calls:
-                await waiting.acquire()
-                made = asyncio.create_task(self._one(channel, call, waiting))
-                running.add(made)
-                made.add_done_callback(running.discard)
-                if self.outcome.cases == WARM_UP:
-                    before = self._process.memory_info().rss
-                if len(self.outcome.problems) >= PROBLEMS_MAX:
-                    break
-            await asyncio.gather(*running)
-        if before:
-            self.outcome.growth_bytes = self._process.memory_info().rss - before
-        if self.outcome.growth_bytes > GROWTH_BYTES_MAX:
-            self.outcome.problems.append(f"memory has grown by {self.outcome.growth_bytes} bytes")
-        self.outcome.seconds += time.monotonic() - began
+            await send_all(
+                calls,
+                lambda call: self._one(channel, call),
+                outcome=self.outcome,
+                process=self._process,
+                at_once=AT_ONCE,
+                warm_up=WARM_UP,
+            )
         return self.outcome
 
-    async def _one(self, channel: Any, call: Call, waiting: asyncio.Semaphore) -> None:
-        try:
-            status, text = await end_of(channel, call)
-            self.outcome.cases += 1
-            self.outcome.statuses[int(status.value[0])] = self.outcome.statuses.get(int(status.value[0]), 0) + 1
-            if status not in DOCUMENTED:
-                self.outcome.problems.append(f"{call}\n    {status.name}: {text[:500]}")
-        finally:
-            waiting.release()
+    async def _one(self, channel: Any, call: Call) -> None:
+        status, text = await end_of(channel, call)
+        wrong = status not in DOCUMENTED
+        self.outcome.note(int(status.value[0]), f"{call}\n    {status.name}: {text[:500]}" if wrong else "")
 
     async def _prepare(self, process: asyncio.subprocess.Process) -> None:
         """Wait until it serves, and put things there whose ids the calls may name."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.security import http_corpus
 from tests.security.http_cases import Case
-from tests.security.http_run import HEALTH_S_MAX, HttpRun, Outcome
+from tests.security.http_run import HEALTH_S_MAX, HttpRun
+from tests.security.outcomes import Outcome
 from tests.security.protobuf_corpus import ProtobufCorpus
 from tests.security.protobuf_run import ProtobufRun
 from tests.security.schema_corpus import schema_cases

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.security import http_corpus
-from tests.security.http_run import Outcome
+from tests.security.outcomes import Outcome
 from tests.security.rounds import run_http
 
 COUNTS = [
