@@ -28,7 +28,7 @@ class FileRights:
     def note_stored(self, principal: Principal, digest: str) -> None:
         """Remember who stored some bytes."""
         owner = owner_seen(principal)
-        if owner is None:
+        if owner is None or owner.startswith(WORKER_PREFIX):  # what workers store is asked of the jobs that they have
             return
         self._stored[owner, digest] = None
         self._stored.move_to_end((owner, digest))

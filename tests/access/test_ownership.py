@@ -1,14 +1,19 @@
 """Whose something is: what is somebody else's is answered like what never was."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from coordinator.access import WORKER_PREFIX
+from coordinator.rpc import file_rights
+from coordinator.rpc.certificates import SCOPES
+from coordinator.storage.sqlite import SqliteStore
 from hostler.client import Client
 from hostler.errors import FileNotFound, HostlerError, KeyNotFound, PermissionDenied, Unauthenticated
 from hostler.jobs import File, JobQuery, JobSpec, Record, Work
-from hostler.policy import ADDRESS, ROLES, RPCS
+from hostler.policy import ADDRESS, ROLES, RPCS, Principal
 from hostler.workloads import Runtime, Workload
 from tests.access.calls import METHODS, End, end_of
 from tests.support.builders import a_spec, an_id
@@ -261,3 +266,20 @@ async def test_on_the_socket_a_key_counts_and_nothing_besides_it(address: str, l
 def test_every_call_that_names_a_job_is_called_here() -> None:
     """Generated from the contract: a new one is called the day it is added."""
     assert set(OF_ONE_JOB) >= {"Jobs/Get", "Jobs/Feed", "Jobs/Wait", "Jobs/Watch", "Jobs/ReadArchive"}
+
+
+async def test_what_workers_store_pushes_nobody_out_of_the_memory_of_who_stored_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs is asked of the jobs that they have, however much they put."""
+    monkeypatch.setattr(file_rights, "STORED_MAX", 2)
+    store = await SqliteStore.open(tmp_path / "hostler.db")
+    rights = file_rights.FileRights(store)
+    alice, worker = Principal(name="alice"), Principal(name=f"{WORKER_PREFIX}{an_id(1)}", scopes=SCOPES)
+    rights.note_stored(alice, "a" * 64)
+
+    for digit in "123":
+        rights.note_stored(worker, digit * 64)
+
+    assert await rights.hidden(alice, ["a" * 64, "1" * 64]) == {"1" * 64}
+    await store.close()
