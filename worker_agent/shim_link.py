@@ -86,7 +86,7 @@ class ShimLink:
         self.cgroup: Cgroup | None = None  # the shim's own
         self.frozen = 0  # how often in a row it was found frozen by its job
         self.held = 0  # the same for being traced or stopped
-        self._stopping: str | None = None  # the attempt that it was last told to end
+        self._stopping: set[str] = set()  # of its attempts, those that it was told to end
         self._on_message: Callable[[ShimLink, Message], None] | None = None
         self._on_lost: Callable[[ShimLink], None] | None = None
         self._early: list[Message] = []  # a shim has one attempt, so these are few
@@ -135,8 +135,8 @@ class ShimLink:
 
     def free(self) -> None:
         """Let a shim go on that its job holds as its tracer, or has stopped when it was to stop the job."""
-        asked = self._stopping is not None and self._stopping in self.orders
-        held = held_shims.free(self.pid, self.start_ticks, stopped_too=asked)
+        self._stopping.intersection_update(self.orders)
+        held = held_shims.free(self.pid, self.start_ticks, stopped_too=bool(self._stopping))
         self.held = self.held + 1 if held else 0
         if held:
             logs.get().warning("shim.held", attempt=next(iter(self.orders), ""), times=self.held)
@@ -175,7 +175,7 @@ class ShimLink:
         """Send; what a lost connection swallows is found again by `state` or in the segment."""
         self._send_orders()  # first, for the message may be about one of them
         if message["type"] == "stop":
-            self._stopping = message["key"]
+            self._stopping.add(message["key"])
         self._write(encode(message))
 
     @property

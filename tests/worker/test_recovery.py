@@ -16,6 +16,7 @@ from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.process_tree import read_stat
 from worker_agent.recovery import Fate, recover
 from worker_agent.runner import Runner
+from worker_agent.shim_link import ShimLink
 
 
 def shim_of(bench: Bench, name: str) -> int:
@@ -180,6 +181,40 @@ async def test_a_shim_that_is_traced_or_stopped_by_its_job_ends_it_all_the_same(
             runner.stop(bench.key(name), grace_s=0, cause=Cause.STOP)
             assert (await bench.ended(name)).receipt.verified_by.startswith("wait")
             await bench.end_all(runner)
+
+
+async def test_a_stopped_shim_goes_on_while_any_of_its_attempts_is_to_end(bench: Bench) -> None:
+    """Also when the last stop that it was told was of another one, which has come back since."""
+    path = bench.place / "shim.sock"
+    stopped = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        stat = read_stat(stopped.pid)
+        assert stat is not None
+        link = ShimLink(shim=1, pid=stopped.pid, start_ticks=stat.start_ticks, nonce="n", path=path)
+        link.orders = {"a.0.1": None, "b.0.1": None}
+        for key in link.orders:
+            link.send({"type": "stop", "key": key})
+        del link.orders["b.0.1"]
+        os.kill(stopped.pid, signal.SIGSTOP)
+        await eventually(lambda: state_of(stopped.pid) == "T", "it to be stopped")
+
+        link.free()
+        await eventually(lambda: state_of(stopped.pid) == "S", "it to go on")
+
+        del link.orders["a.0.1"]
+        os.kill(stopped.pid, signal.SIGSTOP)
+        await eventually(lambda: state_of(stopped.pid) == "T", "it to be stopped")
+        link.free()
+        assert (link.held, state_of(stopped.pid)) == (0, "T")
+    finally:
+        stopped.kill()
+        await stopped.wait()
+
+
+def state_of(pid: int) -> str:
+    """The state of a process, as /proc has it."""
+    stat = read_stat(pid)
+    return "" if stat is None else stat.state
 
 
 async def test_a_shim_that_was_killed_with_its_agent_is_judged_by_the_next(bench: Bench) -> None:
