@@ -130,12 +130,11 @@ def spawn(
         raise SpawnFailed("exec: no command")
     program = argv[0]
     actions = ((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
-    confined = FREE if order.keeps_user else confinement
-    cwd = confined.directory(order.cwd)
+    cwd = confinement.directory(order.cwd)
     try:
-        with for_a_job(), acting(confined.user):
+        with for_a_job(), acting(confinement.user):
             if cwd:
-                _change_directory(cwd, confined, order)
+                _change_directory(cwd, confinement, order)
             program = program if "/" in program else _search(program, env)
             return os.posix_spawn(
                 program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
@@ -151,9 +150,9 @@ def spawn(
             os.fchdir(home)
 
 
-def _change_directory(cwd: str, confined: Confinement, order: Order) -> None:
+def _change_directory(cwd: str, confinement: Confinement, order: Order) -> None:
     try:
-        enter(cwd, confined.roots, order.workspace)
+        enter(cwd, confinement.roots, order.workspace)
     except OSError as error:
         text = _ERROR_TEXTS.get(error.errno or 0) or os.strerror(error.errno or 0).lower()
         raise SpawnFailed(f"chdir {cwd}: {text}") from error
