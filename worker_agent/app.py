@@ -24,7 +24,7 @@ from worker_agent.capacity import (
     host_name,
     limits_kept,
 )
-from worker_agent.draining import ROOM_BYTES, DiskRoom
+from worker_agent.draining import DiskRoom
 from worker_agent.joining import Credentials, Renewal, join_or_resume
 from worker_agent.journal import DataDirectoryInUse, Journal
 from worker_agent.lease import LeaseFile
@@ -32,6 +32,7 @@ from worker_agent.link import Identity, Link, Superseded
 from worker_agent.podman import Podman
 from worker_agent.rules import Rules, rules_of
 from worker_agent.runner import Runner
+from worker_agent.workspace import RESERVE_BYTES
 from worker_agent.workspaces import Workspaces
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -56,7 +57,7 @@ async def run(settings: Settings, ending: Ending) -> int:
     rules.check(abilities)
     runtime = make_private_dir(runtime_dir(directory))
     journal, lease = _open_files(directory, runtime, boot)
-    agent = Agent(journal, slots, DiskRoom(directory, min(settings.disk_reserve_bytes, ROOM_BYTES)))
+    agent = Agent(journal, slots, DiskRoom(directory, min(settings.disk_reserve_bytes, RESERVE_BYTES)))
     try:
         runner = Runner(
             data_dir=directory,

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-ROOM_BYTES: Final = 64 * 1024 * 1024  # as much as is left free when files are fetched
 _AGAIN: Final = 1.25  # times the reserve: so much must be free before work is taken again
 _SHOWN_MAX: Final = 3
 
