@@ -34,7 +34,7 @@ class Finding:
     verified_by: str
     survivors: tuple[str, ...] = ()  # what the receipt names
     left: list[str] = field(default_factory=list)  # what the scan found
-    hidden: int = 0  # processes that got away and were expected to; they are ended by the keeper
+    hidden: int = 0  # processes without a mark that got away; they are ended by the keeper
 
 
 @asynccontextmanager
