@@ -120,8 +120,7 @@ class Coordinator:
         self._lookup = lookup
         self._stack = contextlib.AsyncExitStack()
         self._engine_task: asyncio.Task[None] | None = None
-        self._retention_task: asyncio.Task[None] | None = None
-        self._audit_task: asyncio.Task[None] | None = None
+        self._owned: list[asyncio.Task[None]] = []  # what must not end before this does
         self.grpc_address = ""
         self.workers_port = 0
 
@@ -146,6 +145,7 @@ class Coordinator:
         reachable = Reachable(shown.fingerprint if shown is not None else "")
         services, log_store = self._services(core, directory, shown, reachable)
         self._engine_task = asyncio.create_task(core.engine.run())
+        self._owned.append(self._engine_task)
         stack.push_async_callback(self._end_engine, core.engine, core.sessions)
         found = Path(settings.workloads_dir) if settings.workloads_dir else None
         registering = register_found(services.workloads, core.blobs, shipped=settings.sample_workloads, directory=found)
@@ -157,6 +157,8 @@ class Coordinator:
         stack.callback(core.sessions.drop_all)  # first: workers go at once instead of being waited for
         socket = coordinator_socket(settings.data_dir)
         bound = await server.start(socket, ports.grpc, ports.workers)
+        assert server.sweeping is not None
+        self._owned.append(server.sweeping)
         self.grpc_address, self.workers_port = bound
         if host := ports.host(settings):
             reachable.address = joined_address(host, int(bound.grpc.rpartition(":")[2]))
@@ -188,11 +190,16 @@ class Coordinator:
         if is_loopback(host) or settings.http_certificate:
             return
         certificate = await asyncio.to_thread(gateway_certificate_of, settings, host, shown, clock.wall_us)
-        renewing = asyncio.create_task(certificate.run())
+        self._own(certificate.run())
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* until this ends; that it ends by itself is a failure of the coordinator."""
+        task = asyncio.create_task(work)
+        self._owned.append(task)
 
         async def end() -> None:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
         self._stack.push_async_callback(end)
 
@@ -218,14 +225,8 @@ class Coordinator:
         """Open the audit log, first of all and closed last, and start its owner."""
         audit = AuditLog(directory / AUDIT_DIRECTORY, SystemClock(), keep_s=self._settings.audit_keep_s)
         await asyncio.to_thread(audit.open)
-        self._audit_task = owner = asyncio.create_task(audit.run())
-
-        async def end() -> None:
-            owner.cancel()
-            await asyncio.gather(owner, return_exceptions=True)
-            await audit.close()
-
-        self._stack.push_async_callback(end)
+        self._stack.push_async_callback(audit.close)  # after its owner has ended
+        self._own(audit.run())
         return audit
 
     async def _open_core(self, directory: Path, audit: AuditLog) -> Core:
@@ -315,13 +316,7 @@ class Coordinator:
             Kept.JOBS: Limit(settings.jobs_keep_s, settings.jobs_max),
         }
         retention = Retention(core.store, core.blobs, log_store, core.engine.expire, limits=limits, clock=core.clock)
-        self._retention_task = asyncio.create_task(retention.run())
-        self._stack.push_async_callback(self._end_retention)
-
-    async def _end_retention(self) -> None:
-        assert self._retention_task is not None
-        self._retention_task.cancel()
-        await asyncio.gather(self._retention_task, return_exceptions=True)
+        self._own(retention.run())
 
     async def _end_engine(self, engine: Engine, sessions: Sessions) -> None:
         assert self._engine_task is not None
@@ -333,9 +328,7 @@ class Coordinator:
 
     async def failed(self) -> None:
         """Return when one of the owners has ended by itself, which means that the process must end."""
-        assert self._engine_task is not None and self._retention_task is not None and self._audit_task is not None
-        owners = (self._engine_task, self._retention_task, self._audit_task)
-        done, _ = await asyncio.wait(owners, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self._owned, return_when=asyncio.FIRST_COMPLETED)
         ended = done.pop()
         error = None if ended.cancelled() else ended.exception()
         logs.get().error("engine.failed", exc_info=error)

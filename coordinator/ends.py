@@ -11,7 +11,7 @@ from coordinator.events import Report
 from coordinator.instant import Instant
 from coordinator.live import Job
 from hostler.causes import CAUSES
-from hostler.errors import HostlerError
+from hostler.errors import HostlerError, InvalidRequest
 from hostler.expansion import abilities_needed, expand, runtime_needed
 from hostler.ids import AttemptKey
 from hostler.jobs import CRASH_LIMIT, RETRY_CAUSES, End, File, JobSpec
@@ -75,7 +75,11 @@ def next_stage(chain: Chain, job_id: str, stage: int, end_bytes: bytes) -> Stage
     stored = None
     if end.result_digest:
         stored = File(path="params.json", digest=end.result_digest, size_bytes=end.result_bytes)
-    spec = replace(chain.spec, stages=(), workload=workload.name, params=end.result.decode() or "null")
+    try:
+        params = end.result.decode() or "null"
+    except UnicodeDecodeError:
+        return InvalidRequest("it is no UTF-8 text", field="params")
+    spec = replace(chain.spec, stages=(), workload=workload.name, params=params)
     completed = expand(workload, spec, job_id, stored=stored)
     return completed if isinstance(completed, HostlerError) else plan_of(workload, completed)
 

@@ -131,6 +131,18 @@ def test_a_stage_that_cannot_take_the_result_fails_before_it_starts() -> None:
     check_invariants(scene.live)
 
 
+def test_a_result_that_is_no_text_is_nothing_that_a_stage_takes() -> None:
+    """A worker that sends one ends that job and no stream of its own."""
+    scene = Scene()
+    key = running(scene, a_chain(ONE, TWO))
+
+    scene.say(ended(key, result=b'"\xff"'))
+
+    over = scene.last(Ended)
+    assert (over.outcome, over.key.stage) == (Outcome.REJECTED, 1)
+    assert "UTF-8" in over.error
+
+
 def test_a_stop_ends_a_chain_wherever_it_is() -> None:
     """While a stage waits at once; while one runs, once nothing of it is left, also when that one still succeeds."""
     scene = Scene()

@@ -15,6 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator.app import Coordinator, EngineFailed
+from coordinator.audit import AuditLog
+from coordinator.retention import Retention
+from coordinator.rpc.guard import Guard
 from coordinator.storage.protocol import StoreBroken
 from coordinator.storage.sqlite import SqliteStore
 from hostler.client import Client, open_channel
@@ -157,6 +160,26 @@ async def test_a_coordinator_whose_store_breaks_while_it_starts_ends(
         with pytest.raises(EngineFailed):
             async with Coordinator(load(data_dir=data_dir, grpc="", disk_reserve_bytes=0)):
                 pytest.fail("it has started")
+
+
+@pytest.mark.parametrize("owner", [Guard, Retention, AuditLog])
+async def test_a_coordinator_of_which_a_part_has_ended_by_itself_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, owner: type
+) -> None:
+    """Without it, calls of revoked keys would go on, or nothing would be removed, or written down: unheard."""
+    fail = asyncio.Event()
+
+    async def run(_: object) -> None:
+        await fail.wait()
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(owner, "run", run)
+    async with Coordinator(settings) as coordinator:
+        failed = asyncio.create_task(coordinator.failed())
+        assert not (await asyncio.wait((failed,), timeout=0.1))[0]
+        fail.set()
+        async with asyncio.timeout(20):
+            await failed
 
 
 async def test_a_port_that_is_taken_is_one_sentence(coordinator: Coordinator, tmp_path: Path) -> None:
