@@ -150,9 +150,16 @@ class LimitGroup:
             raise CannotLimit(f"its control group cannot be {doing}: {os.strerror(error.errno or 0)}") from error
 
     def leave(self) -> None:
-        """Move this process back to where it came from. Raises OSError, which would be the end of this process."""
-        for home in dict.fromkeys(place.home for place in self._places.values()):
-            write_control(f"{home}/cgroup.procs", "0")
+        """Move this process back to where it came from.
+
+        Raises:
+            RuntimeError: the end of this process, and no failure of the start: the program may run already.
+        """
+        try:
+            for home in dict.fromkeys(place.home for place in self._places.values()):
+                write_control(f"{home}/cgroup.procs", "0")
+        except OSError as error:
+            raise RuntimeError("this process cannot leave the control group of its program") from error
 
     def tighten(self) -> bool:
         """Once outside: set what had to wait for that. False: the tree uses more memory than it may already."""

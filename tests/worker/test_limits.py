@@ -17,7 +17,7 @@ from worker_agent.attempts import Cause
 from worker_agent.capacity import limits_kept
 from worker_agent.cgroups import Hierarchy
 from worker_agent.evidence import Facts, judge
-from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Seen, find_places
+from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Place, Seen, find_places
 from worker_agent.link import _start
 from worker_agent.oom import Victim
 from worker_agent.recovery import recover
@@ -329,6 +329,13 @@ def test_a_version_2_group_has_every_limit_in_its_files(tmp_path: Path, monkeypa
 
 
 # -- causes
+
+
+def test_who_cannot_step_out_does_not_say_that_nothing_was_started(tmp_path: Path) -> None:
+    """A failure of the operating system would be told as a failed start, while the program runs."""
+    group = LimitGroup("g", Bounds(pids=3), {"pids": Place(str(tmp_path), str(tmp_path / "gone"), True)})
+    with pytest.raises(RuntimeError, match="cannot leave"):
+        group.leave()
 
 
 @pytest.mark.parametrize(
