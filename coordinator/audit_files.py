@@ -22,6 +22,7 @@ from hostler.audit import (
     read_line,
 )
 from hostler.errors import InvalidRequest
+from hostler.private_files import sync_directory
 
 _OPENING_BYTES = len(opening_of(NO_HASH))
 
@@ -154,11 +155,7 @@ class AuditFiles:
             if os.write(fd, opening) != len(opening):
                 raise OSError("only a part could be written")
             os.fdatasync(fd)
-            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_directory(self._directory)
         except OSError:
             os.close(fd)
             path.unlink(missing_ok=True)

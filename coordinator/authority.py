@@ -9,7 +9,6 @@ the library behind it takes as long to load as all the rest.
 import datetime
 import hashlib
 import ipaddress
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hostler.errors import InvalidRequest
+from hostler.private_files import write_private
 from hostler.tls import Pair, fingerprint_of
 
 AUTHORITY_DAYS = 3650
@@ -69,8 +69,8 @@ class Authority:
             if not certificate_path.exists():
                 # A key without its certificate is what a start that broke off left: nothing was signed with it.
                 made = cls._make(now_us)
-                _write(key_path, _pem_of(made._key))
-                _write(certificate_path, made.pem)
+                write_private(key_path, _pem_of(made._key))
+                write_private(certificate_path, made.pem)
                 return made
             if key_path.stat().st_mode & 0o077:
                 raise InvalidRequest(f"{key_path} can be read by others; make it private with: chmod 600 {key_path}")
@@ -240,20 +240,3 @@ def _moment(us: int) -> datetime.datetime:
 
 def _microseconds(moment: datetime.datetime) -> int:
     return round(moment.timestamp()) * 1_000_000
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a private file, whole or not at all."""
-    aside = path.with_name(f"{path.name}.new")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -5,13 +5,13 @@ is made anew at every start and long before it expires; the gateway looks at the
 """
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hostler import logs
 from hostler.endpoint import gateway_certificate
+from hostler.private_files import write_private
 from hostler.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ class GatewayCertificate:
     def write(self) -> None:
         """Make a certificate; readers see the old or the new file, never a part. Raises OSError."""
         pair = self._authority.sign_server(self._names, self._wall_us())
-        aside = self._path.with_name(f"{self._path.name}.new")
-        aside.unlink(missing_ok=True)
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(pair.certificate + pair.private_key)
-        aside.replace(self._path)
+        write_private(self._path, pair.certificate + pair.private_key)
 
     async def run(self) -> None:
         """Make another one again and again, until cancelled."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from hostler import logs
 from hostler.clock import SystemClock
 from hostler.endpoint import coordinator_address
 from hostler.errors import InvalidRequest
+from hostler.private_files import write_private
 from hostler.processes import Ending, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from hostler.tls import Target, needs_access
@@ -224,9 +224,4 @@ def _read_identity(directory: Path) -> str:
 
 
 def _write_identity(directory: Path, worker: str) -> None:
-    aside = directory / f"{IDENTITY_FILE}.new"
-    with aside.open("w") as file:
-        file.write(json.dumps({"id": worker}))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(directory / IDENTITY_FILE)
+    write_private(directory / IDENTITY_FILE, json.dumps({"id": worker}).encode())

@@ -9,7 +9,6 @@ had expired, joins again with a new invitation; for the cluster it is another wo
 import asyncio
 import base64
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from hostler.access_client import NewCertificate
 from hostler.client import Client, open_channel
 from hostler.clock import Clock
 from hostler.errors import DeadlineExceeded, HostlerError, InvalidRequest, Overloaded, Unauthenticated, Unavailable
+from hostler.private_files import write_private
 from hostler.settings import Settings
 from hostler.tls import Access, Pair, Target, fetch_authority, read_fingerprint, trusted_authority
 
@@ -240,11 +240,4 @@ def write_credentials(directory: Path, credentials: Credentials) -> None:
         "from_us": credentials.from_us,
         "until_us": credentials.until_us,
     }
-    aside = directory / f"{CREDENTIALS_FILE}.new"
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump(plain, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(directory / CREDENTIALS_FILE)
+    write_private(directory / CREDENTIALS_FILE, json.dumps(plain).encode())
