@@ -4,7 +4,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from coordinator.access import RESERVED_PREFIXES, Key
-from coordinator.changes import KeyCreated, KeyRevoked, KeyUsed
+from coordinator.changes import Change, KeyCreated, KeyForgotten, KeyRevoked, KeyUsed
 from coordinator.decisions import Decision
 from coordinator.effects import Answer
 from coordinator.instant import Instant
@@ -14,7 +14,7 @@ from hostler.policy import Principal, Scope, scopes_of
 
 NAME_CHARACTERS_MAX = 100
 NETWORKS_MAX = 100
-KEYS_MAX = 10_000  # revoked ones too: they stay listed
+KEYS_MAX = 10_000  # those that are over stay listed until a new one needs their place
 EXPIRES_S_MAX = 100 * 365 * 86400.0
 USED_EVERY_US = 60_000_000
 
@@ -65,10 +65,14 @@ def check_new_key(wanted: Key, words: list[str], caller: Principal) -> Key | Hos
 
 
 def on_create_key(live: Live, key: Key, reply: Any) -> Decision:
-    """Keep a key that was checked."""
+    """Keep a key that was checked; when there are too many, in place of the oldest that is over."""
+    changes: list[Change] = [KeyCreated(key)]
     if len(live.access.keys) >= KEYS_MAX:
-        return Decision([], [Answer(reply, TooLarge(f"there are {KEYS_MAX} keys; no more are kept"))])
-    return Decision([KeyCreated(key)], [Answer(reply, key)])
+        over = next((each.id for each in live.access.keys.values() if not each.is_good(key.created_at_us)), "")
+        if not over:
+            return Decision([], [Answer(reply, TooLarge(f"{KEYS_MAX} keys are good; revoke some of them first"))])
+        changes.insert(0, KeyForgotten(over))
+    return Decision(changes, [Answer(reply, key)])
 
 
 def on_revoke_key(live: Live, key_id: str, caller: Principal, reply: Any, now: Instant) -> Decision:

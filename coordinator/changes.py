@@ -363,6 +363,12 @@ class KeyRevoked(NamedTuple):
     at_us: int
 
 
+class KeyForgotten(NamedTuple):
+    """A key that was over is no longer listed: another one needs its place."""
+
+    id: str
+
+
 class KeyUsed(NamedTuple):
     """Somebody was heard with this key."""
 
@@ -423,4 +429,5 @@ Change = (
     | KeyCreated
     | KeyRevoked
     | KeyUsed
+    | KeyForgotten
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator.access import Key
-from coordinator.changes import Change, KeyCreated, KeyRevoked, KeyUsed
+from coordinator.changes import Change, KeyCreated, KeyForgotten, KeyRevoked, KeyUsed
 from hostler.policy import Scope
 
 KEEP_KEY = (
@@ -14,6 +14,7 @@ KEEP_KEY = (
 )
 REVOKE_KEY = "UPDATE api_key SET revoked_at = ? WHERE id = ?"
 NOTE_USE = "UPDATE api_key SET used_at = ? WHERE id = ?"
+FORGET_KEY = "DELETE FROM api_key WHERE id = ?"
 LOAD_KEYS = "SELECT * FROM api_key ORDER BY created_at, id"
 
 
@@ -44,10 +45,15 @@ def _key_used(out: Any, c: KeyUsed) -> None:
     out.add(NOTE_USE, (c.at_us, c.id))
 
 
+def _key_forgotten(out: Any, c: KeyForgotten) -> None:
+    out.add(FORGET_KEY, (c.id,))
+
+
 COMPILERS: dict[type, Callable[[Any, Any], None]] = {
     KeyCreated: _key_created,
     KeyRevoked: _key_revoked,
     KeyUsed: _key_used,
+    KeyForgotten: _key_forgotten,
 }
 
 

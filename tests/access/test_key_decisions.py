@@ -7,7 +7,7 @@ import pytest
 
 from coordinator.access import Key, asserted_principal, find_key, is_from
 from coordinator.access_decisions import check_new_key, on_create_key, on_key_used, on_revoke_key
-from coordinator.changes import KeyCreated, KeyRevoked, KeyUsed
+from coordinator.changes import KeyCreated, KeyForgotten, KeyRevoked, KeyUsed
 from coordinator.instant import Instant
 from coordinator.live import Live
 from hostler.errors import HostlerError, InvalidRequest, KeyNotFound, PermissionDenied, TooLarge
@@ -191,8 +191,15 @@ def test_use_is_noted_once_a_minute() -> None:
 
 
 def test_there_is_an_end_to_the_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They stay listed, so somebody could make them without end."""
-    monkeypatch.setattr("coordinator.access_decisions.KEYS_MAX", 1)
+    """Those that are over stay listed until a new one needs their place, the oldest goes first."""
+    monkeypatch.setattr("coordinator.access_decisions.KEYS_MAX", 2)
+    old, older = replace(KEY, id="b" * 12, revoked_at_us=NOW_US), replace(KEY, id="a" * 12, expires_at_us=NOW_US)
+    new = replace(KEY, id="c" * 12, created_at_us=NOW_US)
 
-    assert isinstance(answer_of(on_create_key(live_with(KEY), KEY, None)), HostlerError)
-    assert on_create_key(live_with(), KEY, None).changes == [KeyCreated(KEY)]
+    assert isinstance(answer_of(on_create_key(live_with(KEY, replace(KEY, id="d" * 12)), new, None)), HostlerError)
+    assert on_create_key(live_with(KEY), new, None).changes == [KeyCreated(new)]
+    assert on_create_key(live_with(KEY, old), new, None).changes == [KeyForgotten(old.id), KeyCreated(new)]
+    live = live_with(older, old)
+    for change in on_create_key(live, new, None).changes:
+        live.apply(change)
+    assert list(live.access.keys) == [old.id, new.id]

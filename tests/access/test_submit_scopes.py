@@ -23,6 +23,10 @@ ITEMS: dict[str, tuple[JobSpec, set[Scope]]] = {
     "a script": (JobSpec(work=Work(python=PythonScript(path="s.py"))), {Scope.JOBS_SCRIPT}),
     "a workload and a command": (replace(NAMED, work=Work(argv=("true",))), {Scope.JOBS_COMMAND}),
     "a workload with env": (replace(NAMED, work=Work(env={"LD_PRELOAD": "inputs/a.so"})), {Scope.JOBS_COMMAND}),
+    "a workload with what a gateway sets": (
+        replace(NAMED, work=Work(env={"HOSTLER_ROOT_FILE": "a.step", "HOSTLER_COMPUTE_ONLY": "1"})),
+        set(),
+    ),
     "a workload elsewhere": (replace(NAMED, work=Work(cwd="/tmp")), {Scope.JOBS_COMMAND}),
     "a workload started otherwise": (replace(NAMED, work=Work(start_path="warm")), {Scope.JOBS_COMMAND}),
     "a job of another owner": (replace(NAMED, owner="bob"), {Scope.JOBS_ANY_OWNER}),
