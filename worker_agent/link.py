@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from hostler import __version__, logs
 from hostler.client import open_channel
@@ -278,7 +279,7 @@ class Link:
                 agent.on_acknowledged([_text(key) for key in message.acknowledged])
             if message.starts:
                 term = self._lease.term
-                starts = [_start(start, self._policy, self._redact, term=term) for start in message.starts]
+                starts = [_understood(start, self._policy, self._redact, term=term) for start in message.starts]
                 agent.on_starts(starts)
             for recalled in message.recalls:
                 agent.on_recall(_text(recalled))
@@ -404,6 +405,19 @@ def _bounds(work: types_pb2.Work) -> Sequence[float]:
     limits = work.limits
     bounds = (limits.memory_bytes, limits.cpus, limits.pids)
     return bounds if any(bounds) and not work.HasField("container") else ()
+
+
+def _understood(
+    start: workers_pb2.Start, policy: Policy | None = None, redact: bool = True, *, term: int = 1
+) -> StartCommand:
+    """As `_start`; what a newer coordinator says in words that are not known here is refused, and ends no agent."""
+    try:
+        return _start(start, policy, redact, term=term)
+    except (DecodeError, ValueError, TypeError) as error:
+        refusal = f"this worker (hostler {__version__}) does not understand what it is to run: {error}"
+        logs.get().warning("attempt.refused", attempt=_text(start.key), reason=refusal)
+        digest = hashlib.sha256(start.work).digest()[:16]
+        return StartCommand(start.sequence, Order(_text(start.key), ()), start.slots, digest, refusal=refusal)
 
 
 def _start(

@@ -72,11 +72,11 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
         self._outbox.put_nowait(workers_pb2.CoordinatorMessage(session="s", **fields))
 
     def start(
-        self, key: str, work: Work, *, slots: int = 1, secrets: dict[str, str] | None = None, workload: str = ""
+        self, key: str, work: Work | bytes, *, slots: int = 1, secrets: dict[str, str] | None = None, workload: str = ""
     ) -> None:
-        """Tell the worker to run an attempt."""
+        """Tell the worker to run an attempt; bytes are sent as they are."""
         self._sequence += 1
-        content = work_to_bytes(work)
+        content = work if isinstance(work, bytes) else work_to_bytes(work)
         start = workers_pb2.Start(sequence=self._sequence, key=_key(key), work=content, slots=slots, workload=workload)
         start.secrets.update(secrets or {})
         self._say(starts=[start])

@@ -348,3 +348,17 @@ async def test_a_worker_program_takes_its_policy_from_its_file(bench: Bench, coo
         assert "rule mode: " in (await coordinator.over(bench.key("a"))).refusal
         coordinator.start(bench.key("b"), Work(argv=("true",)), workload="b")
         assert (await coordinator.over(bench.key("b"))).end.exit_code == 0
+
+
+@pytest.mark.parametrize("content", [b"\xff\xff\xff", b"\x0a\x7f"])
+async def test_what_a_worker_does_not_understand_is_refused_and_ends_no_agent(
+    bench: Bench, coordinator: FakeCoordinator, content: bytes
+) -> None:
+    """A newer coordinator may speak of things that are not known here; other attempts go on."""
+    async with a_worker(bench, coordinator):
+        coordinator.start(bench.key("odd"), content)
+        coordinator.start(bench.key("good"), Work(argv=("true",)))
+
+        report = await coordinator.over(bench.key("odd"))
+        assert report.never_ran and "does not understand" in report.refusal
+        assert (await coordinator.over(bench.key("good"))).end.exit_code == 0
