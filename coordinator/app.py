@@ -157,8 +157,7 @@ class Coordinator:
         stack.callback(core.sessions.drop_all)  # first: workers go at once instead of being waited for
         socket = coordinator_socket(settings.data_dir)
         bound = await server.start(socket, ports.grpc, ports.workers)
-        assert server.sweeping is not None
-        self._owned.append(server.sweeping)
+        self._owned.extend(server.owned)
         self.grpc_address, self.workers_port = bound
         if host := ports.host(settings):
             reachable.address = joined_address(host, int(bound.grpc.rpartition(":")[2]))

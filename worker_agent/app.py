@@ -30,7 +30,7 @@ from worker_agent.journal import DataDirectoryInUse, Journal
 from worker_agent.lease import LeaseFile
 from worker_agent.link import Identity, Link, Superseded
 from worker_agent.podman import Podman
-from worker_agent.rules import Rules, rules_of
+from worker_agent.policy_rules import Rules, rules_of
 from worker_agent.runner import Runner
 from worker_agent.workspace import RESERVE_BYTES
 from worker_agent.workspaces import Workspaces

@@ -9,13 +9,12 @@ import asyncio
 import os
 from typing import Any, Final
 
-import grpc.aio
-
 from hostler.client import open_channel
 from hostler.files_client import CALL_ENDED
 from hostler.tls import Target
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from worker_agent.output_files import modified_us, reason_of
+from worker_agent.reach import Reach
 from worker_agent.transfers import in_thread
 from worker_agent.workspaces import Workspaces
 
@@ -29,11 +28,8 @@ class OutputSender:
     """Answers the coordinator's wishes to see output files."""
 
     def __init__(self, address: str | Target, workspaces: Workspaces) -> None:
-        self._address = address
         self._workspaces = workspaces
-        self._channel: grpc.aio.Channel | None = None
-        self._before: grpc.aio.Channel | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._reach = Reach(address, open_channel)
         self._at_once = asyncio.Semaphore(SENT_MAX)
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -46,28 +42,19 @@ class OutputSender:
 
     def move(self, target: Target) -> None:
         """Reach the coordinator so from now on; what is being sent is not disturbed."""
-        self._address = target
-        before, self._before, self._channel = self._before, self._channel, None
-        if before is not None:  # nothing takes as long as the life of a certificate
-            self._closing = asyncio.get_running_loop().create_task(before.close())
+        self._reach.move(target)
 
     async def close(self) -> None:
         """End what is being sent."""
         for sending in self._sending:
             sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
-        if self._closing is not None:
-            await self._closing
-        for channel in (self._channel, self._before):
-            if channel is not None:
-                await channel.close()
+        await self._reach.close()
 
     async def _send(self, wish: workers_pb2.ShowOutput) -> None:
         try:
             async with asyncio.timeout(SEND_S), self._at_once:
-                if self._channel is None:
-                    self._channel = open_channel(self._address)
-                call = workers_pb2_grpc.WorkersStub(self._channel).SendOutput()
+                call = workers_pb2_grpc.WorkersStub(self._reach.get()).SendOutput()
                 try:
                     await self._answer(call, wish)
                     await call.done_writing()

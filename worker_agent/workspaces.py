@@ -27,6 +27,7 @@ from worker_agent.notes import Notes
 from worker_agent.observation import Observation
 from worker_agent.podman import Podman
 from worker_agent.preparation import Preparation
+from worker_agent.reach import Reach
 from worker_agent.reports import Collected
 from worker_agent.services import Services
 from worker_agent.transfers import ConnectedTime, in_thread
@@ -83,11 +84,8 @@ class Workspaces:
         self._directories = [directory.absolute() / "work"]
         if shared is not None:
             self._directories.insert(0, shared / "work")
-        self._address = address
+        self._reach: Reach[Client] = Reach(address, Client)
         self._owner = owner
-        self._client: Client | None = None
-        self._before: Client | None = None
-        self._leaving: asyncio.Task[None] | None = None
         self._known: set[str] = set()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._removing: set[asyncio.Task[None]] = set()
@@ -108,10 +106,7 @@ class Workspaces:
 
     def move(self, target: Target) -> None:
         """Reach the coordinator so from now on; what is being moved is not disturbed."""
-        self._address = target
-        before, self._before, self._client = self._before, self._client, None
-        if before is not None:  # nothing takes as long as the life of a certificate
-            self._leaving = asyncio.get_running_loop().create_task(before.close())
+        self._reach.move(target)
 
     def __contains__(self, key: str) -> bool:
         """Whether an attempt has a workspace here."""
@@ -206,11 +201,7 @@ class Workspaces:
         await asyncio.gather(*self._removing, return_exceptions=True)
         await self.services.close()
         await self._podman.close()
-        if self._leaving is not None:
-            await self._leaving
-        for client in (self._client, self._before):
-            if client is not None:
-                await client.close()
+        await self._reach.close()
 
     # -- the work
 
@@ -219,9 +210,7 @@ class Workspaces:
         begun.add_done_callback(lambda _: self._under_way.get(key) is begun and self._under_way.pop(key))
 
     def _files(self) -> FilesClient:
-        if self._client is None:
-            self._client = Client(self._address)
-        return self._client.files
+        return self._reach.get().files
 
     def _say_phase(self, key: str, phase: str) -> None:
         self._owner.notes.phase(key, phase)

@@ -62,7 +62,7 @@ class RpcServer:
         self._shown = shown
         self._gate = gate
         self._guard = Guard(gate, audit)
-        self.sweeping: asyncio.Task[None] | None = None  # ends the calls of those who may not go on, once it serves
+        self.owned: list[asyncio.Task[None]] = []  # what it does beside calls, once it serves; none ends by itself
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=None)
         for name, handlers in wrapped(services, self._guard).items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
@@ -96,7 +96,7 @@ class RpcServer:
         if workers is not None:
             workers_port = self._listen(*workers, "the setting workers_bind", workers=True)
         await self._server.start()
-        self.sweeping = asyncio.create_task(self._guard.run())
+        self.owned.append(asyncio.create_task(self._guard.run()))
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         return Bound(bound, workers_port)
 
@@ -116,9 +116,9 @@ class RpcServer:
         """Say that we are leaving, end streams, give unary calls a moment."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_GRACE_S)
-        if self.sweeping is not None:
-            self.sweeping.cancel()
-            await asyncio.gather(self.sweeping, return_exceptions=True)
+        for task in self.owned:
+            task.cancel()
+        await asyncio.gather(*self.owned, return_exceptions=True)
 
 
 def _credentials(shown: "Shown", *, workers: bool) -> grpc.ServerCredentials:

@@ -40,6 +40,7 @@ class SimulatedServer(RpcServer):
         self._handlers: dict[str, Any] = {}
         self._serving: dict[asyncio.Task[Any], None] = {}
         self._stopped = False
+        self.owned = []  # nobody is turned away in the simulation
         for name, handlers in wrapped(services, Guard(OpenGate())).items():
             for method, handler in handlers.items():
                 self._handlers[f"/{name}/{method}"] = handler

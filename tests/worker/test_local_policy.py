@@ -17,7 +17,7 @@ from tests.worker.test_worker_program import WITHIN_S, a_program
 from tests.worker.whole_worker import a_worker
 from worker_agent.local_policy import Containment, Mode, Policy, Refusal, decide, refuses_always
 from worker_agent.policy_file import check_root, policy_of, read_policy
-from worker_agent.rules import within
+from worker_agent.policy_rules import within
 
 DIGEST = "ab" * 32
 LIST = Policy(

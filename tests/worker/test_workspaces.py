@@ -63,7 +63,7 @@ async def test_a_plain_job_has_no_workspace(worker: Worker, bench: Bench, coordi
     assert "HOSTLER_WORKSPACE" not in (bench.place / "env.txt").read_text()
     assert (coordinator.puts, coordinator.reads, coordinator.notes(key)) == (0, 0, [])
     assert not (worker.directory / "work").exists()
-    assert worker.workspaces._client is None
+    assert not worker.workspaces._reach.is_open
 
 
 @pytest.mark.parametrize(
