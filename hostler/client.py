@@ -1,27 +1,33 @@
 """The typed async client of the coordinator: what gateway, CLI, tests and other services use.
 
 One `Client` holds one channel and is safe for many concurrent calls of one event loop. Every call
-has a deadline; every failure is one of `hostler.errors`. Calls that change nothing, and calls that
-carry an idempotency key, may be repeated after `Unavailable`; a submission without a key may have
-taken effect.
+has a deadline; every failure is one of `hostler.errors`. `connect` makes one for a program of yours: it
+finds the cluster, and it is patient, which means that it goes on when the coordinator comes back.
+
+A client without patience makes each call once. Calls that change nothing, and calls that carry an
+idempotency key, may be repeated after `Unavailable`; a submission without a key may have taken effect.
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
 
+from hostler import settings as hostler_settings
 from hostler.access_client import AccessClient
+from hostler.endpoint import coordinator_address, read_endpoint
 from hostler.errors import HostlerError
 from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
+from hostler.patience import PASSING, PATIENCE_S, Absence, Repeating
 from hostler.records_client import RecordsClient
-from hostler.tls import Target
+from hostler.tls import Target, target_of
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
@@ -75,27 +81,70 @@ class Cluster:
     open_by_family: dict[str, int] = field(default_factory=dict)  # jobs that are not over
 
 
-def open_channel(target: str | Target, options: tuple[tuple[str, int], ...] = ()) -> grpc.aio.Channel:
+def _chunk_from_proto(message: jobs_pb2.LogChunk) -> LogChunk:
+    return LogChunk(
+        position=message.position,
+        frames=message.frames,
+        end=message.end,
+        status=LogStatus(message.status or LogStatus.ARRIVING),
+        lost_bytes=message.lost_bytes,
+        attempt=message.attempt,
+        stage=message.stage,
+    )
+
+
+def connect(address: str = "", *, patience_s: float = PATIENCE_S, **settings: Any) -> "Client":
+    """Make a patient client of the cluster that runs here, or of the one at *address*.
+
+    Args:
+        address: ``HOST:PORT`` or ``unix:/path``; empty: that of the settings (``HOSTLER_COORDINATOR``, the settings
+            file), else that of the data directory.
+        patience_s: how long it goes on while the coordinator does not answer, counted from the last answer.
+        settings: further ones by name, as docs/settings.md has them: `data_dir`; for another host `key_file` and
+            `tls_ca` or `ca_fingerprint`.
+
+    Raises:
+        InvalidRequest: a setting is missing or unusable.
+        Unavailable: the coordinator's authority must be fetched, and it does not answer.
+    """
+    known = hostler_settings.load(None, coordinator=address or None, **settings)
+    published = None if known.coordinator else read_endpoint(known.data_dir)
+    found = published.socket if published is not None else coordinator_address(known)
+    return Client(target_of(known, found), patience_s=patience_s)
+
+
+def open_channel(
+    target: str | Target, options: tuple[tuple[str, int], ...] = (), *, patience_s: float = 0.0
+) -> grpc.aio.Channel:
     """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call.
 
     A target with access is on another host: a TLS channel that trusts one authority, on which every call carries the
-    key, if there is one, and which shows the certificate, if there is one.
+    key, if there is one, and which shows the certificate, if there is one. With *patience_s* unary calls are made
+    again, see `hostler.patience`.
     """
     address, access = Target(target) if isinstance(target, str) else target
+    between = [Repeating(patience_s)] if patience_s else None
     if access is None:
-        return grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options])
+        return grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options], interceptors=between)
     pair = access.pair
     own = (pair.private_key, pair.certificate) if pair is not None else (None, None)
     credentials = grpc.ssl_channel_credentials(access.ca, *own)
     if access.key:
         credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(access.key))
-    return grpc.aio.secure_channel(address, credentials, options=[*CHANNEL_OPTIONS, *options])
+    return grpc.aio.secure_channel(address, credentials, options=[*CHANNEL_OPTIONS, *options], interceptors=between)
 
 
 class Client:
     """Calls one coordinator. Use it as an async context manager, or `close` it."""
 
-    def __init__(self, target: str | Target, *, principal: str = "", options: tuple[tuple[str, int], ...] = ()) -> None:
+    def __init__(
+        self,
+        target: str | Target,
+        *,
+        principal: str = "",
+        options: tuple[tuple[str, int], ...] = (),
+        patience_s: float = 0.0,
+    ) -> None:
         """Prepare a client for *target*.
 
         Args:
@@ -103,10 +152,12 @@ class Client:
                 (`hostler.tls.target_of`).
             principal: asserted on every call; believed only from a connection that may assert one.
             options: of the channel, besides `CHANNEL_OPTIONS`.
+            patience_s: how long it goes on while the coordinator is away; 0: each call is made once.
         """
         self.address = target if isinstance(target, str) else target.address
         self._principal = principal
-        self._channel = open_channel(target, options)
+        self._patience_s = patience_s
+        self._channel = open_channel(target, options, patience_s=patience_s)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._cluster = jobs_pb2_grpc.ClusterStub(self._channel)
         self.files = FilesClient(self._channel, self._as)
@@ -133,11 +184,7 @@ class Client:
 
         An id is durable. At most 10,000 items a call.
         """
-        request = jobs_pb2.SubmitRequest(jobs=[wire_jobs.spec_to_proto(s) for s in specs])
-        asserted = self._principal if principal is None else principal
-        if asserted:
-            for item in request.jobs:
-                item.principal = asserted
+        request = self._submission(specs, principal)
         with CALLING:
             answer = await self._jobs.Submit(request, timeout=timeout_s)
         return [r.id or error_from_proto(r.error) for r in answer.results]
@@ -149,17 +196,24 @@ class Client:
 
         Each is answered in its place: `Progress` when it finished in time, else its id, or what is wrong.
         """
-        asserted = self._principal if principal is None else principal
-        request = jobs_pb2.SubmitRequest(jobs=[wire_jobs.spec_to_proto(s) for s in specs], wait_s=wait_s)
-        if asserted:
-            for item in request.jobs:
-                item.principal = asserted
+        request = self._submission(specs, principal)
+        request.wait_s = wait_s
         with CALLING:
             answer = await self._jobs.Submit(request, timeout=wait_s + 60.0)
         return [
             wire_jobs.progress_from_proto(r.progress) if r.HasField("progress") else r.id or error_from_proto(r.error)
             for r in answer.results
         ]
+
+    def _submission(self, specs: Iterable[JobSpec], principal: str | None) -> jobs_pb2.SubmitRequest:
+        if self._patience_s:  # what is submitted twice with one key is one job
+            specs = [spec if spec.key else replace(spec, key=f"once-{uuid.uuid4()}") for spec in specs]
+        request = jobs_pb2.SubmitRequest(jobs=[wire_jobs.spec_to_proto(s) for s in specs])
+        asserted = self._as(principal)
+        if asserted:
+            for item in request.jobs:
+                item.principal = asserted
+        return request
 
     async def submit_one(self, spec: JobSpec, *, principal: str | None = None) -> str:
         """Submit one job and return its id, or raise what is wrong with it."""
@@ -276,17 +330,28 @@ class Client:
 
         Ends after the last one, or after *timeout_s* (0: no limit) with what there is.
         """
-        request = jobs_pb2.WaitRequest(
-            ids=jobs,
-            until=types_pb2.State.ValueType(until),
-            timeout_s=timeout_s,
-            principal=self._as(principal),
-        )
-        limit_s = timeout_s + CALL_S if timeout_s else FOREVER_S
-        with CALLING:
-            async for message in self._jobs.Wait(request, timeout=limit_s):
-                for progress in message.jobs:
-                    yield wire_jobs.progress_from_proto(progress)
+        clock, left = asyncio.get_running_loop().time, list(dict.fromkeys(jobs))
+        give_up_at, left_s = clock() + timeout_s, timeout_s
+        absence = Absence(self._patience_s)
+        while True:
+            request = jobs_pb2.WaitRequest(
+                ids=left, until=types_pb2.State.ValueType(until), timeout_s=left_s, principal=self._as(principal)
+            )
+            try:
+                with CALLING:
+                    async for message in self._jobs.Wait(request, timeout=left_s + CALL_S if left_s else FOREVER_S):
+                        absence.heard()
+                        told = [wire_jobs.progress_from_proto(progress) for progress in message.jobs]
+                        over = {progress.id for progress in told}
+                        left = [job for job in left if job not in over]
+                        for progress in told:
+                            yield progress
+                return
+            except PASSING as error:
+                await absence.bear(error)
+            left_s = give_up_at - clock() if timeout_s else 0.0
+            if not left or left_s < 0:
+                return
 
     async def wait_one(
         self, job: str, *, until: State = State.FINISHED, timeout_s: float = 0.0, principal: str | None = None
@@ -299,11 +364,19 @@ class Client:
     async def watch(
         self, jobs: Sequence[str] = (), *, after: int = 0, principal: str | None = None
     ) -> AsyncIterator[JobEvent]:
-        """Yield committed transitions from event number *after* on; never ends by itself."""
+        """Yield committed transitions from event number *after* on, each once; never ends by itself."""
         request = jobs_pb2.WatchRequest(ids=jobs, after=after, principal=self._as(principal))
-        with CALLING:
-            async for message in self._jobs.Watch(request, timeout=FOREVER_S):
-                yield wire_jobs.event_from_proto(message)
+        absence = Absence(self._patience_s)
+        while True:
+            try:
+                with CALLING:
+                    async for message in self._jobs.Watch(request, timeout=FOREVER_S):
+                        absence.heard()
+                        request.after = message.number
+                        yield wire_jobs.event_from_proto(message)
+                return
+            except PASSING as error:
+                await absence.bear(error)
 
     async def read_log(
         self,
@@ -318,22 +391,28 @@ class Client:
         """Yield the ledger of an attempt from position *start* on.
 
         With *follow* it goes on until the log is complete or its rest is lost. Attempt 0 is the
-        current one. To resume after `Unavailable`, start at the last position plus its bytes.
+        current one, and with *follow* those that come after it. To resume after `Unavailable`, start at the last
+        position plus its bytes.
         """
         request = jobs_pb2.ReadLogRequest(
-            id=job, stage=stage, attempt=attempt, follow=follow, principal=self._as(principal), **{"from": start}
+            id=job, stage=stage, attempt=attempt, follow=follow, principal=self._as(principal)
         )
-        with CALLING:
-            async for message in self._jobs.ReadLog(request, timeout=FOREVER_S):
-                yield LogChunk(
-                    position=message.position,
-                    frames=message.frames,
-                    end=message.end,
-                    status=LogStatus(message.status or LogStatus.ARRIVING),
-                    lost_bytes=message.lost_bytes,
-                    attempt=message.attempt,
-                    stage=message.stage,
-                )
+        setattr(request, "from", start)  # a word of Python
+        absence = Absence(self._patience_s)
+        while True:
+            try:
+                with CALLING:
+                    async for message in self._jobs.ReadLog(request, timeout=FOREVER_S):
+                        absence.heard()
+                        chunk = _chunk_from_proto(message)
+                        if chunk.frames:  # from here on it is this attempt's log, also when another one follows
+                            request.go_on = follow and not attempt
+                            request.stage, request.attempt = chunk.stage, chunk.attempt
+                            setattr(request, "from", chunk.position + len(chunk.frames))
+                        yield chunk
+                return
+            except PASSING as error:
+                await absence.bear(error)
 
     async def workers(self, *, principal: str | None = None) -> list[Worker]:
         """Return every worker the coordinator knows."""

@@ -37,6 +37,7 @@ class LogService:
         if not is_uuid(job_id):
             visible(None, job_id, principal)
         place = _Place(request.stage, request.attempt, int(getattr(request, "from")))
+        goes_on = request.follow and (request.go_on or not request.attempt)
         with self._watchers.log_reader(job_id) as changed:
             while True:
                 changed.clear()
@@ -53,7 +54,7 @@ class LogService:
                     # From the first byte on it is this attempt's log, also when another attempt follows.
                     place = _Place(found.stage, found.attempt, start + len(piece))
                     yield _chunk(found, start, piece)
-                elif request.follow and not request.attempt and not (found.attempt and _has_more(found)):
+                elif goes_on and not (found.attempt and _has_more(found)):
                     # Nothing more comes of this attempt, or there is none yet: the next one's log is read from its
                     # own beginning, whichever the job has come to meanwhile.
                     following = await self._next_attempt(found, changed)

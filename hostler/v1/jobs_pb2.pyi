@@ -637,12 +637,15 @@ class ReadLogRequest(_message.Message):
     FROM_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    GO_ON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     stage: _builtins.int
     attempt: _builtins.int
     """0: the current one"""
     follow: _builtins.bool
     principal: _builtins.str
+    go_on: _builtins.bool
+    """with `follow` and an attempt: go on with those after it, as a follower of none in particular does"""
     def __init__(
         self,
         *,
@@ -651,10 +654,11 @@ class ReadLogRequest(_message.Message):
         attempt: _builtins.int = ...,
         follow: _builtins.bool = ...,
         principal: _builtins.str = ...,
+        go_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "from", b"from", "id", b"id", "principal", b"principal", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "from", b"from", "go_on", b"go_on", "id", b"id", "principal", b"principal", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

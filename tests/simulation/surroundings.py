@@ -188,7 +188,7 @@ def surroundings(world: "World") -> Iterator[None]:
     """Put the simulated surroundings in the place of the real ones."""
     loop, chance = world.loop, world.chance
 
-    def channel(address: str, *others: Any) -> Any:
+    def channel(address: str, *others: Any, **more: Any) -> Any:
         return SimulatedChannel(world.network)
 
     async def connect_local(factory: Any, path: str) -> Any:
