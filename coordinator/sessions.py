@@ -23,12 +23,14 @@ class Note(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Bytes of an attempt's standard input, by their offset."""
+    """Bytes of an attempt's standard input, by their offset; and the size of its terminal, 0 for as it is."""
 
     key: AttemptKey
     offset: int
     content: bytes
     eof: bool
+    rows: int = 0
+    columns: int = 0
 
 
 class ShowOutput(NamedTuple):

@@ -36,6 +36,8 @@ RETRY_CAUSES = ("exit", "signal", "timeout", "not_started", "memory_limit", "out
 LOSS_POLICIES = ("keep", "stop")
 ON_LOST = ("fail", "retry")
 START_PATHS = ("warm", "hardened")
+TERMINAL_SIDE_MAX = 10_000  # rows, or columns
+TERM_CHARACTERS_MAX = 100
 CRASH_LIMIT = 3  # losses of its worker after which a job is not tried again, unless it says otherwise
 UNPROVED_CAUSES = frozenset({"worker_lost", "supervisor_died", "lease"})  # the end was concluded, not seen
 
@@ -105,6 +107,15 @@ NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """A program's own terminal: its stdin, stdout and stderr, and its controlling terminal."""
+
+    rows: int = 0  # 0: 24
+    columns: int = 0  # 0: 80
+    term: str = ""  # TERM in its environment, unless `Work.env` says it; empty: the worker's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a worker executes. No shell is involved: argv goes to execve as it is."""
 
@@ -128,6 +139,7 @@ class Work:
     output_stop: bool = False  # output_bytes_max ends the attempt instead of dropping what is more
     loss_policy: str = ""  # of LOSS_POLICIES; empty: keep
     start_path: str = ""  # of START_PATHS; empty: the worker's
+    terminal: Terminal | None = None  # stdin, stdout and stderr are one terminal; all output is stdout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

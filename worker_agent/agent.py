@@ -25,7 +25,6 @@ from worker_agent.workspaces import Workspaces
 SAMPLE_S = 5.0
 STOP_GRACE_S = 10.0  # for jobs that end with the worker
 LEAVE_S = 25.0  # for everything that is to be ended and acknowledged before a goodbye
-CLOSED = -1  # in `fed`: the attempt reads no more
 RETURN_S = 2.0  # for giving back what was not started
 PIDS_SHOWN_MAX = 8
 # Names of reasons to take no work; an attempt that cannot be killed is one by its key.
@@ -43,7 +42,7 @@ class Agent:
         self.log_news = asyncio.Event()  # a log has grown or may go on
         self.draining = Draining()
         self.samples: dict[str, Usage] = {}  # the latest, not yet said
-        self.fed: dict[str, int] = {}  # stdin taken, not yet said
+        self.fed: dict[str, Fed] = {}  # stdin taken, not yet said
         self.notes = Notes()
         self._disk = disk
         self._memory_max: dict[str, int] = {}
@@ -133,10 +132,13 @@ class Agent:
         if number in signal.valid_signals():
             self._runner.signal(key, number)
 
-    def on_feed(self, key: str, offset: int, content: bytes, *, eof: bool) -> None:
+    def on_feed(self, key: str, offset: int, content: bytes, *, eof: bool, size: tuple[int, int] = (0, 0)) -> None:
         """Give standard input to an attempt; what cannot be taken now is sent again by the coordinator."""
-        if not self._runner.feed(key, offset, content, eof=eof) and key not in self._runner.running():
-            self.fed[key] = CLOSED
+        if self._runner.feed(key, offset, content, eof=eof, size=size) or key in self._runner.running():
+            return
+        held = self.assignments.held.get(key)
+        if held is None or held.state is not HeldState.RUNNING:  # else its shim was silent when this agent began
+            self.fed[key] = Fed(key, 0, closed=True)
             self.news.set()
 
     def on_acknowledged(self, keys: Iterable[str]) -> None:
@@ -213,7 +215,7 @@ class Agent:
             self.log_news.set()
             return
         elif isinstance(event, Fed):
-            self.fed[event.key] = event.offset
+            self.fed[event.key] = event
         elif isinstance(event, Unkillable):
             self._on_unkillable(event)
         elif isinstance(event, NeverRan):

@@ -29,6 +29,9 @@ class Fed(NamedTuple):
 
     key: str
     offset: int
+    received: int = 0  # what the shim has, taken or not
+    ended: bool = False  # the shim has the end as well
+    closed: bool = False  # it reads no more
 
 
 class Unkillable(NamedTuple):

@@ -57,6 +57,7 @@ class Order(NamedTuple):
     workspace: str = ""  # absolute: its directory, which is given to the user who runs it; empty: none, or nobody asks
     keeps_user: bool = False  # True: a program of ours (podman, or one that calls a service) runs as the worker does
     masked: Sequence[str] = ()  # variables whose values are taken out of what it puts out
+    terminal: Sequence[int] = ()  # rows and columns of its terminal, which is all three of its streams; empty: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

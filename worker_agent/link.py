@@ -289,7 +289,8 @@ class Link:
             for signal in message.signals:
                 agent.on_signal(_text(signal.key), signal.signal)
             for feed in message.feeds:
-                agent.on_feed(_text(feed.key), feed.offset, feed.bytes, eof=feed.eof)
+                size = feed.rows, feed.columns
+                agent.on_feed(_text(feed.key), feed.offset, feed.bytes, eof=feed.eof, size=size)
             for show in message.shows:
                 self._sender.show(show)
 
@@ -330,8 +331,9 @@ class Link:
         for key, usage in agent.samples.items():
             message.samples.add(key=_key(key), usage=usage_to_proto(usage))
         agent.samples.clear()
-        for key, taken in agent.fed.items():
-            message.fed.add(key=_key(key), taken=max(taken, 0), closed=taken < 0)
+        for key, fed in agent.fed.items():
+            how_far = {"taken": fed.offset, "received": fed.received, "ended": fed.ended, "closed": fed.closed}
+            message.fed.add(key=_key(key), **how_far)
         agent.fed.clear()
         if agent.notes:
             message.notes.extend(_note(note) for note in agent.notes.take())
@@ -407,6 +409,11 @@ def _bounds(work: types_pb2.Work) -> Sequence[float]:
     return bounds if any(bounds) and not work.HasField("container") else ()
 
 
+def _with_terminal(order: Order, terminal: types_pb2.Terminal) -> Order:
+    env = {"TERM": terminal.term, **order.env} if terminal.term else order.env
+    return order._replace(terminal=(terminal.rows, terminal.columns), env=env)
+
+
 def _understood(
     start: workers_pb2.Start, policy: Policy | None = None, redact: bool = True, *, term: int = 1
 ) -> StartCommand:
@@ -458,6 +465,8 @@ def _start(
         lease=term if work.loss_policy == "stop" else 0,
         masked=tuple(start.secrets) if redact and start.secrets else (),
     )
+    if work.HasField("terminal"):
+        order = _with_terminal(order, work.terminal)
     return StartCommand(
         start.sequence,
         order,

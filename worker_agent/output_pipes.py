@@ -1,4 +1,4 @@
-"""The two output pipes of an attempt: from the program into the ledger, up to the cap.
+"""The two output pipes of an attempt, or its terminal: from the program into the ledger, up to the cap.
 
 What is beyond the cap, or does not fit on a full disk, is read all the same, so the program is not
 disturbed; it is counted, and a GAP frame says how much of each stream is missing where. Merged, both streams are
@@ -6,6 +6,7 @@ one pipe, so their order is exact, and all of it is standard output.
 Limits: standard library only; never blocks.
 """
 
+import contextlib
 import fcntl
 import os
 import select
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from hostler import frames
 from worker_agent.attempts import Order
 from worker_agent.ledger import SegmentWriter
+from worker_agent.terminal import DRAIN_BYTES_MAX, open_terminal
 
 if TYPE_CHECKING:
     from hostler.redaction import StreamRedactor
@@ -34,6 +36,7 @@ class OutputPipes:
         self.kept = [0, 0, 0]  # bytes in the ledger, by kind of frame
         self.dropped = 0
         self.is_over = False  # more than *bytes_max* was written
+        self.terminal = -1  # our side of the program's terminal, when it has one
         # Kept open until the end: the exit of a program would else wake us for each closed pipe,
         # and an end of file is of no use, as the tree's end decides.
         self._write_ends: set[int] = set()
@@ -60,6 +63,15 @@ class OutputPipes:
             self._write_ends.add(err_write)
         return out_write, err_write
 
+    def open_terminal(self, size: Sequence[int]) -> tuple[int, int]:
+        """Make a terminal instead; return our side, which is read here, and the program's. Raises OSError."""
+        ours, theirs = open_terminal(size)
+        self._kinds = {ours: frames.OUT}
+        # Without it our side would be at its end whenever no process has the terminal open, and be readable for ever.
+        self._write_ends = {theirs}
+        self.terminal = ours
+        return ours, theirs
+
     def watch(self) -> None:
         """Begin to read, once the program was started."""
         for fd in self._kinds:
@@ -81,6 +93,11 @@ class OutputPipes:
         try:
             return os.read(fd, _READ_BYTES)
         except BlockingIOError:
+            return None
+        except OSError:
+            # A program of root has hung its terminal up: nothing comes any more, and that is readable for ever.
+            with contextlib.suppress(OSError):
+                self._poll.unregister(fd)
             return None
 
     def _keep(self, kind: int, content: bytes) -> None:
@@ -126,7 +143,7 @@ class OutputPipes:
             while content := self._read(fd):
                 self._keep(kind, content)
                 total += len(content)
-                size = size or fcntl.fcntl(fd, _F_GETPIPE_SZ)
+                size = size or (DRAIN_BYTES_MAX if fd == self.terminal else fcntl.fcntl(fd, _F_GETPIPE_SZ))
                 if total >= size:
                     break
 
@@ -144,6 +161,7 @@ class OutputPipes:
             os.close(fd)
         self._kinds.clear()
         self._write_ends.clear()
+        self.terminal = -1
 
 
 def _redactors(masked: Sequence[bytes]) -> "dict[int, StreamRedactor]":

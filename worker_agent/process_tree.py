@@ -115,7 +115,8 @@ def spawn(
 ) -> int:
     """Start the program of an order in a new session and return its pid.
 
-    The three descriptors become its first three; every other one of ours is close-on-exec. *home* is a
+    The three descriptors become its first three, of an order with a terminal the first one for all three, as its
+    controlling terminal; every other one of ours is close-on-exec. *home* is a
     descriptor of our own working directory. Directories are entered, and the program is found, with the rights of
     whoever it runs as.
 
@@ -129,7 +130,12 @@ def spawn(
     if not argv or not argv[0]:
         raise SpawnFailed("exec: no command")
     program = argv[0]
-    actions = ((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
+    first: tuple[object, ...] = (os.POSIX_SPAWN_DUP2, stdin, 0)
+    if order.terminal:
+        # Opened by the leader of a session, as which these actions are done, it becomes the session's.
+        first = (os.POSIX_SPAWN_OPEN, 0, os.ttyname(stdin), os.O_RDWR, 0)
+        stdout = stderr = 0
+    actions = (first, (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
     cwd = confinement.directory(order.cwd)
     try:
         with for_a_job(), acting(confinement.user):

@@ -167,14 +167,13 @@ class Runner:
         number = int(signals.Signals[signal]) if isinstance(signal, str) else signal
         return self._send(key, {"type": "signal", "key": key, "signal": number})
 
-    def feed(self, key: str, offset: int, content: bytes, *, eof: bool) -> bool:
-        """Give bytes of standard input that begin at *offset*; `Fed` tells what was taken.
+    def feed(self, key: str, offset: int, content: bytes, *, eof: bool, size: tuple[int, int] = (0, 0)) -> bool:
+        """Give bytes of standard input that begin at *offset*, and a terminal's *size*; `Fed` tells what was taken.
 
-        At most 1 MiB may be unacknowledged; what is beyond is not kept and must be sent again.
-        False: the attempt has no shim yet, or does not run.
+        At most 1 MiB may be unacknowledged; what is beyond is not kept. False: it has no shim yet, or does not run.
         """
-        text = base64.b64encode(content).decode()
-        return self._send(key, {"type": "feed", "key": key, "offset": offset, "content": text, "eof": eof})
+        message = {"type": "feed", "key": key, "offset": offset, "eof": eof, "size": size}
+        return self._send(key, message | {"content": base64.b64encode(content).decode()})
 
     def _send(self, key: str, message: Message) -> bool:
         attempt = self._attempts.get(key)
@@ -325,7 +324,7 @@ class Runner:
         elif kind == "output":
             self._tell(attempt, Output(key, int(message["position"])))
         elif kind == "fed":
-            self._tell(attempt, Fed(key, int(message["offset"])))
+            self._tell(attempt, Fed(**{name: value for name, value in message.items() if name != "type"}))
         elif kind == "unkillable":
             survivors = tuple(EndedProcess(**each) for each in message["survivors"])
             self._tell(attempt, Unkillable(key, survivors))

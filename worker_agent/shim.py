@@ -43,6 +43,7 @@ from worker_agent.oom_scores import take_low
 from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
 from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
 from worker_agent.supervision import Phase, Supervision
+from worker_agent.terminal import resize
 
 ORPHAN_S: Final = 3.0  # how long an idle shim waits for an agent; what it knows is in its segment
 HELLO_S: Final = 5.0  # how long a connection may stay without a hello
@@ -261,8 +262,11 @@ class Shim:
         return self._tell(message)
 
     def _tell_fed(self, current: Supervision) -> None:
-        if current.stdin is not None:
-            self._tell(encode({"type": "fed", "key": current.key, "offset": current.stdin.consumed}))
+        stdin = current.stdin
+        if stdin is not None:
+            how_far = {"offset": stdin.consumed, "received": stdin.received}
+            how_far |= {"ended": stdin.ended, "closed": stdin.broken}
+            self._tell(encode({"type": "fed", "key": current.key, **how_far}))
 
     def _state(self) -> bytes:
         content: dict[str, Any] = {
@@ -390,6 +394,7 @@ class Shim:
                 number = int(message["signal"])
             elif kind == "feed":
                 offset, content = int(message["offset"]), base64.b64decode(message["content"])
+                rows, columns = map(int, message.get("size", (0, 0)))
         except (KeyError, TypeError, ValueError):
             # Not our agent's language: nothing it says can be relied on, and the attempt must not suffer.
             self._drop(agent)
@@ -399,6 +404,8 @@ class Shim:
         elif kind == "signal":
             current.signal(number)
         elif kind == "feed" and current.stdin is not None:
+            if current.output.terminal >= 0:
+                resize(current.output.terminal, rows, columns)
             current.stdin.feed(offset, content, eof=bool(message.get("eof")))
             self._tell_fed(current)
         self._check_over()

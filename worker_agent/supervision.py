@@ -34,13 +34,15 @@ from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Seen
 from worker_agent.oom import MemoryWatch
 from worker_agent.output_pipes import OutputPipes, masked_values
 from worker_agent.process_tree import Reaped, SpawnFailed, Tree, reap_one, spawn
+from worker_agent.program_streams import Streams, make_streams
 from worker_agent.shim_protocol import encode
 from worker_agent.spent import Spent
-from worker_agent.stdin_pipe import StdinPipe, open_file
+from worker_agent.stdin_pipe import StdinPipe
 
 TELL_STARTED_S: Final = 0.005  # shorter attempts send no `started`
 TELL_OUTPUT_FIRST_S: Final = 0.02
 TELL_OUTPUT_S: Final = 0.05
+TELL_TYPED_S: Final = 0.002  # of a terminal, where somebody waits to see what they type
 LEFTOVERS_GRACE_S: Final = 1.0
 UNKILLABLE_S: Final = 60.0
 PROXY_S: Final = 10.0  # for the clean-up of a proxy, before what is left of it is a leftover like any other
@@ -171,21 +173,17 @@ class Supervision:
         key = os.fsencode(self.key)
         env[b"HOSTLER_ATTEMPT"] = key
         env[b"HOSTLER_JOB"] = key.partition(b".")[0]
-        stdin_read, stdin_write = null, -1
+        streams: Streams | None = None
         try:
             if order.workspace and self._confinement.user is not None:
                 give(order.workspace, self._confinement.user)
-            stdout, stderr = self.output.open(merge=order.merge)
-            if order.stdin_path:
-                stdin_read = open_file(order.stdin_path)
-            elif order.stdin:
-                stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-            self._confinement.own(stdin_write, stdout, stderr)
+            streams = make_streams(order, self.output, self._confinement, self._poll, null)
+            self.stdin = streams.feeds
             if self._limits is not None:
                 self._limits.enter()  # what we start is born inside
                 self._tree.limited = self._limits.cgroup
             try:
-                self.pid = self._spawn(env, home, stdin=stdin_read, stdout=stdout, stderr=stderr)
+                self.pid = self._spawn(env, home, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
             finally:
                 if self._limits is not None:
                     self._limits.leave()
@@ -194,10 +192,8 @@ class Supervision:
         except OSError as error:
             raise SpawnFailed(f"fork/exec {order.argv[0] if order.argv else ''}: {error.strerror}") from error
         finally:
-            if stdin_read != null:
-                os.close(stdin_read)
-            if stdin_write >= 0:
-                self.stdin = StdinPipe(stdin_write, self._poll)
+            if streams is not None and streams.owned:
+                os.close(streams.stdin)
         self.output.watch()
 
     def _spawn(self, env: dict[bytes, bytes], home: int, **streams: int) -> int:
@@ -223,7 +219,7 @@ class Supervision:
                 self.reap()
         elif self.output.on_readable(fd) and self._due_output == math.inf:
             first = TELL_OUTPUT_S if self._told_position else TELL_OUTPUT_FIRST_S
-            self._due_output = time.monotonic() + first
+            self._due_output = time.monotonic() + (TELL_TYPED_S if self.order.terminal else first)
         if self.output.is_over and self.order.output_stop and self.phase is Phase.RUNNING:
             self.stop(Cause.OUTPUT_LIMIT, self.order.grace_s)
 

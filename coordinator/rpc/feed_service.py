@@ -1,6 +1,11 @@
-"""Jobs.Feed: standard input from a client to a running job, with the client held back as the job reads."""
+"""Jobs.Feed: standard input from a client to a running job, with the client held back as the job reads.
+
+What the client is told as taken is the count of the attempt's shim, so a client that keeps what is not taken loses and
+doubles nothing when its call, the worker's agent or this coordinator ends in the middle.
+"""
 
 import asyncio
+from collections.abc import Iterable
 
 import grpc.aio
 
@@ -8,15 +13,18 @@ from coordinator import decisions
 from coordinator.engine import Engine
 from coordinator.feeds import Feed, Feeds
 from coordinator.rpc.context import Context, parse, visible
+from coordinator.sessions import Piece
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
 from hostler.errors import InvalidRequest, NotRunning
 from hostler.ids import is_uuid
 from hostler.lifecycle import State
 from hostler.policy import Principal
-from hostler.v1 import jobs_pb2
+from hostler.v1 import jobs_pb2, workers_pb2
+from hostler.wire.work import key_from_proto, key_to_proto
 
 SEND_AGAIN_S = 1.0
+ASK_AGAIN_S = 0.1  # while it is not known how far the input has come
 PIECE_BYTES_MAX = 256 * 1024
 
 
@@ -40,6 +48,8 @@ class FeedService:
             await context.write(jobs_pb2.FeedResponse(closed=True).SerializeToString())
             return
         feed = self._feeds.open(live.attempt_key, live.worker)
+        feed.resize(first.rows, first.columns)
+        feed.ask()
         ended = Waiter()
         self._engine.post(lambda live, now: decisions.on_wait(live, [job], State.FINISHED, ended))
         reader = asyncio.create_task(self._listen(context, feed, first))
@@ -73,9 +83,11 @@ class FeedService:
             await ended.ready(None)
 
     async def _listen(self, context: Context, feed: Feed, first: jobs_pb2.FeedRequest) -> None:
-        expected = 0
+        await feed.known.wait()
+        expected = feed.received
         message = first
-        while True:
+        while not feed.taken_over:
+            feed.resize(message.rows, message.columns)
             if message.offset > expected or len(message.bytes) > PIECE_BYTES_MAX:
                 raise InvalidRequest("input comes in order, in pieces of at most 256 KiB", field="offset")
             content = message.bytes[expected - message.offset :]
@@ -94,25 +106,48 @@ class FeedService:
         self, context: Context, feed: Feed, reader: "asyncio.Task[None]", over: "asyncio.Task[None]"
     ) -> None:
         said = -1
-        while not (over.done() or feed.closed):
+        while not (over.done() or feed.closed or feed.taken_over):
             if reader.done():
                 reader.result()
                 if not feed.pending:
                     break
-            if feed.taken != said:
+            if feed.known.is_set() and feed.taken != said:
                 said = feed.taken
-                await context.write(jobs_pb2.FeedResponse(taken=said).SerializeToString())
+                message = jobs_pb2.FeedResponse(taken=said, received=feed.received)
+                await context.write(message.SerializeToString())
             feed.changed.clear()
             changed = asyncio.create_task(feed.changed.wait())
             waiting = {changed, over} if reader.done() else {changed, over, reader}
+            pause_s = SEND_AGAIN_S if feed.known.is_set() else ASK_AGAIN_S
             try:
-                done, _ = await asyncio.wait(waiting, timeout=SEND_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(waiting, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 changed.cancel()
-            if not done:
+            if not done and (feed.pending or feed.may_have_lost or not feed.known.is_set()):
                 feed.send_again()
         closed = over.done() or feed.closed
-        await context.write(jobs_pb2.FeedResponse(taken=feed.taken, closed=closed).SerializeToString())
+        message = jobs_pb2.FeedResponse(
+            taken=feed.taken, closed=closed, received=feed.received, taken_over=feed.taken_over
+        )
+        await context.write(message.SerializeToString())
+
+
+def piece_to_proto(piece: Piece) -> workers_pb2.FeedAttempt:
+    """What a worker is sent."""
+    return workers_pb2.FeedAttempt(
+        key=key_to_proto(piece.key),
+        offset=piece.offset,
+        bytes=piece.content,
+        eof=piece.eof,
+        rows=piece.rows,
+        columns=piece.columns,
+    )
+
+
+def note_fed(feeds: Feeds, said: Iterable[workers_pb2.Fed]) -> None:
+    """Take in what a worker says."""
+    for fed in said:
+        feeds.note(key_from_proto(fed.key), fed.taken, fed.received, closed=fed.closed, ended=fed.ended)
 
 
 async def _read(context: Context) -> bytes:

@@ -19,6 +19,7 @@ from coordinator.log_store import LogStore, Piece, StoredPiece
 from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.certificates import Certificates, refused
 from coordinator.rpc.context import Caller, Context, parse
+from coordinator.rpc.feed_service import note_fed, piece_to_proto
 from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Note, Session
@@ -150,8 +151,7 @@ class WorkersService:
             for note in message.notes:
                 if self._has(session, key := key_from_proto(note.key)):
                     _take_note(session, key, note)
-            for fed in message.fed:
-                self._feeds.note(key_from_proto(fed.key), fed.taken, closed=fed.closed)
+            note_fed(self._feeds, message.fed)
             await self._note_draining(session, message.draining, message.draining_reason)
             if message.HasField("goodbye"):
                 return True
@@ -204,8 +204,7 @@ class WorkersService:
                 )
             for signal in outbox.signals:
                 message.signals.add(key=key_to_proto(signal.key), signal=signal.signal)
-            for piece in outbox.feeds:
-                message.feeds.add(key=key_to_proto(piece.key), offset=piece.offset, bytes=piece.content, eof=piece.eof)
+            message.feeds.extend(map(piece_to_proto, outbox.feeds))
             for show in outbox.shows:
                 message.shows.add(
                     ticket=show.ticket,

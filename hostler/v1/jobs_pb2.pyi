@@ -303,6 +303,164 @@ class GetRequest(_message.Message):
 Global___GetRequest: _TypeAlias = GetRequest  # noqa: Y015
 
 @_typing.final
+class Explained(_message.Message):
+    """Why a job is as it is, as far as the coordinator knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NamesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    JOB_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    OLDER_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    NEAREST_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    BEFORE_MORE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    START_BY_US_FIELD_NUMBER: _builtins.int
+    AWAY_SINCE_US_FIELD_NUMBER: _builtins.int
+    LOST_AT_US_FIELD_NUMBER: _builtins.int
+    DRAIN_BY_US_FIELD_NUMBER: _builtins.int
+    NOW_US_FIELD_NUMBER: _builtins.int
+    older: _builtins.bool
+    """there are older ones"""
+    before: _builtins.int
+    """while queued: jobs that ask for the same and come before it"""
+    before_more: _builtins.bool
+    """and perhaps more: not all were counted"""
+    start_by_us: _builtins.int
+    """its program must have started by then, and has not; 0: no limit"""
+    away_since_us: _builtins.int
+    """its worker cannot be reached since then; 0: it can"""
+    lost_at_us: _builtins.int
+    """if its worker stays away until then, its attempt is over; 0: never, or it is not away"""
+    drain_by_us: _builtins.int
+    """its worker is drained, and ends then what still runs; 0: no"""
+    now_us: _builtins.int
+    """the coordinator's clock"""
+    @_builtins.property
+    def job(self) -> _types_pb2.Job: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobEvent]:
+        """the newest 1,000 transitions, oldest first"""
+
+    @_builtins.property
+    def pending(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingReason]:
+        """while queued: at least one"""
+
+    @_builtins.property
+    def nearest(self) -> Global___NearestMiss:
+        """while queued, and when there is a worker"""
+
+    @_builtins.property
+    def names(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of the workers that it had, by their ids"""
+
+    def __init__(
+        self,
+        *,
+        job: _types_pb2.Job | None = ...,
+        events: _abc.Iterable[Global___JobEvent] | None = ...,
+        older: _builtins.bool = ...,
+        pending: _abc.Iterable[Global___PendingReason] | None = ...,
+        nearest: Global___NearestMiss | None = ...,
+        before: _builtins.int = ...,
+        before_more: _builtins.bool = ...,
+        names: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        start_by_us: _builtins.int = ...,
+        away_since_us: _builtins.int = ...,
+        lost_at_us: _builtins.int = ...,
+        drain_by_us: _builtins.int = ...,
+        now_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "nearest", b"nearest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away_since_us", b"away_since_us", "before", b"before", "before_more", b"before_more", "drain_by_us", b"drain_by_us", "events", b"events", "job", b"job", "lost_at_us", b"lost_at_us", "names", b"names", "nearest", b"nearest", "now_us", b"now_us", "older", b"older", "pending", b"pending", "start_by_us", b"start_by_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explained: _TypeAlias = Explained  # noqa: Y015
+
+@_typing.final
+class PendingReason(_message.Message):
+    """One cause that no worker takes a job; docs/job-states.md has the codes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    text: _builtins.str
+    """for people"""
+    workers: _builtins.int
+    """how many it keeps from taking the job: each worker counts once"""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        text: _builtins.str = ...,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "text", b"text", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
+
+@_typing.final
+class NearestMiss(_message.Message):
+    """The worker that comes nearest to taking a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """its id"""
+    name: _builtins.str
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what keeps it from that; empty: nothing does"""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        name: _builtins.str = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "name", b"name", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearestMiss: _TypeAlias = NearestMiss  # noqa: Y015
+
+@_typing.final
 class ListRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -318,6 +476,7 @@ class ListRequest(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     BRIEF_FIELD_NUMBER: _builtins.int
     ID_PREFIX_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """exact"""
     owner: _builtins.str
@@ -334,6 +493,10 @@ class ListRequest(_message.Message):
     """only id, state and outcome of each job; then up to 10,000 a page"""
     id_prefix: _builtins.str
     """ids that begin so; at most 36 characters"""
+    filter: _builtins.str
+    """An expression over tags and state, outcome, name, workload, worker, family, owner, id and cause. A call looks at so
+    many jobs only: a page may have few or none, and `next` goes on.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.State.ValueType]:
         """empty: all"""
@@ -353,10 +516,11 @@ class ListRequest(_message.Message):
         workload: _builtins.str = ...,
         brief: _builtins.bool = ...,
         id_prefix: _builtins.str = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "brief", b"brief", "family", b"family", "id_prefix", b"id_prefix", "limit", b"limit", "name", b"name", "newest_first", b"newest_first", "owner", b"owner", "principal", b"principal", "states", b"states", "worker", b"worker", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "brief", b"brief", "family", b"family", "filter", b"filter", "id_prefix", b"id_prefix", "limit", b"limit", "name", b"name", "newest_first", b"newest_first", "owner", b"owner", "principal", b"principal", "states", b"states", "worker", b"worker", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,6 +586,29 @@ class StopRequest(_message.Message):
 Global___StopRequest: _TypeAlias = StopRequest  # noqa: Y015
 
 @_typing.final
+class RetryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRequest: _TypeAlias = RetryRequest  # noqa: Y015
+
+@_typing.final
 class SignalRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -470,6 +657,8 @@ class FeedRequest(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     EOF_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """in the first message"""
     offset: _builtins.int
@@ -477,7 +666,11 @@ class FeedRequest(_message.Message):
     bytes: _builtins.bytes
     """at most 256 KiB"""
     eof: _builtins.bool
+    """of a terminal: its end-of-file character is typed"""
     principal: _builtins.str
+    rows: _builtins.int
+    """of the job's terminal from now on; 0: as it is"""
+    columns: _builtins.int
     def __init__(
         self,
         *,
@@ -486,10 +679,12 @@ class FeedRequest(_message.Message):
         bytes: _builtins.bytes = ...,
         eof: _builtins.bool = ...,
         principal: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "eof", b"eof", "id", b"id", "offset", b"offset", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "columns", b"columns", "eof", b"eof", "id", b"id", "offset", b"offset", "principal", b"principal", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,19 +696,27 @@ class FeedResponse(_message.Message):
 
     TAKEN_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    TAKEN_OVER_FIELD_NUMBER: _builtins.int
     taken: _builtins.int
-    """bytes the job's side has taken so far; its loss means "send again from here" """
+    """bytes that the program's side has taken so far; after a broken call send again from here"""
     closed: _builtins.bool
     """the job reads no more"""
+    received: _builtins.int
+    """bytes that have arrived there, taken or not; who takes the input over goes on from here"""
+    taken_over: _builtins.bool
+    """somebody else feeds the job now: this call ends"""
     def __init__(
         self,
         *,
         taken: _builtins.int = ...,
         closed: _builtins.bool = ...,
+        received: _builtins.int = ...,
+        taken_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "taken", b"taken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "received", b"received", "taken", b"taken", "taken_over", b"taken_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -559,9 +762,12 @@ class WatchRequest(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    ONCE_FIELD_NUMBER: _builtins.int
     after: _builtins.int
     """event number; only later events are sent"""
     principal: _builtins.str
+    once: _builtins.bool
+    """ends with what there is"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """empty: every job of the principal; at most 1,000"""
@@ -572,10 +778,11 @@ class WatchRequest(_message.Message):
         ids: _abc.Iterable[_builtins.str] | None = ...,
         after: _builtins.int = ...,
         principal: _builtins.str = ...,
+        once: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "ids", b"ids", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "ids", b"ids", "once", b"once", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -988,6 +1195,7 @@ class DescribeResponse(_message.Message):
     STARTED_AT_US_FIELD_NUMBER: _builtins.int
     DATA_DIR_FIELD_NUMBER: _builtins.int
     OPEN_BY_FAMILY_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     epoch: _builtins.int
     queued: _builtins.int
@@ -997,6 +1205,8 @@ class DescribeResponse(_message.Message):
     """connected"""
     started_at_us: _builtins.int
     data_dir: _builtins.str
+    event: _builtins.int
+    """no transition that is committed has a higher number: Watch from here sees what comes"""
     @_builtins.property
     def open_by_family(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """jobs that are not over, by API family"""
@@ -1012,10 +1222,11 @@ class DescribeResponse(_message.Message):
         started_at_us: _builtins.int = ...,
         data_dir: _builtins.str = ...,
         open_by_family: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        event: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_dir", b"data_dir", "epoch", b"epoch", "open_by_family", b"open_by_family", "queued", b"queued", "running", b"running", "started_at_us", b"started_at_us", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_dir", b"data_dir", "epoch", b"epoch", "event", b"event", "open_by_family", b"open_by_family", "queued", b"queued", "running", b"running", "started_at_us", b"started_at_us", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class JobsStub:
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.GetRequest.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_types__pb2.Job.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/hostler.v1.Jobs/Explain',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.GetRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.Explained.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/hostler.v1.Jobs/List',
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.ListRequest.SerializeToString,
@@ -54,6 +59,11 @@ class JobsStub:
                 '/hostler.v1.Jobs/Stop',
                 request_serializer=hostler_dot_v1_dot_jobs__pb2.StopRequest.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_types__pb2.Job.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/hostler.v1.Jobs/Retry',
+                request_serializer=hostler_dot_v1_dot_jobs__pb2.RetryRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_jobs__pb2.SubmitResponse.FromString,
                 _registered_method=True)
         self.Signal = channel.unary_unary(
                 '/hostler.v1.Jobs/Signal',
@@ -115,6 +125,14 @@ class JobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """What is known of why a job is as it is: the job, its transitions up to now, why it waits, and what its end may hang
+        on. NOT_FOUND as of Get.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def List(self, request, context):
         """Jobs by filter, oldest first, in pages.
         """
@@ -131,6 +149,14 @@ class JobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Retry(self, request, context):
+        """Submits finished jobs again, each as a new job that asks for the same: answered in its place, as by Submit. Its
+        idempotency key is not taken over, its versions of workloads are. At most 1,000 ids a call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Signal(self, request, context):
         """Sends a signal to the main process of a running job. FAILED_PRECONDITION when it does not run.
         """
@@ -140,7 +166,9 @@ class JobsServicer:
 
     def Feed(self, request_iterator, context):
         """Feeds bytes to the standard input of a job submitted with `work.stdin`. The first message names
-        the job; each answer says how many bytes the job has taken, which is the flow control.
+        the job; each answer says how many bytes the job has taken, which is the flow control. The first answer comes when
+        the program's side has said how far it is. The input stays open until `eof`, also when this call ends before.
+        A second call takes the input over from the first. It ends with OK once all that was sent has been taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,6 +233,11 @@ def add_JobsServicer_to_server(servicer, server):
                     request_deserializer=hostler_dot_v1_dot_jobs__pb2.GetRequest.FromString,
                     response_serializer=hostler_dot_v1_dot_types__pb2.Job.SerializeToString,
             ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.GetRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.Explained.SerializeToString,
+            ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
                     request_deserializer=hostler_dot_v1_dot_jobs__pb2.ListRequest.FromString,
@@ -214,6 +247,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=hostler_dot_v1_dot_jobs__pb2.StopRequest.FromString,
                     response_serializer=hostler_dot_v1_dot_types__pb2.Job.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=hostler_dot_v1_dot_jobs__pb2.RetryRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_jobs__pb2.SubmitResponse.SerializeToString,
             ),
             'Signal': grpc.unary_unary_rpc_method_handler(
                     servicer.Signal,
@@ -321,6 +359,33 @@ class Jobs:
             _registered_method=True)
 
     @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Jobs/Explain',
+            hostler_dot_v1_dot_jobs__pb2.GetRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.Explained.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def List(request,
             target,
             options=(),
@@ -364,6 +429,33 @@ class Jobs:
             '/hostler.v1.Jobs/Stop',
             hostler_dot_v1_dot_jobs__pb2.StopRequest.SerializeToString,
             hostler_dot_v1_dot_types__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Jobs/Retry',
+            hostler_dot_v1_dot_jobs__pb2.RetryRequest.SerializeToString,
+            hostler_dot_v1_dot_jobs__pb2.SubmitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class JobsStub:
     """
     Get: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetRequest, _types_pb2.Job]
     """One job. NOT_FOUND when the caller may not know it or it never existed."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetRequest, _jobs_pb2.Explained]
+    """What is known of why a job is as it is: the job, its transitions up to now, why it waits, and what its end may hang
+    on. NOT_FOUND as of Get.
+    """
     List: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListRequest, _jobs_pb2.ListResponse]
     """Jobs by filter, oldest first, in pages."""
     Stop: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.StopRequest, _types_pb2.Job]
@@ -45,11 +49,17 @@ class JobsStub:
     Idempotent: a finished job is answered as it ended. When the proof is not there within
     `wait_s` the job is answered in state STOPPING.
     """
+    Retry: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryRequest, _jobs_pb2.SubmitResponse]
+    """Submits finished jobs again, each as a new job that asks for the same: answered in its place, as by Submit. Its
+    idempotency key is not taken over, its versions of workloads are. At most 1,000 ids a call.
+    """
     Signal: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SignalRequest, _jobs_pb2.SignalResponse]
     """Sends a signal to the main process of a running job. FAILED_PRECONDITION when it does not run."""
     Feed: _grpc.StreamStreamMultiCallable[_jobs_pb2.FeedRequest, _jobs_pb2.FeedResponse]
     """Feeds bytes to the standard input of a job submitted with `work.stdin`. The first message names
-    the job; each answer says how many bytes the job has taken, which is the flow control.
+    the job; each answer says how many bytes the job has taken, which is the flow control. The first answer comes when
+    the program's side has said how far it is. The input stays open until `eof`, also when this call ends before.
+    A second call takes the input over from the first. It ends with OK once all that was sent has been taken.
     """
     Wait: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WaitRequest, _jobs_pb2.WaitResponse]
     """Streams where each named job has come to, once, as soon as it has come as far as `until`. Ends
@@ -79,6 +89,10 @@ class JobsAsyncStub(JobsStub):
     """
     Get: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetRequest, _types_pb2.Job]  # type: ignore[assignment]
     """One job. NOT_FOUND when the caller may not know it or it never existed."""
+    Explain: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetRequest, _jobs_pb2.Explained]  # type: ignore[assignment]
+    """What is known of why a job is as it is: the job, its transitions up to now, why it waits, and what its end may hang
+    on. NOT_FOUND as of Get.
+    """
     List: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListRequest, _jobs_pb2.ListResponse]  # type: ignore[assignment]
     """Jobs by filter, oldest first, in pages."""
     Stop: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StopRequest, _types_pb2.Job]  # type: ignore[assignment]
@@ -86,11 +100,17 @@ class JobsAsyncStub(JobsStub):
     Idempotent: a finished job is answered as it ended. When the proof is not there within
     `wait_s` the job is answered in state STOPPING.
     """
+    Retry: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryRequest, _jobs_pb2.SubmitResponse]  # type: ignore[assignment]
+    """Submits finished jobs again, each as a new job that asks for the same: answered in its place, as by Submit. Its
+    idempotency key is not taken over, its versions of workloads are. At most 1,000 ids a call.
+    """
     Signal: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SignalRequest, _jobs_pb2.SignalResponse]  # type: ignore[assignment]
     """Sends a signal to the main process of a running job. FAILED_PRECONDITION when it does not run."""
     Feed: _aio.StreamStreamMultiCallable[_jobs_pb2.FeedRequest, _jobs_pb2.FeedResponse]  # type: ignore[assignment]
     """Feeds bytes to the standard input of a job submitted with `work.stdin`. The first message names
-    the job; each answer says how many bytes the job has taken, which is the flow control.
+    the job; each answer says how many bytes the job has taken, which is the flow control. The first answer comes when
+    the program's side has said how far it is. The input stays open until `eof`, also when this call ends before.
+    A second call takes the input over from the first. It ends with OK once all that was sent has been taken.
     """
     Wait: _aio.UnaryStreamMultiCallable[_jobs_pb2.WaitRequest, _jobs_pb2.WaitResponse]  # type: ignore[assignment]
     """Streams where each named job has come to, once, as soon as it has come as far as `until`. Ends
@@ -131,6 +151,16 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         """One job. NOT_FOUND when the caller may not know it or it never existed."""
 
     @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _jobs_pb2.GetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Explained, _abc.Awaitable[_jobs_pb2.Explained]]:
+        """What is known of why a job is as it is: the job, its transitions up to now, why it waits, and what its end may hang
+        on. NOT_FOUND as of Get.
+        """
+
+    @_abc_1.abstractmethod
     def List(
         self,
         request: _jobs_pb2.ListRequest,
@@ -150,6 +180,16 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _jobs_pb2.RetryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.SubmitResponse, _abc.Awaitable[_jobs_pb2.SubmitResponse]]:
+        """Submits finished jobs again, each as a new job that asks for the same: answered in its place, as by Submit. Its
+        idempotency key is not taken over, its versions of workloads are. At most 1,000 ids a call.
+        """
+
+    @_abc_1.abstractmethod
     def Signal(
         self,
         request: _jobs_pb2.SignalRequest,
@@ -164,7 +204,9 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.FeedResponse], _abc.AsyncIterator[_jobs_pb2.FeedResponse]]:
         """Feeds bytes to the standard input of a job submitted with `work.stdin`. The first message names
-        the job; each answer says how many bytes the job has taken, which is the flow control.
+        the job; each answer says how many bytes the job has taken, which is the flow control. The first answer comes when
+        the program's side has said how far it is. The input stays open until `eof`, also when this call ends before.
+        A second call takes the input over from the first. It ends with OK once all that was sent has been taken.
         """
 
     @_abc_1.abstractmethod

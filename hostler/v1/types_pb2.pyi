@@ -438,6 +438,7 @@ class Work(_message.Message):
     OUTPUT_STOP_FIELD_NUMBER: _builtins.int
     LOSS_POLICY_FIELD_NUMBER: _builtins.int
     START_PATH_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
     cwd: _builtins.str
     """empty: the worker's working directory"""
     timeout_s: _builtins.float
@@ -492,6 +493,10 @@ class Work(_message.Message):
     def limits(self) -> Global___Limits:
         """a worker that cannot enforce them is not given the job"""
 
+    @_builtins.property
+    def terminal(self) -> Global___Terminal:
+        """stdin, stdout and stderr are one terminal; all output is stdout"""
+
     def __init__(
         self,
         *,
@@ -515,14 +520,45 @@ class Work(_message.Message):
         output_stop: _builtins.bool = ...,
         loss_policy: _builtins.str = ...,
         start_path: _builtins.str = ...,
+        terminal: Global___Terminal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "limits", b"limits", "python", b"python", "service", b"service"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "limits", b"limits", "python", b"python", "service", b"service", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "container", b"container", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "limits", b"limits", "loss_policy", b"loss_policy", "merge", b"merge", "output_bytes_max", b"output_bytes_max", "output_stop", b"output_stop", "python", b"python", "result_stdout", b"result_stdout", "service", b"service", "start_path", b"start_path", "stdin", b"stdin", "stdin_path", b"stdin_path", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "container", b"container", "cwd", b"cwd", "env", b"env", "files", b"files", "grace_s", b"grace_s", "leftovers_wait", b"leftovers_wait", "limits", b"limits", "loss_policy", b"loss_policy", "merge", b"merge", "output_bytes_max", b"output_bytes_max", "output_stop", b"output_stop", "python", b"python", "result_stdout", b"result_stdout", "service", b"service", "start_path", b"start_path", "stdin", b"stdin", "stdin_path", b"stdin_path", "terminal", b"terminal", "timeout_s", b"timeout_s", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Work: _TypeAlias = Work  # noqa: Y015
+
+@_typing.final
+class Terminal(_message.Message):
+    """A terminal of a program's own, which is its controlling terminal. With `stdin` it is typed at through Jobs.Feed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """0: 24"""
+    columns: _builtins.int
+    """0: 80"""
+    term: _builtins.str
+    """TERM in its environment, unless `env` says it; empty: the worker's"""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        term: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Terminal: _TypeAlias = Terminal  # noqa: Y015
 
 @_typing.final
 class JobSpec(_message.Message):
@@ -570,6 +606,26 @@ class JobSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORK_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
@@ -591,6 +647,8 @@ class JobSpec(_message.Message):
     CRASH_LIMIT_FIELD_NUMBER: _builtins.int
     START_WITHIN_S_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """free text, at most 200 characters"""
@@ -628,6 +686,8 @@ class JobSpec(_message.Message):
     """losses of its worker after which `on_lost` tries no more; 0: 3"""
     start_within_s: _builtins.float
     """a program that has not started so long after the submit never does; 0: no limit"""
+    where: _builtins.str
+    """an expression over a worker's labels, name, host and id that must hold; empty: any"""
     @_builtins.property
     def work(self) -> Global___Work: ...
     @_builtins.property
@@ -641,6 +701,10 @@ class JobSpec(_message.Message):
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """environment variable: name of the secret that is put in at dispatch"""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """what the submitter calls it by: lists and stops find it so; at most 64"""
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
@@ -670,11 +734,13 @@ class JobSpec(_message.Message):
         crash_limit: _builtins.int = ...,
         start_within_s: _builtins.float = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        where: _builtins.str = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "lost_after_s", b"lost_after_s", "retries", b"retries", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "crash_limit", b"crash_limit", "family", b"family", "key", b"key", "labels", b"labels", "lost_after_s", b"lost_after_s", "name", b"name", "on_lost", b"on_lost", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "secrets", b"secrets", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s", "_retries", b"_retries", "crash_limit", b"crash_limit", "family", b"family", "key", b"key", "labels", b"labels", "lost_after_s", b"lost_after_s", "name", b"name", "on_lost", b"on_lost", "owner", b"owner", "params", b"params", "principal", b"principal", "priority", b"priority", "retries", b"retries", "retry_on", b"retry_on", "secrets", b"secrets", "slotless", b"slotless", "slots", b"slots", "stages", b"stages", "start_within_s", b"start_within_s", "tags", b"tags", "where", b"where", "work", b"work", "worker", b"worker", "workload", b"workload", "workload_version", b"workload_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lost_after_s: _TypeAlias = _typing.Literal["lost_after_s"]  # noqa: Y015
     _WhichOneofArgType__lost_after_s: _TypeAlias = _typing.Literal["_lost_after_s", b"_lost_after_s"]  # noqa: Y015
@@ -1152,6 +1218,7 @@ class Job(_message.Message):
     RETRIED_FIELD_NUMBER: _builtins.int
     DUE_AT_US_FIELD_NUMBER: _builtins.int
     PAST_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___State.ValueType
     outcome: Global___Outcome.ValueType
@@ -1178,6 +1245,8 @@ class Job(_message.Message):
     """attempts that failed and were followed by another"""
     due_at_us: _builtins.int
     """while queued for another attempt: not before"""
+    retry_of: _builtins.str
+    """the job that this one repeats (Jobs.Retry)"""
     @_builtins.property
     def spec(self) -> Global___JobSpec: ...
     @_builtins.property
@@ -1227,10 +1296,11 @@ class Job(_message.Message):
         retried: _builtins.int = ...,
         due_at_us: _builtins.int = ...,
         past: _abc.Iterable[Global___PastAttempt] | None = ...,
+        retry_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "end", b"end", "spec", b"spec", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "assigned_at_us", b"assigned_at_us", "attempt", b"attempt", "due_at_us", b"due_at_us", "end", b"end", "finished_at_us", b"finished_at_us", "id", b"id", "log_bytes", b"log_bytes", "log_lost_bytes", b"log_lost_bytes", "log_position", b"log_position", "log_status", b"log_status", "outcome", b"outcome", "past", b"past", "pending_reasons", b"pending_reasons", "phase", b"phase", "queued_at_us", b"queued_at_us", "retried", b"retried", "spec", b"spec", "stage", b"stage", "started_at_us", b"started_at_us", "state", b"state", "usage", b"usage", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance", b"advance", "assigned_at_us", b"assigned_at_us", "attempt", b"attempt", "due_at_us", b"due_at_us", "end", b"end", "finished_at_us", b"finished_at_us", "id", b"id", "log_bytes", b"log_bytes", "log_lost_bytes", b"log_lost_bytes", "log_position", b"log_position", "log_status", b"log_status", "outcome", b"outcome", "past", b"past", "pending_reasons", b"pending_reasons", "phase", b"phase", "queued_at_us", b"queued_at_us", "retried", b"retried", "retry_of", b"retry_of", "spec", b"spec", "stage", b"stage", "started_at_us", b"started_at_us", "state", b"state", "usage", b"usage", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1276,6 +1346,7 @@ class Worker(_message.Message):
     ABILITIES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DRAIN_BY_US_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: _builtins.str
@@ -1290,6 +1361,8 @@ class Worker(_message.Message):
     """of the states draining, drained and quarantined: why"""
     drain_by_us: _builtins.int
     """while draining on request: what runs then is ended; 0: never"""
+    policy: _builtins.str
+    """the mode of its own policy: named, allow-list or arbitrary; empty: it has not said"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1321,10 +1394,11 @@ class Worker(_message.Message):
         abilities: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
         drain_by_us: _builtins.int = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "drain_by_us", b"drain_by_us", "host", b"host", "id", b"id", "labels", b"labels", "name", b"name", "reason", b"reason", "running", b"running", "runtimes", b"runtimes", "seen_at_us", b"seen_at_us", "slots", b"slots", "state", b"state", "version", b"version", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "drain_by_us", b"drain_by_us", "host", b"host", "id", b"id", "labels", b"labels", "name", b"name", "policy", b"policy", "reason", b"reason", "running", b"running", "runtimes", b"runtimes", "seen_at_us", b"seen_at_us", "slots", b"slots", "state", b"state", "version", b"version", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -167,6 +167,8 @@ class Hello(_message.Message):
     ABILITIES_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    NAMED_ONLY_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """the id given at an earlier Welcome; empty: a new worker"""
     name: _builtins.str
@@ -183,6 +185,10 @@ class Hello(_message.Message):
     """random, of this process: two with one journal are two copies of it"""
     epoch: _builtins.int
     """the highest epoch of a coordinator it has heard, durable"""
+    policy: _builtins.str
+    """the mode of its own policy: named, allow-list or arbitrary; empty: not said"""
+    named_only: _builtins.bool
+    """and so it refuses every job that names no workload"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -218,10 +224,12 @@ class Hello(_message.Message):
         abilities: _abc.Iterable[_builtins.str] | None = ...,
         instance: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        policy: _builtins.str = ...,
+        named_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "boot_id", b"boot_id", "epoch", b"epoch", "generation", b"generation", "host", b"host", "instance", b"instance", "inventory", b"inventory", "journal_id", b"journal_id", "labels", b"labels", "mark", b"mark", "name", b"name", "runtimes", b"runtimes", "slots", b"slots", "version", b"version", "worker", b"worker", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "boot_id", b"boot_id", "epoch", b"epoch", "generation", b"generation", "host", b"host", "instance", b"instance", "inventory", b"inventory", "journal_id", b"journal_id", "labels", b"labels", "mark", b"mark", "name", b"name", "named_only", b"named_only", "policy", b"policy", "runtimes", b"runtimes", "slots", b"slots", "version", b"version", "worker", b"worker", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,8 +409,16 @@ class Fed(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     TAKEN_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     taken: _builtins.int
+    """as the shim counts; it outlives agents and coordinators"""
     closed: _builtins.bool
+    """it reads no more"""
+    received: _builtins.int
+    """what the shim has, taken or not"""
+    ended: _builtins.bool
+    """the shim has the end of the input as well"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -411,10 +427,12 @@ class Fed(_message.Message):
         key: _types_pb2.AttemptKey | None = ...,
         taken: _builtins.int = ...,
         closed: _builtins.bool = ...,
+        received: _builtins.int = ...,
+        ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "key", b"key", "taken", b"taken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "ended", b"ended", "key", b"key", "received", b"received", "taken", b"taken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -766,9 +784,15 @@ class FeedAttempt(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     EOF_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     bytes: _builtins.bytes
+    """with none, and no eof, it is a question: how far is it?"""
     eof: _builtins.bool
+    rows: _builtins.int
+    """of the terminal from now on; 0: as it is"""
+    columns: _builtins.int
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -778,10 +802,12 @@ class FeedAttempt(_message.Message):
         offset: _builtins.int = ...,
         bytes: _builtins.bytes = ...,
         eof: _builtins.bool = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "eof", b"eof", "key", b"key", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "columns", b"columns", "eof", b"eof", "key", b"key", "offset", b"offset", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,7 @@
 """What a worker executes, and the names of attempts, to and from protobuf."""
 
 from hostler.ids import AttemptKey, JobId
-from hostler.jobs import NO_LIMITS, Container, File, Limits, PythonScript, Service, Work
+from hostler.jobs import NO_LIMITS, Container, File, Limits, PythonScript, Service, Terminal, Work
 from hostler.v1 import types_pb2
 
 
@@ -119,6 +119,7 @@ def work_to_proto(work: Work) -> types_pb2.Work:
         stdin_path=work.stdin_path,
         container=None if work.container is None else container_to_proto(work.container),
         service=None if work.service is None else service_to_proto(work.service),
+        terminal=None if work.terminal is None else terminal_to_proto(work.terminal),
         result_stdout=work.result_stdout,
         merge=work.merge,
         limits=limits_to_proto(work.limits),
@@ -159,7 +160,18 @@ def work_from_proto(message: types_pb2.Work) -> Work:
         output_stop=message.output_stop,
         loss_policy=message.loss_policy,
         start_path=message.start_path,
+        terminal=terminal_from_proto(message.terminal) if message.HasField("terminal") else None,
     )
+
+
+def terminal_to_proto(terminal: Terminal) -> types_pb2.Terminal:
+    """Encode a terminal."""
+    return types_pb2.Terminal(rows=terminal.rows, columns=terminal.columns, term=terminal.term)
+
+
+def terminal_from_proto(message: types_pb2.Terminal) -> Terminal:
+    """Decode a terminal."""
+    return Terminal(rows=message.rows, columns=message.columns, term=message.term)
 
 
 def work_to_bytes(work: Work) -> bytes:
