@@ -24,6 +24,8 @@ from hostler.jobs import (
     RETRIES_MAX,
     RETRY_CAUSES,
     START_PATHS,
+    VARIABLES_MAX,
+    WORDS_MAX,
     WORK_BYTES_MAX,
     JobSpec,
     Limits,
@@ -77,6 +79,10 @@ def _not_text() -> HostlerError:
 
 
 def _check_work(work: Work) -> HostlerError | None:
+    if len(work.argv) > WORDS_MAX:  # before they are looked at one by one
+        return TooLarge(f"argv has {len(work.argv)} arguments; at most {WORDS_MAX}", field="argv")
+    if len(work.env) > VARIABLES_MAX:
+        return TooLarge(f"env has {len(work.env)} variables; at most {VARIABLES_MAX}", field="env")
     size = 0
     for word in work.argv:
         length = len(word.encode())

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from hostler.lifecycle import Outcome, State
 
 ARGV_BYTES_MAX = 128 * 1024 - 1  # execve's limit for a single argument on Linux, without its final NUL
+WORDS_MAX = 100_000  # of argv
+VARIABLES_MAX = 10_000  # of env
 WORK_BYTES_MAX = 1024 * 1024  # argv and env together; execve takes about 2 MiB
 NAME_CHARACTERS_MAX = 200
 KEY_CHARACTERS_MAX = 200

@@ -25,15 +25,16 @@ KEY_CHARACTERS_MAX = 64 * 1024
 TEXT_BYTES_MAX = 12 * 1024 * 1024
 VALUES_MAX = 1_000_000  # and lists and objects, of one body
 LOOK_VALUES = 200_000  # above it they are counted before they are made
-THREAD_BYTES = 256 * 1024  # above it parsing leaves the event loop
+DIGITS_MAX = 309  # of an integer: those of the largest double. Texts of digits and integers cost their length squared
+THREAD_BYTES = 256 * 1024  # above it parsing leaves the event loop; no step of it may hold the others up for long
 
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(b for b in range(256) if b not in _BRACKETS)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 # A text without its end reaches to the end of all, and nothing is ever tried twice: the time is that of the length.
 _MARKS = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[\[{,\]}]', re.DOTALL)
-_QUOTE = re.compile(rb'(?<!\\)"')
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape, unless its backslash is escaped itself
+_SURROGATE_BYTES = len(rb"\ud800")
 
 
 class NotJson(InvalidRequest):
@@ -121,11 +122,9 @@ def parse(raw: bytes) -> object:
         raise NotJson(f"the body is not JSON: {error}", syntax=error) from None
     except RecursionError:
         raise NotJson(f"the JSON is nested deeper than {DEPTH_MAX} levels") from None
-    except ValueError:  # Python's limit on the digits of an integer
-        raise NotJson("a number in the JSON is too long") from None
     if _may_hold_long_text(raw) and _longest_text(value) > TEXT_BYTES_MAX:
         raise NotJson(f"a text in the JSON is longer than {TEXT_BYTES_MAX} characters")
-    if _SURROGATE_ESCAPE.search(raw) and _holds_surrogates(value):
+    if _holds_half_a_pair(raw):
         raise NotJson("a text in the JSON holds half of a surrogate pair")
     return value
 
@@ -168,18 +167,35 @@ def _look(text: str) -> None:
                 raise NotJson(f"an object in the JSON has more than {KEYS_MAX} keys")
 
 
-def _holds_surrogates(value: object) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+def _holds_half_a_pair(raw: bytes) -> bool:
+    # In what was parsed, so a backslash begins an escape. UTF-8 has no surrogates but those that are escaped.
+    seen = 0  # the end of the last match
+    high_ends = -1  # the end of a first half that waits for its second
+    for match in _SURROGATE.finditer(raw):
+        between = raw[seen : match.start()]
+        seen = match.start() + _SURROGATE_BYTES
+        if (len(between) - len(between.rstrip(b"\\"))) % 2:
+            continue
+        if raw[match.end() - 1] in b"89abAB":
+            if high_ends >= 0:
+                return True
+            high_ends = seen
+        elif match.start() == high_ends:
+            high_ends = -1
+        else:
+            return True
+    return high_ends >= 0
 
 
 def _may_hold_long_text(raw: bytes) -> bool:
     # A text of that length has an opening quote in front of the middle, and no quote in it but escaped ones.
     start = len(raw) - TEXT_BYTES_MAX
-    return start > 0 and b'"' in raw[:start] and _QUOTE.search(raw, start, TEXT_BYTES_MAX) is None
+    if start <= 0 or b'"' not in raw[:start]:
+        return False
+    place = raw.find(b'"', start, TEXT_BYTES_MAX)
+    while place >= 0 and raw[place - 1] == ord("\\"):
+        place = raw.find(b'"', place + 1, TEXT_BYTES_MAX)
+    return place < 0
 
 
 def _longest_text(value: object) -> int:
@@ -213,8 +229,17 @@ def _number(text: str) -> float:
     return number
 
 
+def _integer(text: str) -> int:
+    # Being Python, it also lets other threads run between the numbers of a long list.
+    if len(text) > DIGITS_MAX + text.startswith("-"):
+        raise NotJson(f"a number in the JSON has more than {DIGITS_MAX} digits")
+    return int(text)
+
+
 def _constant(text: str) -> NoReturn:
     raise NotJson(f"{text} is not a JSON value")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_number, parse_int=_integer, parse_constant=_constant
+)

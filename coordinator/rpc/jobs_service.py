@@ -37,6 +37,8 @@ from hostler.wire.errors import error_to_proto
 
 EVENTS_PER_READ = 500
 WATCH_IDS_MAX = 1000
+SLICE_BYTES = 256 * 1024  # of the items of a call, before others get their turn
+ITEM_BYTES = 512  # what an item costs besides its length
 ID_CHARACTERS = 36
 
 
@@ -71,7 +73,12 @@ class JobsService:
         random = os.urandom(16 * len(request.jobs))
         asking: dict[str, Principal | HostlerError] = {}  # by what is asserted
         items = []
+        looked_at = 0
         for i, message in enumerate(request.jobs):
+            looked_at += ITEM_BYTES + message.ByteSize()
+            if looked_at > SLICE_BYTES:
+                looked_at = 0
+                await asyncio.sleep(0)
             job_id = new_uuid(random[16 * i : 16 * i + 16])
             principal = asking.get(message.principal) or asking.setdefault(
                 message.principal, _asking(caller, message.principal)

@@ -171,14 +171,16 @@ class Native:
         if len(body.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(body.jobs)} jobs; at most {SUBMIT_ITEMS_MAX} at once", field="jobs")
         key = _header_key(request, body.jobs)
-        items: list[JobItem | InvalidRequest] = []
-        for start in range(0, len(body.jobs), SLICE_ITEMS):
-            items += map(job_item, body.jobs[start : start + SLICE_ITEMS])
-            await asyncio.sleep(0)
-        if key and isinstance(items[0], JobItem):
-            items[0] = _with_key(items[0], key)
         principal = principal_of(request)
-        specs = [item.spec(principal) for item in items if isinstance(item, JobItem)]
+        items: list[JobItem | InvalidRequest] = []
+        specs: list[JobSpec] = []
+        for start in range(0, len(body.jobs), SLICE_ITEMS):
+            found = list(map(job_item, body.jobs[start : start + SLICE_ITEMS]))
+            if key and isinstance(found[0], JobItem):
+                found[0] = _with_key(found[0], key)
+            items += found
+            specs += [item.spec(principal) for item in found if isinstance(item, JobItem)]
+            await asyncio.sleep(0)
         accepted = iter(await (self._run(specs, wait_s, principal) if wait_s else self._accept(specs)))
         results = [item if isinstance(item, InvalidRequest) else next(accepted) for item in items]
         return json_response({"jobs": [job_json.answer_json(result) for result in results]})

@@ -1,7 +1,9 @@
 """JSON is read as everybody reads it, or refused; nothing else can happen, whatever the bytes are."""
 
+import contextlib
 import json
 import math
+import threading
 import time
 from typing import Any
 
@@ -64,7 +66,7 @@ def test_depth_counts_brackets_outside_of_texts_only() -> None:
 
 def test_numbers_that_nobody_can_hold_are_refused() -> None:
     """Those that fit are read."""
-    for text in (b"1e400", b"-1e400", b"9" * 5000, b"Infinity", b"NaN"):
+    for text in (b"1e400", b"-1e400", b"9" * 310, b"-" + b"9" * 310, b"[" + b"9" * 5000 + b"]", b"Infinity", b"NaN"):
         try:
             value = bodies.parse(text)
         except bodies.NotJson:
@@ -72,6 +74,30 @@ def test_numbers_that_nobody_can_hold_are_refused() -> None:
         raise AssertionError(f"{text[:10]!r} was read as {value!r}")
     assert bodies.parse(b"1e-400") == 0.0
     assert math.isfinite(float(str(bodies.parse(b"1e308"))))
+    assert bodies.parse(b"[" + b"9" * 309 + b",-" + b"9" * 309 + b"]") == [10**309 - 1, 1 - 10**309]
+
+
+ESCAPES = st.lists(
+    st.sampled_from(["\\ud83d", "\\uDE00", "\\uD83D\\ude00", "\\\\", "\\\\u", "ud800", "\\n", "a", "\\ue000", '\\"']),
+    max_size=12,
+).map("".join)
+
+
+@given(ESCAPES, ESCAPES)
+@example("\\ud83d\\\\", "\\ude00")
+@example("\\ud83d", "\\ude00")
+@settings(max_examples=300, deadline=None)
+def test_half_of_a_pair_is_seen_wherever_it_stands(first: str, second: str) -> None:
+    """A text that UTF-8 cannot hold is refused, and no other."""
+    raw = f'["{first}", "{second}"]'.encode()
+    value = json.loads(raw)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        with pytest.raises(bodies.NotJson, match="surrogate"):
+            bodies.parse(raw)
+    else:
+        assert bodies.parse(raw) == value
 
 
 def test_objects_keys_and_texts_have_their_limits() -> None:
@@ -110,6 +136,45 @@ def test_very_much_in_one_body_is_refused_at_little_cost(kind: str) -> None:
         bodies.parse(MANY[kind])
 
     assert time.thread_time() - began < 4
+
+
+ODD = {
+    "escapes": b'["' + b"\\n" * (7 * MIB) + b'"]',
+    "numbers of many digits": b"[" + b",".join([b"9" * 4000] * 3500) + b"]",
+    "floats with a pair": b"[" + b"1.2345678," * 900_000 + b'"\\ud83d\\ude00"]',
+    "a text of two bytes each": '["{}"]'.format("\u00e9" * (7 * MIB)).encode(),
+    "lists in lists": b"[" + b"[]," * 490_000 + b"1]",
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_no_step_holds_the_others_up_for_long(kind: str) -> None:
+    """Parsing has a thread, and yet one long call of the library stops all others: /health waited for 700 ms."""
+    over, waited_s = threading.Event(), 0.0
+
+    def watch() -> None:
+        nonlocal waited_s
+        before_s = time.monotonic()
+        while not over.wait(0.002):
+            now_s = time.monotonic()
+            waited_s, before_s = max(waited_s, now_s - before_s), now_s
+
+    raw = ODD[kind]
+    best_s = math.inf
+    for _ in range(3):  # what else runs on this machine is not to be measured
+        over.clear()
+        waited_s = 0.0
+        watching = threading.Thread(target=watch)
+        watching.start()
+        with contextlib.suppress(bodies.NotJson):
+            bodies.parse(raw)
+        over.set()
+        watching.join()
+        best_s = min(best_s, waited_s)
+        if best_s < 0.15:
+            break
+
+    assert best_s < 0.15
 
 
 def test_what_is_inside_of_texts_is_not_counted() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -11,6 +12,7 @@ import pytest
 from coordinator.decisions import Decision, Submission
 from coordinator.effects import Answer
 from coordinator.live import Live
+from coordinator.rpc.submissions import submission
 from hostler.client import Client
 from hostler.errors import (
     InvalidRequest,
@@ -49,6 +51,37 @@ async def test_ten_thousand_jobs_are_answered_in_order(client: Client) -> None:
     assert len(set(ids)) == 10_000 - len(bad) and all(map(is_uuid, ids))
     assert (await client.get(str(results[9999]))).spec.name == "n9999"
     assert (await client.describe()).queued == len(ids)
+
+
+async def test_others_are_served_while_a_large_call_is_looked_at(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand items at once held everybody up for half a second, a few long ones as well."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    seen: list[int] = []
+
+    def noting(*args: Any, **options: Any) -> Submission:
+        seen.append(turns)
+        return submission(*args, **options)
+
+    monkeypatch.setattr("coordinator.rpc.jobs_service.submission", noting)
+    others = asyncio.create_task(take_turns())
+    await client.submit([a_spec()] * 10_000)
+    assert len(seen) == 10_000
+    assert max(seen.count(turn) for turn in set(seen)) <= 500
+
+    seen.clear()
+    long = replace(a_spec(), work=replace(a_spec().work, env={"A": "x" * 100_000}))
+    await client.submit([long] * 100)
+    assert max(seen.count(turn) for turn in set(seen)) <= 3
+    others.cancel()
 
 
 async def test_more_than_ten_thousand_are_refused_as_a_whole(client: Client) -> None:

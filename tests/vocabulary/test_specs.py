@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from hostler.errors import HostlerError, InvalidRequest, TooLarge
 from hostler.job_checks import check_spec
-from hostler.jobs import ARGV_BYTES_MAX, DURATION_S_MAX, LABEL_CHARACTERS_MAX, LABELS_MAX, WORK_BYTES_MAX, JobSpec, Work
+from hostler.jobs import (
+    ARGV_BYTES_MAX,
+    DURATION_S_MAX,
+    LABEL_CHARACTERS_MAX,
+    LABELS_MAX,
+    VARIABLES_MAX,
+    WORDS_MAX,
+    WORK_BYTES_MAX,
+    JobSpec,
+    Work,
+)
 from tests.support.builders import a_spec
 
 NAN, INF = float("nan"), float("inf")
@@ -40,6 +50,9 @@ BAD: list[tuple[JobSpec, type[HostlerError], str]] = [
     (a_spec("true", "ä" * (ARGV_BYTES_MAX // 2 + 1)), TooLarge, "argv"),
     (a_spec("true", *["x" * 100_000] * 11), TooLarge, "argv"),
     (JobSpec(work=Work(argv=("true",), env=MANY_VARIABLES)), TooLarge, "argv"),
+    (JobSpec(work=Work(argv=("",) * (WORDS_MAX + 1))), InvalidRequest, "argv"),
+    (JobSpec(work=Work(argv=("true",) * (WORDS_MAX + 1))), TooLarge, "argv"),
+    (JobSpec(work=Work(argv=("true",), env={str(n): "" for n in range(VARIABLES_MAX + 1)})), TooLarge, "env"),
     (JobSpec(work=Work(argv=("true",), env={"A": "x" * (ARGV_BYTES_MAX - 1)})), TooLarge, "env"),
     (JobSpec(work=Work(argv=("true",), env={"": "x"})), InvalidRequest, "env"),
     (JobSpec(work=Work(argv=("true",), env={"A=B": "x"})), InvalidRequest, "env"),
