@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import grpc.aio
 
@@ -63,6 +64,17 @@ class NewCertificate:
     certificate: bytes  # PEM
     expires_at_us: int
     workers_port: int  # where it is to be shown, on the host that was called
+
+
+class TurnedAway(NamedTuple):
+    """Requests of one caller that a gateway has turned away within about a second, for one reason."""
+
+    action: str  # method and route
+    principal: str  # empty: nobody known
+    credential: str  # the id of the key that was shown
+    address: str
+    detail: str  # why
+    times: int
 
 
 class AccessClient:
@@ -221,6 +233,12 @@ class AccessClient:
                     yield Entry(**values | {"hash": message.hash.hex()})
         finally:
             call.cancel()
+
+    async def note_refusals(self, refusals: Sequence[TurnedAway]) -> None:
+        """Note in the audit log whom a gateway has turned away by itself. For gateways."""
+        messages = [access_pb2.TurnedAway(**refusal._asdict()) for refusal in refusals]
+        with CALLING:
+            await self._stub.NoteRefusals(access_pb2.NoteRefusalsRequest(refusals=messages), timeout=CALL_S)
 
 
 def _certificate(message: access_pb2.CertificateResponse) -> NewCertificate:

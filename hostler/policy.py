@@ -162,6 +162,7 @@ RPCS: Mapping[str, Scope | Door] = MappingProxyType(
         "Access/Renew": Door.WORKER,
         "Access/RevokeWorker": Scope.WORKERS_MANAGE,
         "Access/ReadAudit": Scope.AUDIT_READ,
+        "Access/NoteRefusals": Scope.PRINCIPALS_ASSERT,
         "Workers/Connect": Door.WORKER,
         "Workers/PushLog": Door.WORKER,
         "Workers/SendOutput": Door.WORKER,

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from hostler.errors import Overloaded, PermissionDenied, Unauthenticated
+from hostler.errors import HostlerError, Overloaded, PermissionDenied, Unauthenticated
 from hostler.keys import KEY_PREFIX
 from hostler.policy import Door
 from http_gateway.auth import LocalTrust, Site, check_direct, peer_address, shown_key
 from http_gateway.callers import LOCAL_CALLER, NOBODY, Caller, caller_at
 from http_gateway.key_checks import KeyChecks, block_of
 from http_gateway.networks import Address, Network, is_within
+from http_gateway.refusals import Refusals
 from http_gateway.route_policy import RoutePolicy, Rule
 from http_gateway.token_buckets import TokenBuckets
 
@@ -37,6 +38,7 @@ class Admission:
         networks: Iterable[Network],
         policy: RoutePolicy,
         requests_per_s: float,
+        refusals: Refusals,
     ) -> None:
         """Prepare the decision.
 
@@ -47,12 +49,14 @@ class Admission:
             networks: whose callers need no key where a rule says so.
             policy: the rules.
             requests_per_s: of one key, or of one address without a key; 0: no limit. A local caller has none.
+            refusals: where it is noted who is turned away.
         """
         self._site = site
         self._trust = trust
         self._keys = keys
         self._networks = tuple(networks)
         self._policy = policy
+        self._refusals = refusals
         self._buckets = TokenBuckets(per_s=requests_per_s, burst=requests_per_s * BURST_S)
 
     async def admit(self, request: web.Request) -> tuple[Caller, Rule | None]:
@@ -64,19 +68,24 @@ class Admission:
             PermissionDenied: a foreign page, or a caller who may not.
             Overloaded: the caller asks too often.
         """
-        self._site.check(request)
-        rule = self._policy.rule_of(request)
-        address = peer_address(request)
+        caller: Caller | None = None
         try:
-            caller = await self._caller(request, rule, address)
-        except Unauthenticated:
-            if self._trust is None:
-                await self._slow_down(f"address:{block_of(address)}")
+            self._site.check(request)
+            rule = self._policy.rule_of(request)
+            address = peer_address(request)
+            try:
+                caller = await self._caller(request, rule, address)
+            except Unauthenticated:
+                if self._trust is None:
+                    await self._slow_down(f"address:{block_of(address)}")
+                raise
+            if caller is not LOCAL_CALLER:
+                await self._slow_down(caller.principal if caller.shows_key else f"address:{block_of(address)}")
+            if rule is not None and rule.door is not Door.ANYBODY:
+                check_scopes(caller, rule)
+        except HostlerError as error:
+            self._refusals.note(request, error, caller)
             raise
-        if caller is not LOCAL_CALLER:
-            await self._slow_down(caller.principal if caller.shows_key else f"address:{block_of(address)}")
-        if rule is not None and rule.door is not Door.ANYBODY:
-            check_scopes(caller, rule)
         return caller, rule
 
     async def _caller(self, request: web.Request, rule: Rule | None, address: Address | None) -> Caller:

@@ -30,6 +30,7 @@ from http_gateway.measures import HttpMeasures, counting
 from http_gateway.networks import parse_networks
 from http_gateway.open_requests import OpenRequests
 from http_gateway.openapi import document_of
+from http_gateway.refusals import REFUSALS, Refusals
 from http_gateway.route_policy import RoutePolicy
 
 BACKLOG = 512
@@ -69,6 +70,7 @@ def make_app(
     pages = document.DocumentPages(lambda: document_of(apis, policy))
     apis = (*_families(client, settings, submitter, measures, closing), pages.api())
     keys = KeyChecks(client.access)
+    refusals = Refusals(client.access)
     admission = Admission(
         site=Site(allowed_hosts=(*settings.allowed_hosts, *names)),
         trust=None if secured else LocalTrust(lookup=lookup),
@@ -76,18 +78,22 @@ def make_app(
         networks=networks,
         policy=policy,
         requests_per_s=settings.requests_per_s,
+        refusals=refusals,
     )
     opened = OpenRequests(keys, at_once_max=settings.requests_at_once)
     app = web.Application(middlewares=[counting(measures), _edge(admission, opened, apis)])
     app[APIS] = apis
+    app[REFUSALS] = refusals
     _mount(app, apis, policy)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
-        rechecking = asyncio.create_task(opened.run())
+        own = [asyncio.create_task(opened.run()), asyncio.create_task(refusals.run())]
         async with submitter:
             yield
-        rechecking.cancel()
-        await asyncio.gather(rechecking, return_exceptions=True)
+        for each in own:
+            each.cancel()
+        await asyncio.gather(*own, return_exceptions=True)
+        await refusals.end()
 
     async def close_streams(_: web.Application) -> None:
         closing.set()

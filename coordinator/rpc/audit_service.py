@@ -1,14 +1,19 @@
-"""The part of the service Access that reads the audit log."""
+"""The part of the service Access about the audit log: it is read, and gateways add whom they turned away."""
 
 from collections.abc import AsyncIterator
 
 from coordinator.audit import AuditLog
-from hostler.audit import Entry
+from hostler.audit import REFUSED, Entry
+from hostler.errors import TooLarge
 from hostler.policy import Principal
 from hostler.v1 import access_pb2
 
 ENTRIES_PER_READ = 500
 NUMBER_MAX = 2**63 - 1
+REFUSALS_MAX = 1_000  # of one call
+HTTP_PREFIX = "http/"  # of actions that no RPC has
+ACTION_CHARACTERS_MAX = 100
+DETAIL_CHARACTERS_MAX = 400
 
 
 class AuditService:
@@ -26,6 +31,23 @@ class AuditService:
             for entry in found:
                 yield _to_proto(entry)
             after, left = found[-1].number, left - len(found)
+
+    async def note_refusals(
+        self, request: access_pb2.NoteRefusalsRequest, principal: Principal
+    ) -> access_pb2.NoteRefusalsResponse:
+        """NoteRefusals: in the words of the gateway, which may also say for whom a call is."""
+        if len(request.refusals) > REFUSALS_MAX:
+            raise TooLarge(f"{len(request.refusals)} refusals; at most {REFUSALS_MAX} at once", field="refusals")
+        for each in request.refusals:
+            self._log.note(
+                HTTP_PREFIX + each.action[:ACTION_CHARACTERS_MAX],
+                REFUSED,
+                principal=each.principal,
+                credential=each.credential,
+                address=each.address,
+                detail=f"{each.detail[:DETAIL_CHARACTERS_MAX]} ({each.times} times)" if each.times > 1 else each.detail,
+            )
+        return access_pb2.NoteRefusalsResponse()
 
 
 def _to_proto(entry: Entry) -> access_pb2.AuditEntry:

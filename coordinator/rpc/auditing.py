@@ -45,6 +45,7 @@ READING = frozenset(
         "Jobs/Get", "Jobs/List", "Jobs/Wait", "Jobs/Watch", "Jobs/ReadLog", "Jobs/ListOutputs", "Jobs/ReadOutput",
         "Jobs/ReadArchive", "Records/Find", "Files/Read", "Workloads/Get", "Workloads/List", "Cluster/ListWorkers",
         "Cluster/Describe", "Cluster/Metrics", "Access/ListKeys", "Access/Authenticate", "Access/ReadAudit",
+        "Access/NoteRefusals",
         "Workers/Connect", "Workers/PushLog", "Workers/SendOutput",
     }
 )  # fmt: skip

@@ -71,6 +71,7 @@ def wrapped(services: Services, guard: Guard) -> "dict[str, dict[str, grpc.RpcMe
         ("Access/ListKeys", access_pb2.ListKeysRequest, s.access.list_keys),
         ("Access/RevokeKey", access_pb2.RevokeKeyRequest, s.access.revoke_key),
         ("Access/Authenticate", access_pb2.AuthenticateRequest, s.access.authenticate),
+        ("Access/NoteRefusals", access_pb2.NoteRefusalsRequest, s.audit.note_refusals),
     )
     many_answers = (
         ("Jobs/Wait", jobs_pb2.WaitRequest, s.jobs.wait),

@@ -463,6 +463,84 @@ class ReadAuditRequest(_message.Message):
 Global___ReadAuditRequest: _TypeAlias = ReadAuditRequest  # noqa: Y015
 
 @_typing.final
+class TurnedAway(_message.Message):
+    """Requests of one caller that were turned away within about a second, for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """method and route, "GET /v1/jobs/{id}"; never a path"""
+    principal: _builtins.str
+    """the owner of the key that was shown, "local", "address:IP"; empty: nobody known"""
+    credential: _builtins.str
+    """the key's id"""
+    address: _builtins.str
+    """of the caller"""
+    detail: _builtins.str
+    """why"""
+    times: _builtins.int
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        credential: _builtins.str = ...,
+        address: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        times: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "address", b"address", "credential", b"credential", "detail", b"detail", "principal", b"principal", "times", b"times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnedAway: _TypeAlias = TurnedAway  # noqa: Y015
+
+@_typing.final
+class NoteRefusalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___TurnedAway]:
+        """at most 1,000"""
+
+    def __init__(
+        self,
+        *,
+        refusals: _abc.Iterable[Global___TurnedAway] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteRefusalsRequest: _TypeAlias = NoteRefusalsRequest  # noqa: Y015
+
+@_typing.final
+class NoteRefusalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteRefusalsResponse: _TypeAlias = NoteRefusalsResponse  # noqa: Y015
+
+@_typing.final
 class AuditEntry(_message.Message):
     """One decision. `hash` is over everything before it and the hash of the entry before."""
 

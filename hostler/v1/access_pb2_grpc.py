@@ -79,6 +79,11 @@ class AccessStub:
                 request_serializer=hostler_dot_v1_dot_access__pb2.ReadAuditRequest.SerializeToString,
                 response_deserializer=hostler_dot_v1_dot_access__pb2.AuditEntry.FromString,
                 _registered_method=True)
+        self.NoteRefusals = channel.unary_unary(
+                '/hostler.v1.Access/NoteRefusals',
+                request_serializer=hostler_dot_v1_dot_access__pb2.NoteRefusalsRequest.SerializeToString,
+                response_deserializer=hostler_dot_v1_dot_access__pb2.NoteRefusalsResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServicer:
@@ -147,6 +152,13 @@ class AccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteRefusals(self, request, context):
+        """Notes in the audit log whom a gateway has turned away by itself. For gateways.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +206,11 @@ def add_AccessServicer_to_server(servicer, server):
                     servicer.ReadAudit,
                     request_deserializer=hostler_dot_v1_dot_access__pb2.ReadAuditRequest.FromString,
                     response_serializer=hostler_dot_v1_dot_access__pb2.AuditEntry.SerializeToString,
+            ),
+            'NoteRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteRefusals,
+                    request_deserializer=hostler_dot_v1_dot_access__pb2.NoteRefusalsRequest.FromString,
+                    response_serializer=hostler_dot_v1_dot_access__pb2.NoteRefusalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -439,6 +456,33 @@ class Access:
             '/hostler.v1.Access/ReadAudit',
             hostler_dot_v1_dot_access__pb2.ReadAuditRequest.SerializeToString,
             hostler_dot_v1_dot_access__pb2.AuditEntry.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hostler.v1.Access/NoteRefusals',
+            hostler_dot_v1_dot_access__pb2.NoteRefusalsRequest.SerializeToString,
+            hostler_dot_v1_dot_access__pb2.NoteRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class AccessStub:
     """Hears a worker's certificates no more, from this moment on; it may join again with a new invitation."""
     ReadAudit: _grpc.UnaryStreamMultiCallable[_access_pb2.ReadAuditRequest, _access_pb2.AuditEntry]
     """Streams the audit log from an entry on; ends with the newest."""
+    NoteRefusals: _grpc.UnaryUnaryMultiCallable[_access_pb2.NoteRefusalsRequest, _access_pb2.NoteRefusalsResponse]
+    """Notes in the audit log whom a gateway has turned away by itself. For gateways."""
 
 @_typing.type_check_only
 class AccessAsyncStub(AccessStub):
@@ -71,6 +73,8 @@ class AccessAsyncStub(AccessStub):
     """Hears a worker's certificates no more, from this moment on; it may join again with a new invitation."""
     ReadAudit: _aio.UnaryStreamMultiCallable[_access_pb2.ReadAuditRequest, _access_pb2.AuditEntry]  # type: ignore[assignment]
     """Streams the audit log from an entry on; ends with the newest."""
+    NoteRefusals: _aio.UnaryUnaryMultiCallable[_access_pb2.NoteRefusalsRequest, _access_pb2.NoteRefusalsResponse]  # type: ignore[assignment]
+    """Notes in the audit log whom a gateway has turned away by itself. For gateways."""
 
 class AccessServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -144,5 +148,13 @@ class AccessServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_access_pb2.AuditEntry], _abc.AsyncIterator[_access_pb2.AuditEntry]]:
         """Streams the audit log from an entry on; ends with the newest."""
+
+    @_abc_1.abstractmethod
+    def NoteRefusals(
+        self,
+        request: _access_pb2.NoteRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.NoteRefusalsResponse, _abc.Awaitable[_access_pb2.NoteRefusalsResponse]]:
+        """Notes in the audit log whom a gateway has turned away by itself. For gateways."""
 
 def add_AccessServicer_to_server(servicer: AccessServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

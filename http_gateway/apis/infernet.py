@@ -41,6 +41,7 @@ from http_gateway.large_bodies import LargeBodies
 from http_gateway.large_params import with_params
 from http_gateway.networks import is_within, parse_networks
 from http_gateway.operations import ANY, NULL, OBJECT, TEXT, documented, either, json_body, listed, mapped, raw
+from http_gateway.refusals import REFUSALS
 from http_gateway.streamed_json import StreamedJson
 
 ANSWER_S = 1.0  # for the coordinator to say how it fares: the client waits no longer
@@ -177,7 +178,9 @@ class Infernet:
     async def record(self, request: web.Request) -> web.Response:
         """Register the id and the status of a job that somebody else runs."""
         if not caller_of(request).shows_key and not is_within(peer_address(request), self._status_networks):
-            raise HttpRefused(403, ErrorCode.PERMISSION_DENIED, "Unauthorized")
+            error = HttpRefused(403, ErrorCode.PERMISSION_DENIED, "Unauthorized")
+            request.app[REFUSALS].note(request, error, caller_of(request))
+            raise error
         async with self._body(request, "Could not store job status") as body:
             record = shapes.read_record(body)
         if isinstance(record, Refused):

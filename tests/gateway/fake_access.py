@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hostler.errors import HostlerError, PermissionDenied, Unauthenticated
+from hostler.errors import HostlerError, PermissionDenied, Unauthenticated, Unavailable
 from hostler.keys import RANDOM_BYTES, make_key
 from hostler.policy import ADDRESS, LOCAL, RPCS, Door, Principal, Scope, scopes_of
 from hostler.v1 import access_pb2, access_pb2_grpc, jobs_pb2
@@ -40,6 +40,8 @@ class FakeAccess(access_pb2_grpc.AccessServicer):
     """Keys by their ids, and what was asked for whom."""
 
     keys: dict[str, FakeKey] = field(default_factory=dict)
+    turned_away: list[access_pb2.TurnedAway] = field(default_factory=list)
+    notes_fail: bool = False
     asked: int = 0  # how often whose a key is
     seen: list[tuple[str, str]] = field(default_factory=list)  # calls, and the principal that they asserted
 
@@ -77,6 +79,13 @@ class FakeAccess(access_pb2_grpc.AccessServicer):
                     expires_at_us=key.expires_at_us,
                 )
         return await _fail(context, Unauthenticated("no good"))
+
+    async def NoteRefusals(self, request: access_pb2.NoteRefusalsRequest, context: Context) -> Any:
+        """Keep whom the gateway has turned away, or refuse to."""
+        if self.notes_fail:
+            return await _fail(context, Unavailable("not now"))
+        self.turned_away += request.refusals
+        return access_pb2.NoteRefusalsResponse()
 
     async def _unused(self, request: Any, context: Context) -> Any:
         return await _fail(context, PermissionDenied("a gateway has no business here"))

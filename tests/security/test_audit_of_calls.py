@@ -10,9 +10,10 @@ import grpc.aio
 import pytest
 
 from coordinator.rpc.auditing import CHANGING, DURABLE, ENDING, READING, SUBMIT
+from hostler.access_client import TurnedAway
 from hostler.audit import ALLOWED, REFUSED, Entry, entries_after, verify
 from hostler.client import Client
-from hostler.errors import HostlerError, KeyNotFound, PermissionDenied, Unauthenticated, Unavailable
+from hostler.errors import HostlerError, KeyNotFound, PermissionDenied, TooLarge, Unauthenticated, Unavailable
 from hostler.policy import RPCS
 from hostler.v1 import jobs_pb2
 from hostler.wire.jobs import spec_to_proto
@@ -90,7 +91,7 @@ async def test_keys_and_what_is_done_with_them_are_on_the_disk_before_the_answer
     assert revoked.target == made.key.id
     texts = b"".join(path.read_bytes() for path in directory.iterdir())
     assert made.text.encode() not in texts
-    assert made.text.rpartition("_")[2].encode() not in texts
+    assert made.text.split("_", 2)[2].encode() not in texts
 
 
 async def test_whoever_is_turned_away_is_noted_also_where_he_would_only_read(
@@ -185,3 +186,20 @@ async def test_reading_needs_its_scope_and_goes_on_from_a_number(client: Client)
         else:
             with pytest.raises(PermissionDenied):
                 [entry async for entry in reading]
+
+
+async def test_whom_a_gateway_turned_away_is_noted_in_its_words(client: Client) -> None:
+    """With how often; a caller who may not speak for others notes nothing but that he tried."""
+    refusals = [
+        TurnedAway("GET /v1/jobs", "", "", "10.0.0.9", "misdirected_request: the Host header names another host", 41),
+        TurnedAway("POST /v1/jobs", "ada", "0123456789ab", "10.0.0.8", "permission_denied: no", 1),
+    ]
+    await client.access.note_refusals(refusals)
+    (entry,) = await noted(client, "http/GET /v1/jobs")
+    assert (entry.principal, entry.address, entry.decision) == ("", "10.0.0.9", REFUSED)
+    assert entry.detail == "misdirected_request: the Host header names another host (41 times)"
+    (entry,) = await noted(client, "http/POST /v1/jobs")
+    assert (entry.principal, entry.credential, entry.detail) == ("ada", "0123456789ab", "permission_denied: no")
+
+    with pytest.raises(TooLarge):
+        await client.access.note_refusals(refusals * 501)

@@ -111,7 +111,7 @@ async def test_no_canary_is_anywhere_but_where_it_was_put(cluster: RealCluster) 
     answers += json.dumps([(await cluster.get(f"/v1/jobs/{job}"))[1] for job in jobs])
     lines += command_lines(cluster)
 
-    hidden = {"secret": SECRET, "key": key.rpartition("_")[2], "header": GARBAGE_KEY.rpartition("_")[2]}
+    hidden = {"secret": SECRET, "key": key.split("_", 2)[2], "header": GARBAGE_KEY.split("_", 2)[2]}
     for what, text in hidden.items():
         assert outside(files_with(cluster.directory, text), HELD) == set(), what
         assert text not in answers and text not in lines, what
