@@ -38,6 +38,7 @@ from coordinator.rpc.log_service import LogService
 from coordinator.rpc.methods import Services
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.rpc.records_service import RecordsService
+from coordinator.rpc.retry_service import RetryService
 from coordinator.rpc.server import RpcServer, joined_address
 from coordinator.rpc.submissions import Submissions
 from coordinator.rpc.workers_service import WorkersService, lease_s
@@ -287,6 +288,7 @@ class Coordinator:
         jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
         services = Services(
             jobs=jobs,
+            retries=RetryService(engine, store, disk, submissions),
             log=LogService(store, log_store, watchers),
             feed=FeedService(engine, store, watchers, feeds),
             outputs=OutputsService(store, blobs, shows, jobs.live_outputs),

@@ -24,6 +24,7 @@ class ClassKey(NamedTuple):
     runtime: str = "command"
     workload: str = ""
     abilities: tuple[str, ...] = ()
+    where: str = ""  # a selector over the worker, as it was written
 
 
 class PlacementClass:

@@ -69,6 +69,10 @@ class JobQueued(NamedTuple):
     abilities: tuple[str, ...] = ()  # what its worker must be able to do
     losses: Losses = KEEP
     crashes: int = 0  # attempts that were lost and followed by another
+    where: str = ""  # a selector over the workers it may run on
+    tags: tuple[tuple[str, str], ...] = ()  # sorted; only the store keeps them
+    retry_of: str = ""  # the job that it repeats
+    asked: bytes = b""  # a serialized JobSpec of which it was made; empty: it was as it is here
 
     @property
     def plain(self) -> bool:

@@ -97,9 +97,14 @@ class Submission(NamedTuple):
     start_within_s: float = 0.0
     abilities: tuple[str, ...] = ()
     losses: Losses = KEEP
+    where: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    retry_of: str = ""
+    asked: bytes = b""
 
 
 _PLAIN = tuple(Submission._field_defaults.values())  # what a command has there that is nothing else
+_SHARED = tuple(name for name in Submission._field_defaults if name != "start_within_s")  # with `JobQueued`
 
 
 # Requests
@@ -140,16 +145,7 @@ def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
     if item[12:] == _PLAIN:
         return change
     return change._replace(
-        runtime=item.runtime,
-        workload=item.workload,
-        workload_version=item.workload_version,
-        retries=item.retries,
-        retry_on=item.retry_on,
-        inputs=item.inputs,
-        secrets=item.secrets,
-        chain=item.chain,
-        abilities=item.abilities,
-        losses=item.losses,
+        **{name: getattr(item, name) for name in _SHARED},
         start_by_us=now.wall_us + round(item.start_within_s * 1e6) if item.start_within_s else 0,
     )
 

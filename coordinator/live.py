@@ -253,7 +253,8 @@ class Live:
     # Changes of jobs
 
     def _job_queued(self, change: JobQueued) -> None:
-        key = ClassKey(change.pin, change.labels, change.slots, change.runtime, change.workload, change.abilities)
+        wanted = (change.pin, change.labels, change.slots, change.runtime, change.workload, change.abilities)
+        key = ClassKey(*wanted, change.where)
         job = Job(change, self.classes.get(key) or PlacementClass(key))
         self.jobs[change.number] = job
         self.numbers[change.id] = change.number
@@ -362,9 +363,8 @@ class Live:
         job.retried, job.losses = 0, following.losses
         job.work = following.work if len(following.work) <= WORK_KEPT_BYTES_MAX else None
         before = job.placement.key
-        key = ClassKey(
-            before.pin, following.labels, following.slots, following.runtime, following.workload, following.abilities
-        )
+        wanted = (following.labels, following.slots, following.runtime, following.workload, following.abilities)
+        key = ClassKey(before.pin, *wanted, before.where)
         job.placement = self.classes.get(key) or PlacementClass(key)
         self._enter_queue(job)
 

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.live import Job, Live
+from hostler.errors import HostlerError
+from hostler.selectors import Selector, parse_selector
 
 NO_FREE_SLOT = "has no free slot"
 PROCESSES_MAX = 512  # attempts on one worker, jobs without a slot included
@@ -28,6 +30,8 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
     for name, value in wanted.labels:
         if worker.labels.get(name) != value:
             return f"does not have the label {name}={value}"
+    if wanted.where and not _matches(worker, wanted.where):
+        return f"does not match {wanted.where}"
     if wanted.runtime not in worker.runtimes:
         return f"has no runtime {wanted.runtime}"
     for ability in wanted.abilities:
@@ -50,6 +54,25 @@ def obstacle(worker: Worker, wanted: ClassKey) -> str:
     if len(worker.held) >= PROCESSES_MAX:
         return f"runs {PROCESSES_MAX} processes, its limit"
     return ""
+
+
+def facts_of(worker: Worker) -> dict[str, str]:
+    """What a selector of workers is held against; a label that is called as one of these is not seen."""
+    return {**worker.labels, "name": worker.name, "host": worker.host, "id": worker.id}
+
+
+def _matches(worker: Worker, where: str) -> bool:
+    selector = selector_of(where)
+    return selector is not None and selector.matches(facts_of(worker))
+
+
+@lru_cache(maxsize=1024)
+def selector_of(where: str) -> Selector | None:
+    """What is meant; None when a newer version has accepted it, and it is no selector here."""
+    try:
+        return parse_selector(where, field="where")
+    except HostlerError:
+        return None
 
 
 @lru_cache(maxsize=4096)

@@ -79,6 +79,7 @@ class Cluster:
     started_at_us: int
     data_dir: str
     open_by_family: dict[str, int] = field(default_factory=dict)  # jobs that are not over
+    event: int = 0  # the number of the newest transition, or more: a watch after it misses none
 
 
 def _chunk_from_proto(message: jobs_pb2.LogChunk) -> LogChunk:
@@ -277,6 +278,13 @@ class Client:
             timeout_s = grace_s + wait_s + CALL_S if known and grace_s is not None else FOREVER_S
             return wire_jobs.job_from_proto(await self._jobs.Stop(request, timeout=timeout_s))
 
+    async def retry(self, jobs: Sequence[str], *, principal: str | None = None) -> list[str | HostlerError]:
+        """Submit finished jobs again; each is answered in its place with the new job's id or with what is wrong."""
+        request = jobs_pb2.RetryRequest(ids=jobs, principal=self._as(principal))
+        with CALLING:
+            answer = await self._jobs.Retry(request, timeout=60.0)
+        return [r.id or error_from_proto(r.error) for r in answer.results]
+
     async def signal(self, job: str, signal: int, *, principal: str | None = None) -> None:
         """Send a signal to the main process of a running job.
 
@@ -362,10 +370,10 @@ class Client:
         return None
 
     async def watch(
-        self, jobs: Sequence[str] = (), *, after: int = 0, principal: str | None = None
+        self, jobs: Sequence[str] = (), *, after: int = 0, once: bool = False, principal: str | None = None
     ) -> AsyncIterator[JobEvent]:
-        """Yield committed transitions from event number *after* on, each once; never ends by itself."""
-        request = jobs_pb2.WatchRequest(ids=jobs, after=after, principal=self._as(principal))
+        """Yield committed transitions after event number *after*, each once; without end, or *once* those there are."""
+        request = jobs_pb2.WatchRequest(ids=jobs, after=after, once=once, principal=self._as(principal))
         absence = Absence(self._patience_s)
         while True:
             try:
@@ -474,6 +482,7 @@ class Client:
             started_at_us=answer.started_at_us,
             data_dir=answer.data_dir,
             open_by_family=dict(answer.open_by_family),
+            event=answer.event,
         )
 
     async def metrics(self, *, principal: str | None = None) -> bytes:

@@ -4,6 +4,7 @@ Pure. The coordinator applies it to every item of a submission; clients may, to 
 """
 
 from hostler.errors import HostlerError, InvalidRequest, TooLarge
+from hostler.job_filters import FILTER_WORDS
 from hostler.jobs import (
     ARGV_BYTES_MAX,
     CRASH_LIMIT,
@@ -31,6 +32,7 @@ from hostler.jobs import (
     Limits,
     Work,
 )
+from hostler.selectors import parse_selector
 
 MEMORY_BYTES_MIN = 4 * 1024 * 1024  # below it hardly a program starts
 CPUS_MIN = 0.01
@@ -222,4 +224,22 @@ def _check_placement(spec: JobSpec) -> HostlerError | None:
         return InvalidRequest(f"priority is a number from -{PRIORITY_MAX} to {PRIORITY_MAX}", field="priority")
     if not 0 <= spec.slots <= 1024:
         return InvalidRequest("slots is a number from 0 to 1024", field="slots")
+    return _check_selection(spec) if spec.tags or spec.where else None
+
+
+def _check_selection(spec: JobSpec) -> HostlerError | None:
+    if len(spec.tags) > LABELS_MAX:
+        return InvalidRequest(f"more than {LABELS_MAX} tags", field="tags")
+    for name, value in spec.tags.items():
+        if not name or max(len(name), len(value)) > LABEL_CHARACTERS_MAX:
+            return InvalidRequest(f"a tag has a name, and at most {LABEL_CHARACTERS_MAX} characters", field="tags")
+        if name in FILTER_WORDS:
+            return InvalidRequest(
+                f"no tag can be called {name}: lists know every job's {name} already; choose another name", field="tags"
+            )
+    try:
+        if spec.where:
+            parse_selector(spec.where, field="where")
+    except HostlerError as error:
+        return error
     return None

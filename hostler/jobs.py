@@ -179,6 +179,8 @@ class JobSpec:
     start_within_s: float = 0.0  # a program that has not started so long after the submit never does; 0: no limit
     secrets: dict[str, str] = field(default_factory=dict)  # environment variable: name of the secret that it gets
     stages: tuple[Stage, ...] = ()  # a chain, instead of `workload`: params go to the first, each result to the next
+    tags: dict[str, str] = field(default_factory=dict)  # what its submitter calls it by
+    where: str = ""  # a selector over a worker's labels, name, host and id; empty: any worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +352,7 @@ class Job:
     retried: int = 0  # attempts that failed and were followed by another
     due_at_us: int = 0  # while queued for another attempt: not before
     past: tuple[PastAttempt, ...] = ()  # only when one job is asked for; oldest first
+    retry_of: str = ""  # the job that this one repeats
 
 
 class Progress(NamedTuple):
@@ -378,6 +381,7 @@ class JobQuery:
     newest_first: bool = False
     workload: str = ""
     id_prefix: str = ""  # ids that begin so
+    filter: str = ""  # a selector over tags and `hostler.job_filters.FILTER_WORDS`
 
 
 class BriefJob(NamedTuple):
@@ -400,7 +404,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """One page of a list, oldest job first."""
+    """One page of a list, oldest job first; one of a filter may be empty although there is a next."""
 
     jobs: tuple[Job, ...]
     next: str  # empty: there is no further page

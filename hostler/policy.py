@@ -131,6 +131,7 @@ RPCS: Mapping[str, Scope | Door] = MappingProxyType(
         "Jobs/Get": Scope.JOBS_READ,
         "Jobs/List": Scope.JOBS_READ,
         "Jobs/Stop": Scope.JOBS_STOP,
+        "Jobs/Retry": Scope.JOBS_SUBMIT,  # each item needs what submitting it needs
         "Jobs/Signal": Scope.JOBS_STOP,
         "Jobs/Feed": Scope.JOBS_STOP,
         "Jobs/Wait": Scope.JOBS_READ,

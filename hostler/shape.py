@@ -17,6 +17,7 @@ from hostler.jobs import (
     EndedProcess,
     Failure,
     Job,
+    JobEvent,
     Limits,
     Outputs,
     Receipt,
@@ -63,6 +64,9 @@ def job_shape(job: Job) -> dict[str, Any]:
         "owner": spec.owner,
         "family": spec.family,
         "labels": dict(spec.labels),
+        "where": spec.where or None,
+        "tags": dict(spec.tags),
+        "retry_of": job.retry_of or None,
         "priority": spec.priority,
         "argv": list(spec.work.argv),
         "cwd": spec.work.cwd,
@@ -85,6 +89,20 @@ def job_shape(job: Job) -> dict[str, Any]:
         "due": time_shape(job.due_at_us),
         "outputs": None if end is None else {"files": end.outputs, "missing": list(end.outputs_missing)},
         "stages": [_stage(view) for view in stages_of(job)] or None,
+    }
+
+
+def event_shape(event: JobEvent) -> dict[str, Any]:
+    """A transition of a job."""
+    return {
+        "number": event.number,
+        "job": event.job,
+        "kind": event.kind,
+        "at": time_shape(event.at_us),
+        "stage": event.stage,
+        "attempt": event.attempt,
+        "worker": event.worker or None,
+        "detail": event.detail or None,
     }
 
 

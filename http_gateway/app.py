@@ -19,7 +19,18 @@ from hostler.peers import owner_of_peer
 from hostler.settings import Settings
 from http_gateway.admission import Admission
 from http_gateway.api import TLS_HEADER, Api, Handler, api_of, guard, refuse_or_break
-from http_gateway.apis import altron, document, health, infernet, metrics, native, native_files, pixyz, start_stop_query
+from http_gateway.apis import (
+    altron,
+    document,
+    health,
+    infernet,
+    metrics,
+    native,
+    native_events,
+    native_files,
+    pixyz,
+    start_stop_query,
+)
 from http_gateway.auth import LocalTrust, OwnerLookup, Site
 from http_gateway.batching import Submitter
 from http_gateway.callers import note_caller
@@ -121,6 +132,7 @@ def _families(
     return (
         start_stop_query.StartStopQuery(client, submitter).api(),
         native.Native(client, submitter, large_bodies, closing).api(),
+        native_events.NativeEvents(client, closing).api(),
         native_files.NativeFiles(client, large_bodies, upload_bytes_max=settings.upload_bytes_max).api(),
         health.Health(client).api(),
         altron.Altron(client, submitter, large_bodies, settings).api(),

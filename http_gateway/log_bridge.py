@@ -6,7 +6,7 @@ One chunk of the ledger is held at a time. What resumes it is the position, whic
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import cast
+from typing import TypeVar, cast
 
 from hostler.client import Client, LogChunk
 from hostler.errors import Unavailable
@@ -14,6 +14,8 @@ from hostler.errors import Unavailable
 PING_S = 15.0
 BRIDGE_S = 60.0  # how long an unreachable coordinator is waited for
 BRIDGE_PAUSE_S = 0.5
+
+T = TypeVar("T")
 
 
 async def bridged_log(
@@ -55,10 +57,10 @@ async def bridged_log(
             await asyncio.sleep(BRIDGE_PAUSE_S)
 
 
-async def until_closing(chunks: AsyncIterator[LogChunk], closing: asyncio.Event) -> AsyncGenerator[LogChunk | None]:
+async def until_closing(chunks: AsyncIterator[T], closing: asyncio.Event) -> AsyncGenerator[T | None]:
     """Yield chunks, None whenever `PING_S` passed without one, and end when *closing* is set."""
     closed = asyncio.ensure_future(closing.wait())
-    step: asyncio.Task[LogChunk | None] | None = None
+    step: asyncio.Task[T | None] | None = None
     try:
         while True:
             step = step or asyncio.ensure_future(_next(chunks))
@@ -80,5 +82,5 @@ async def until_closing(chunks: AsyncIterator[LogChunk], closing: asyncio.Event)
             await asyncio.gather(step, return_exceptions=True)
 
 
-async def _next(chunks: AsyncIterator[LogChunk]) -> LogChunk | None:
+async def _next(chunks: AsyncIterator[T]) -> T | None:
     return await anext(chunks, None)

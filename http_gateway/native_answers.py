@@ -73,6 +73,9 @@ JOB = fields(
     owner=TEXT,
     family=TEXT,
     labels=mapped(TEXT),
+    where=or_null(TEXT),
+    tags=mapped(TEXT),
+    retry_of=or_null(UUID),
     priority=WHOLE,
     argv=listed(TEXT),
     cwd=TEXT,
@@ -96,6 +99,7 @@ JOB = fields(
     outputs=or_null(fields(files=COUNT, missing=listed(TEXT))),
     stages=or_null(listed(STAGE)),
 )
+RETRIED = fields(id=UUID, retry_of=UUID)
 PAGE = fields(jobs=listed(JOB), next=or_null(TEXT))
 WAITED = fields(jobs=listed(PROGRESS), pending=listed(UUID))
 WORKER = fields(

@@ -140,6 +140,8 @@ class JobItem(Request):
     cwd: str = ""
     worker: str = ""
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
+    where: str = ""
+    tags: Annotated[dict[str, str], Field(default_factory=dict)]
     priority: Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     timeout: Seconds = 0.0
     grace: Seconds = 10.0
@@ -191,6 +193,8 @@ class JobItem(Request):
             key=self.key,
             worker=self.worker,
             labels=self.labels,
+            where=self.where,
+            tags=self.tags,
             priority=self.priority,
             slots=self.slots,
             workload=self.workload,

@@ -11,6 +11,7 @@ from aiohttp import web
 from hostler.errors import InvalidRequest, JobNotFound, WorkerNotFound
 from hostler.ids import is_uuid
 from hostler.job_checks import is_workspace_path
+from hostler.job_filters import parse_filter
 from hostler.jobs import JobQuery
 from hostler.lifecycle import State
 
@@ -107,13 +108,16 @@ def seconds(request: web.Request, name: str, *, most_s: float) -> float:
 
 def job_query(request: web.Request) -> JobQuery:
     """Read which jobs a list is to show. Raises InvalidRequest."""
-    check_names(request, "state", "name", "owner", "family", "worker", "workload", "order", "limit", "after")
+    check_names(request, "state", "name", "owner", "family", "worker", "workload", "filter", "order", "limit", "after")
     words = [word for word in ",".join(request.query.getall("state", ())).split(",") if word]
     if any(word not in _STATES for word in words):
         raise InvalidRequest(f"state is one of {', '.join(_STATES)}", field="state")
     order = request.query.get("order") or "oldest"
     if order not in ("oldest", "newest"):
         raise InvalidRequest("order is oldest or newest: which job comes first", field="order")
+    chosen = _text(request, "filter")
+    if chosen:
+        parse_filter(chosen)
     return JobQuery(
         states=tuple(_STATES[word] for word in words),
         name=_text(request, "name"),
@@ -124,6 +128,7 @@ def job_query(request: web.Request) -> JobQuery:
         limit=number(request, "limit", least=1, most=PAGE_ITEMS_MAX, otherwise=100),
         after=_text(request, "after"),
         newest_first=order == "newest",
+        filter=chosen,
     )
 
 

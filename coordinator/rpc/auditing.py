@@ -22,6 +22,7 @@ from hostler.policy import KEY_PREFIX
 # Calls that change something, each with what it is about. `Files/Put` is noted for its digest.
 CHANGING: dict[str, Callable[[Any, Any], str]] = {
     "Jobs/Stop": lambda request, _: request.id,
+    "Jobs/Retry": lambda request, _: _several(request.ids),
     "Jobs/Signal": lambda request, _: request.id,
     "Jobs/Feed": lambda request, _: request.id,
     "Records/Put": lambda request, _: request.record.id,
@@ -89,7 +90,7 @@ class Auditing:
         if name == SUBMIT and caller is not None:
             self._note_submit(caller, context, request, answer)
         elif name in CHANGING and not (name == "Files/Put" and request.output):
-            self._note(name, ALLOWED, caller, context, request, answer, _detail(name, request))
+            self._note(name, ALLOWED, caller, context, request, answer, _detail(name, request, answer))
             if name in DURABLE:
                 await self._log.settled()
 
@@ -178,13 +179,21 @@ def _codes(results: Sequence[Any]) -> str:
     return ", ".join(sorted({result.error.code for result in results if not result.id})[:5])
 
 
-def _detail(name: str, request: Any) -> str:
+def _several(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+    return f"{ids[0][:64]}{more}" if ids else ""
+
+
+def _detail(name: str, request: Any, answer: Any) -> str:
     if name == "Workloads/Apply":
         return f"sha256 {hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()}"
     if name == "Access/CreateKey":
         return f"owner {request.owner or request.name}, scopes {','.join(request.scopes)}"
     if name == "Jobs/Signal":
         return f"signal {request.signal}"
+    if name == "Jobs/Retry" and answer is not None:
+        accepted = [result.id for result in answer.results if result.id]
+        return f"{len(accepted)} accepted{', as ' if accepted else ''}{_several(accepted)}"
     return ""
 
 

@@ -70,7 +70,9 @@ class ClusterService:
 
     async def describe(self, request: jobs_pb2.DescribeRequest, principal: Principal) -> jobs_pb2.DescribeResponse:
         """Describe: counts and versions."""
-        return await self._engine.look(self._describe)
+        answer = await self._engine.look(self._describe)
+        answer.event = await self._store.newest_event()
+        return answer
 
     def _describe(self, live: Live) -> jobs_pb2.DescribeResponse:
         return jobs_pb2.DescribeResponse(

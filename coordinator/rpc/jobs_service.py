@@ -14,7 +14,7 @@ from coordinator.live import Live
 from coordinator.placement import reasons
 from coordinator.rpc.context import Caller, owner_seen, visible
 from coordinator.rpc.disk_reserve import DiskReserve
-from coordinator.rpc.submissions import Submissions, refused, submission
+from coordinator.rpc.submissions import Submissions, is_described, refused, submission
 from coordinator.sessions import Sessions
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
@@ -28,6 +28,7 @@ from hostler.errors import (
     Unauthenticated,
 )
 from hostler.ids import is_uuid, new_uuid
+from hostler.job_filters import parse_filter
 from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, OutputFile, Progress
 from hostler.lifecycle import ON_A_WORKER, State
 from hostler.policy import LOCAL, Principal
@@ -68,7 +69,7 @@ class JobsService:
         if len(request.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.jobs)} jobs in one call; at most {SUBMIT_ITEMS_MAX}", field="jobs")
         self._disk.check()
-        described = [_is_described(message) for message in request.jobs]
+        described = [is_described(message) for message in request.jobs]
         definitions = await self._submissions.known(compress(request.jobs, described))
         random = os.urandom(16 * len(request.jobs))
         asking: dict[str, Principal | HostlerError] = {}  # by what is asserted
@@ -181,6 +182,8 @@ class JobsService:
         if any(state not in State._value2member_map_ for state in request.states):
             raise InvalidRequest("states names a state that does not exist", field="states")
         query = wire.query_from_proto(request)
+        if query.filter:
+            parse_filter(query.filter)  # what is wrong with it is said also to who sees no job
         only = owner_seen(principal)
         if only is not None:
             if query.owner not in ("", only):
@@ -266,7 +269,7 @@ class JobsService:
             self._watchers.remove(waiter)
 
     async def watch(self, request: jobs_pb2.WatchRequest, principal: Principal) -> AsyncIterator[jobs_pb2.JobEvent]:
-        """Watch: committed transitions, without end."""
+        """Watch: committed transitions, without end unless only those are asked for that there are."""
         if len(request.ids) > WATCH_IDS_MAX:
             raise TooLarge(f"{len(request.ids)} ids in one call; at most {WATCH_IDS_MAX}", field="ids")
         after, only = request.after, owner_seen(principal)
@@ -282,6 +285,8 @@ class JobsService:
                 for event in events:
                     yield wire.event_to_proto(event)
                 if after == before:
+                    if request.once:
+                        return
                     await changed.wait()
                     await asyncio.sleep(0.02)  # a busy engine commits often: read a few commits at once
 
@@ -299,28 +304,3 @@ class _KnownJob(HostlerError):
     def __init__(self, job: str) -> None:
         super().__init__("known")
         self.job = job
-
-
-def _is_described(message: types_pb2.JobSpec) -> bool:
-    """Whether more is to be made of an item than it says: a workload, parameters, files."""
-    work = message.work
-    return bool(
-        message.workload
-        or message.stages
-        or message.params
-        or message.secrets
-        or message.retries
-        or message.retry_on
-        or message.start_within_s
-        or message.on_lost
-        or message.HasField("lost_after_s")
-        or message.crash_limit
-        or work.HasField("limits")
-        or work.loss_policy
-        or work.start_path
-        or work.files
-        or work.workspace
-        or work.HasField("python")
-        or work.HasField("container")
-        or work.HasField("service")
-    )

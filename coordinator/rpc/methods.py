@@ -17,6 +17,7 @@ from coordinator.rpc.joining_service import JoiningService
 from coordinator.rpc.log_service import LogService
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.rpc.records_service import RecordsService
+from coordinator.rpc.retry_service import RetryService
 from coordinator.rpc.workers_service import WorkersService
 from coordinator.rpc.workloads_service import WorkloadsService
 from hostler.v1 import access_pb2, files_pb2, jobs_pb2, workloads_pb2
@@ -29,6 +30,7 @@ class Services:
     """What answers the RPCs."""
 
     jobs: JobsService
+    retries: RetryService
     log: LogService
     feed: FeedService
     outputs: OutputsService
@@ -53,6 +55,7 @@ def wrapped(services: Services, guard: Guard) -> "dict[str, dict[str, grpc.RpcMe
         ("Jobs/Get", jobs_pb2.GetRequest, s.jobs.get),
         ("Jobs/List", jobs_pb2.ListRequest, s.jobs.list),
         ("Jobs/Stop", jobs_pb2.StopRequest, s.jobs.stop),
+        ("Jobs/Retry", jobs_pb2.RetryRequest, s.retries.retry),
         ("Jobs/Signal", jobs_pb2.SignalRequest, s.jobs.signal),
         ("Jobs/ListOutputs", jobs_pb2.ListOutputsRequest, s.outputs.list_outputs),
         ("Records/Put", jobs_pb2.PutRecordRequest, s.records.put),

@@ -45,9 +45,12 @@ def submission(message: types_pb2.JobSpec, job_id: str, principal: Principal, *,
     slots = 0 if message.slotless else (message.slots or 1)
     labels = tuple(sorted(message.labels.items())) if message.labels else ()
     work = message.work.SerializeToString(deterministic=True)
+    tags = tuple(sorted(message.tags.items())) if message.tags else ()
     digest = b""
     if message.key:
         seen = repr((message.name, owner, family, message.worker, labels, message.priority, slots))
+        if tags or message.where:
+            seen += repr((tags, message.where))
         digest = hashlib.sha256(work + seen.encode()).digest()
     return Submission(
         error,
@@ -62,6 +65,8 @@ def submission(message: types_pb2.JobSpec, job_id: str, principal: Principal, *,
         message.priority,
         slots,
         work,
+        where=message.where,
+        tags=tags,
     )
 
 
@@ -148,7 +153,8 @@ class Submissions:
             hidden = await self._rights.hidden(principal, [file.digest for file in spec.work.files if file.digest])
             if hidden:
                 raise _not_stored(next(file.path for file in spec.work.files if file.digest in hidden))
-            return await self._complete(plain, spec, definitions)
+            made = await self._complete(plain, spec, definitions)
+            return made._replace(asked=_asked(message, made))
         except HostlerError as error:
             return plain._replace(error=error)
 
@@ -212,6 +218,46 @@ class Submissions:
         if found is None:
             raise WorkloadNotFound(f"workload {name} has no version {version}", field="workload_version")
         return found
+
+
+def _asked(message: types_pb2.JobSpec, made: Submission) -> bytes:
+    """What is kept of an item so that it can be asked for again: with the versions that it was accepted with."""
+    asked = types_pb2.JobSpec()
+    asked.CopyFrom(message)
+    asked.ClearField("principal")
+    asked.ClearField("key")
+    asked.owner = made.owner
+    if asked.workload:
+        asked.workload_version = made.workload_version
+    pinned = made.chain.spec.stages if made.chain is not None else ()
+    for place, stage in enumerate(asked.stages):
+        stage.workload_version = pinned[place].workload_version if pinned else made.workload_version
+    return asked.SerializeToString()
+
+
+def is_described(message: types_pb2.JobSpec) -> bool:
+    """Whether more is to be made of an item than it says: a workload, parameters, files."""
+    work = message.work
+    return bool(
+        message.workload
+        or message.stages
+        or message.params
+        or message.secrets
+        or message.retries
+        or message.retry_on
+        or message.start_within_s
+        or message.on_lost
+        or message.HasField("lost_after_s")
+        or message.crash_limit
+        or work.HasField("limits")
+        or work.loss_policy
+        or work.start_path
+        or work.files
+        or work.workspace
+        or work.HasField("python")
+        or work.HasField("container")
+        or work.HasField("service")
+    )
 
 
 def _not_stored(path: str) -> FileNotFound:

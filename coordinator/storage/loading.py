@@ -148,6 +148,7 @@ def _job_changes(row: sqlite3.Row, chain: Chain | None) -> list[Change]:
             rows.words_of(row["abilities"]),
             rows.losses_of(row["losses"]),
             row["crashes"],
+            row["wanted"],
         )
     ]
     if state is State.QUEUED:

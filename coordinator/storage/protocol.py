@@ -33,6 +33,13 @@ class LogExtents(NamedTuple):
     extents: tuple[Extent, ...]
 
 
+class Asked(NamedTuple):
+    """A job, and what it was made of."""
+
+    job: Job
+    asked: bytes  # a serialized JobSpec; empty: the job's own spec says all
+
+
 class StoredOutputs(NamedTuple):
     """What is kept of a job's output directory."""
 
@@ -96,8 +103,18 @@ class Store(Protocol):
         """Return where these jobs have come to; unknown ids are left out, and others' than an *owner*'s."""
         ...
 
+    async def get_asked(self, job_id: str) -> Asked | None:
+        """Return a committed job with what it was made of; None when there is none."""
+        ...
+
     async def find_jobs(self, query: JobQuery) -> JobPage:
-        """Return a page of committed jobs, oldest first."""
+        """Return a page of committed jobs, oldest first.
+
+        With a filter one call looks at so many jobs only: a page may be short, or empty, and still have a `next`.
+
+        Raises:
+            InvalidRequest: the filter is none.
+        """
         ...
 
     async def find_brief(self, query: JobQuery) -> tuple[list[BriefJob], str]:
@@ -110,6 +127,10 @@ class Store(Protocol):
 
     async def find_by_keys(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:
         """Return (id, digest) of the jobs with these (owner, idempotency key)."""
+        ...
+
+    async def newest_event(self) -> int:
+        """Return a number that no committed event exceeds, and that each later one does."""
         ...
 
     async def events_after(self, number: int, job_ids: Collection[str], limit: int) -> list[JobEvent]:

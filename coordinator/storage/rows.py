@@ -31,17 +31,15 @@ from coordinator.changes import (
     Started,
     StopRequested,
     Unkillable,
-    WorkloadApplied,
-    WorkloadRemoved,
 )
-from coordinator.storage import access_rows, admission_rows, worker_rows
+from coordinator.storage import access_rows, admission_rows, worker_rows, workload_rows
 from coordinator.storage.expiry import compile_expiry
+from coordinator.storage.selection_rows import SELECT_JOB, selection_row, tags_of
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Receipt
 from hostler.lifecycle import ON_A_WORKER, Outcome, State
 from hostler.wire.ends import end_from_bytes
 from hostler.wire.jobs import spec_from_bytes, spec_to_bytes
 from hostler.wire.work import work_from_bytes
-from hostler.wire.workloads import workload_to_bytes
 
 # A job, already assigned when that happened in the same commit.
 INSERT_JOB = (
@@ -118,8 +116,6 @@ KEEP_LEDGER = "INSERT OR REPLACE INTO ledger (job, stage, attempt, frames) VALUE
 KEEP_EXTENT = (
     "INSERT OR REPLACE INTO extent (job, stage, attempt, position, segment, place, length) VALUES (?,?,?,?,?,?,?)"
 )
-KEEP_WORKLOAD = "INSERT INTO workload (name, version, definition, script) VALUES (?,?,?,?)"
-REMOVE_WORKLOAD = "UPDATE workload SET removed = 1 WHERE name = ? AND version = ?"
 # The outcome stays: this only says what became of the program that was lost.
 KEEP_LATE_END = (
     "UPDATE job SET late_end = ?, version = version + 1"
@@ -209,6 +205,7 @@ def _queued(out: _Statements, c: JobQueued) -> None:
     out.add(INSERT_JOB, row)
     if not c.plain:
         _describe(out, c.number, c)
+        out.add(SELECT_JOB, selection_row(c))
     if c.start_by_us:
         out.add(KEEP_DEADLINE, (c.start_by_us, c.number))
     if c.chain is not None:
@@ -360,16 +357,6 @@ def _late_end(out: _Statements, c: LateEnd) -> None:
     out.add(KEEP_PAST_LATE_END, (c.end, c.key.job, c.key.stage, c.key.attempt, c.worker))
 
 
-def _workload_applied(out: _Statements, c: WorkloadApplied) -> None:
-    workload = c.workload
-    script = workload.script.digest if workload.script is not None else ""
-    out.add(KEEP_WORKLOAD, (workload.name, workload.version, workload_to_bytes(workload), script))
-
-
-def _workload_removed(out: _Statements, c: WorkloadRemoved) -> None:
-    out.add(REMOVE_WORKLOAD, (c.name, c.version))
-
-
 _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
     JobQueued: _queued,
     Assigned: _assigned,
@@ -384,10 +371,9 @@ _COMPILERS: dict[type, Callable[[_Statements, Any], None]] = {
     FilesExpired: compile_expiry,
     LogsExpired: compile_expiry,
     JobExpired: compile_expiry,
-    WorkloadApplied: _workload_applied,
-    WorkloadRemoved: _workload_removed,
     LogStored: _log_stored,
     LogLost: _log_lost,
+    **workload_rows.COMPILERS,
     **worker_rows.COMPILERS,
     **access_rows.COMPILERS,
     **admission_rows.COMPILERS,
@@ -398,7 +384,7 @@ JOB_COLUMNS = (
     "number, id, owner, family, name, key, pin, labels, priority, slots, work, queued_at, state, outcome, stage,"
     " attempt, worker, assigned_at, started_at, finished_at, survivors, end_report, version, log_position,"
     " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files, chain,"
-    " logs_expired, late_end, losses, start_by"
+    " logs_expired, late_end, losses, start_by, wanted, tags, retry_of"
 )
 
 
@@ -457,6 +443,8 @@ def job_of(row: sqlite3.Row) -> Job:
             crash_limit=losses.crash_limit if losses is not KEEP else 0,
             start_within_s=max(row["start_by"] - row["queued_at"], 0) / 1e6,
             stages=spec_from_bytes(row["chain"]).stages if row["chain"] is not None else (),
+            tags=tags_of(row["tags"]),
+            where=row["wanted"],
         ),
         state=state,
         outcome=Outcome(row["outcome"]),
@@ -477,6 +465,7 @@ def job_of(row: sqlite3.Row) -> Job:
         usage=end.usage if end is not None else None,
         retried=row["retried"],
         due_at_us=row["due_at"] if state is State.QUEUED else 0,
+        retry_of=row["retry_of"],
     )
 
 

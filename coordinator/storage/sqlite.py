@@ -16,10 +16,20 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from coordinator.changes import Change, Extent
-from coordinator.storage import expiry, ownership, rows
+from coordinator.storage import expiry, ownership, rows, selection
 from coordinator.storage.loading import load
 from coordinator.storage.migrate import migrate
-from coordinator.storage.protocol import Expirable, Kept, Loaded, LogExtents, StoreBroken, StoredOutputs, StoreFull
+from coordinator.storage.protocol import (
+    Asked,
+    Expirable,
+    Kept,
+    Loaded,
+    LogExtents,
+    StoreBroken,
+    StoredOutputs,
+    StoreFull,
+)
+from coordinator.storage.selection import INTEGER_MAX
 from hostler.ids import AttemptKey
 from hostler.jobs import (
     BriefJob,
@@ -41,10 +51,7 @@ T = TypeVar("T")
 
 CHECKPOINT_S = 1.0
 WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log anew
-PAGE_MAX = 1000
-BRIEF_PAGE_MAX = 10_000
 LOG_READ_BYTES = 1 << 20  # of a log that one look finds; a reader takes about so much at once
-INTEGER_MAX = (1 << 63) - 1  # SQLite's; a larger number from outside means the same as this one
 
 GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
 GET_PROGRESS = "SELECT id, state, outcome, exit_code, signal, cause, error FROM job WHERE id = ?"
@@ -58,6 +65,10 @@ ALL_EVENTS = (
 JOB_EVENTS = (
     "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
     " AND event.job IN (SELECT number FROM job WHERE id IN ({})) ORDER BY event.number LIMIT ?"
+)
+HISTORY = (
+    "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job"
+    " WHERE event.job = (SELECT number FROM job WHERE id = ?) ORDER BY event.number DESC LIMIT ?"
 )
 GET_LEDGER = "SELECT frames FROM ledger WHERE job = ? AND stage = ? AND attempt = ?"
 # From the piece on that holds the position: pieces before it are not looked at, however many there are.
@@ -79,6 +90,8 @@ IS_REFERENCED = (
 )
 GET_RECORD = "SELECT * FROM record WHERE owner = ? AND id = ?"
 NEWEST_RECORDS = "SELECT * FROM record WHERE owner = ? ORDER BY at DESC, id LIMIT ?"
+GET_ASKED = "SELECT * FROM job WHERE id = ?"
+NEWEST_EVENT = "SELECT COALESCE(MAX(number), 0) FROM event"
 GET_WORKLOAD = "SELECT definition FROM workload WHERE name = ? AND version = ?"
 
 
@@ -243,11 +256,11 @@ class SqliteStore:
 
     async def find_jobs(self, query: JobQuery) -> JobPage:
         """See the protocol."""
-        return await self._read(lambda reader: _find_jobs(reader, query))
+        return await self._read(lambda reader: selection.find_jobs(reader, query))
 
     async def find_brief(self, query: JobQuery) -> tuple[list[BriefJob], str]:
         """See the protocol."""
-        return await self._read(lambda reader: _find_brief(reader, query))
+        return await self._read(lambda reader: selection.find_brief(reader, query))
 
     async def find_records(self, owner: str, ids: Collection[str]) -> list[Record]:
         """See the protocol."""
@@ -277,12 +290,39 @@ class SqliteStore:
 
         return await self._read(query)
 
+    async def history(self, job_id: str, limit: int) -> list[JobEvent]:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> list[JobEvent]:
+            found = reader.execute(HISTORY, (job_id, limit)).fetchall()
+            return [event for row in reversed(found) for event in rows.events_of(row)]
+
+        return await self._read(query)
+
     async def events_of(
         self, owner: str, number: int, job_ids: Collection[str], limit: int
     ) -> tuple[list[JobEvent], int]:
         """See the protocol."""
         first = min(number, INTEGER_MAX)
         return await self._read(lambda reader: ownership.events_of(reader, owner, first, job_ids, limit))
+
+    async def newest_event(self) -> int:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> int:
+            number: int = reader.execute(NEWEST_EVENT).fetchone()[0]
+            return number * rows.EVENTS_PER_ROW + rows.EVENTS_PER_ROW - 1 if number else 0
+
+        return await self._read(query)
+
+    async def get_asked(self, job_id: str) -> Asked | None:
+        """See the protocol."""
+
+        def query(reader: sqlite3.Connection) -> Asked | None:
+            row = reader.execute(GET_ASKED, (job_id,)).fetchone()
+            return None if row is None else Asked(rows.job_of(row), row["asked"] or b"")
+
+        return await self._read(query)
 
     async def files_of(self, owner: str, digests: Collection[str], *, scripts: bool) -> set[str]:
         """See the protocol."""
@@ -365,59 +405,6 @@ def _past(reader: sqlite3.Connection, number: int) -> tuple[PastAttempt, ...]:
         for row in reader.execute(GET_PAST, (number,))
         if (end := rows.end_of(row["end_report"], row["late_end"])) is not None
     )
-
-
-def _selection(query: JobQuery) -> tuple[str, list[Any]]:
-    """The WHERE and ORDER BY of a list, and their values."""
-    conditions, values = list[str](), list[Any]()
-    if query.after.isdecimal() and len(query.after) < 100:
-        conditions.append("number < ?" if query.newest_first else "number > ?")
-        values.append(min(int(query.after), INTEGER_MAX))
-    if query.states:
-        conditions.append(f"state IN ({','.join('?' * len(query.states))})")
-        values.extend(query.states)
-        if State.FINISHED not in query.states:
-            conditions.append("state < 5")  # lets the partial index of open jobs serve
-    if query.owner and query.owner != "local":
-        conditions.append("owner <> 'local'")  # this the one of owners
-    if query.family and query.family != "native":
-        conditions.append("family <> 'native'")  # and this the one of families
-    for column, value in (
-        ("name", query.name),
-        ("owner", query.owner),
-        ("family", query.family),
-        ("worker", query.worker),
-        ("workload", query.workload),
-    ):
-        if value:
-            conditions.append(f"{column} = ?")
-            values.append(value)
-    number = "number"
-    if query.id_prefix:
-        conditions.append("id >= ? AND id < ?")
-        values += (query.id_prefix, query.id_prefix + "\uffff")
-        number = "+number"  # few ids begin so: they are looked up by the index of ids, and then sorted
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"{where} ORDER BY {number} {'DESC' if query.newest_first else 'ASC'}", values
-
-
-def _find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
-    selection, values = _selection(query)
-    limit = max(1, min(query.limit, PAGE_MAX))
-    found = reader.execute(f"SELECT {rows.JOB_COLUMNS} FROM job {selection} LIMIT ?", (*values, limit + 1)).fetchall()
-    page = found[:limit]
-    following = str(page[-1]["number"]) if len(found) > limit else ""
-    return JobPage(jobs=tuple(rows.job_of(row) for row in page), next=following)
-
-
-def _find_brief(reader: sqlite3.Connection, query: JobQuery) -> tuple[list[BriefJob], str]:
-    selection, values = _selection(query)
-    limit = max(1, min(query.limit, BRIEF_PAGE_MAX))
-    found = reader.execute(
-        f"SELECT number, id, state, outcome FROM job {selection} LIMIT ?", (*values, limit + 1)
-    ).fetchall()
-    following = str(found[limit - 1]["number"]) if len(found) > limit else ""
-    return [BriefJob(row[1], State(row[2]), Outcome(row[3])) for row in found[:limit]], following
 
 
 def _find_records(reader: sqlite3.Connection, owner: str, ids: Collection[str]) -> list[Record]:

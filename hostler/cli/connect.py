@@ -20,6 +20,7 @@ from hostler.settings import Settings
 if TYPE_CHECKING:
     from hostler.client import Client
     from hostler.jobs import Job, JobQuery
+    from hostler.lifecycle import State
 
 CONNECT_S = 1.0
 PREFIX_CHARACTERS_MIN = 4
@@ -122,32 +123,96 @@ async def pages(client: "Client", query: "JobQuery") -> "AsyncIterator[Sequence[
     )
 
 
-async def resolve_jobs(client: "Client", texts: Sequence[str]) -> list[str]:
-    """Return the ids that *texts* mean: whole ids, unique prefixes of four characters or more, or ``last``.
-
-    A whole id is taken as it is; whether there is such a job the next call will say.
+async def resolve_job(client: "Client", text: str) -> str:
+    """Return the id of the one job that *text* means, see `resolve_jobs`.
 
     Raises:
-        Failure: a prefix fits no job or several, or there is no last job.
+        Failure: it means no job, or several.
     """
-    short = {text for text in texts if not is_uuid(text)}
-    for text in short:
-        if text != "last" and len(text) < PREFIX_CHARACTERS_MIN:
-            raise usage_failure(
-                f"{text!r} is too short for an id", hint=f"give {PREFIX_CHARACTERS_MIN} characters or more"
-            )
-    if not short:
-        return list(texts)
+    found = await resolve_jobs(client, [text])
+    if len(found) != 1:
+        shown = ", ".join(found[:AMBIGUOUS_SHOWN_MAX]) + (" ..." if len(found) > AMBIGUOUS_SHOWN_MAX else "")
+        raise usage_failure(f"{text} means {len(found)} jobs: {shown}", hint="name one of them")
+    return found[0]
+
+
+async def resolve_jobs(client: "Client", texts: Sequence[str]) -> list[str]:
+    """Return the ids that *texts* mean, each once.
+
+    A text is a whole id, a unique prefix of four characters or more, the exact name of one job, ``last`` for the
+    newest, or ``last:N`` for the N newest, oldest first. A whole id is taken as it is; whether there is such a job the
+    next call will say.
+
+    Raises:
+        Failure: a text fits no job, or several and is not ``last:N``.
+    """
+    found: dict[str, None] = {}
+    for text in dict.fromkeys(texts):
+        if is_uuid(text):
+            found[text] = None
+        elif text == "last" or text.startswith("last:"):
+            found |= dict.fromkeys(await _newest(client, text))
+        else:
+            found[_the_one(text, await _fitting(client, text), "job", "jobs")] = None
+    return list(found)
+
+
+async def _newest(client: "Client", text: str) -> list[str]:
     from hostler.jobs import JobQuery
 
-    matches: dict[str, list[str]] = {text: [] for text in short}
-    if "last" in short:
-        newest = await client.find(JobQuery(limit=1, newest_first=True))
-        matches["last"] = [job.id for job in newest.jobs]
-    for text in short - {"last"}:
-        query = JobQuery(id_prefix=text[:ID_CHARACTERS], limit=AMBIGUOUS_SHOWN_MAX + 1, newest_first=True)
-        matches[text] = [job.id for job in (await client.find(query)).jobs if job.id.startswith(text)]
-    return [text if is_uuid(text) else _the_one(text, matches[text], "job", "jobs") for text in texts]
+    number = text.removeprefix("last").removeprefix(":") or "1"
+    if not (number.isascii() and number.isdecimal() and 0 < int(number[:10]) <= PAGE_JOBS):
+        raise usage_failure(f"{text} is not last:N with N from 1 to {PAGE_JOBS}")
+    newest = (await client.find(JobQuery(limit=int(number), newest_first=True))).jobs
+    return [job.id for job in reversed(newest)] or [_the_one("last", (), "job", "jobs")]
+
+
+async def _fitting(client: "Client", text: str) -> list[str]:
+    """The newest jobs whose id begins so, or that are called so."""
+    from hostler.jobs import NAME_CHARACTERS_MAX, JobQuery
+
+    some = AMBIGUOUS_SHOWN_MAX + 1
+    found: dict[str, None] = {}
+    if len(text) >= PREFIX_CHARACTERS_MIN:
+        begun = await client.find(JobQuery(id_prefix=text[:ID_CHARACTERS], limit=some, newest_first=True))
+        found |= dict.fromkeys(job.id for job in begun.jobs if job.id.startswith(text))
+    if text and len(text) <= NAME_CHARACTERS_MAX:
+        named = await client.find(JobQuery(name=text, limit=some, newest_first=True))
+        found |= dict.fromkeys(job.id for job in named.jobs)
+    if not found and len(text) < PREFIX_CHARACTERS_MIN:
+        raise usage_failure(
+            f"{text!r} is too short for an id, and no job has this name",
+            hint=f"give {PREFIX_CHARACTERS_MIN} characters of an id or more",
+        )
+    return list(found)
+
+
+async def choose_jobs(
+    client: "Client", texts: Sequence[str], chosen: str, *, states: "Sequence[State]" = ()
+) -> list[str]:
+    """Return the ids of the jobs that a command is about: those named, or those that a filter finds, oldest first.
+
+    Args:
+        client: of the cluster.
+        texts: as for `resolve_jobs`.
+        chosen: the filter; empty: none.
+        states: of those that the filter finds, only jobs in one of these; empty: all.
+
+    Raises:
+        Failure: neither or both are given, or a text cannot be resolved.
+        InvalidRequest: the filter is none.
+    """
+    if bool(texts) == bool(chosen):
+        wrong = "jobs and --filter exclude each other" if chosen else "which jobs?"
+        raise usage_failure(wrong, hint="give ids, names, `last` or `last:N`, or --filter EXPR: see docs/selectors.md")
+    if not chosen:
+        return await resolve_jobs(client, texts)
+    from hostler.job_filters import parse_filter
+    from hostler.jobs import JobQuery
+
+    parse_filter(chosen, field="--filter")
+    query = JobQuery(filter=chosen, states=tuple(states))
+    return [job.id async for page in client.find_brief(query) for job in page]
 
 
 async def resolve_worker(client: "Client", text: str) -> str:
@@ -170,9 +235,9 @@ def _the_one(text: str, found: Iterable[str], kind: str, command: str) -> str:
     if len(ids) == 1:
         return ids[0]
     if not ids:
-        missing = "there is no job yet" if text == "last" else f"no {kind} has the id {text}"
+        missing = "there is no job yet" if text == "last" else f"no {kind} has the id or name {text}"
         code = ErrorCode.JOB_NOT_FOUND if kind == "job" else ErrorCode.WORKER_NOT_FOUND
         hint = f"hostler {command} shows the {kind}s there are"
         raise Failure(missing, hint=hint, exit_code=NOT_FOUND, code=code.value)
     shown = ", ".join(ids[:AMBIGUOUS_SHOWN_MAX]) + (" ..." if len(ids) > AMBIGUOUS_SHOWN_MAX else "")
-    raise usage_failure(f"{text} fits several {kind}s: {shown}", hint="give more characters")
+    raise usage_failure(f"{text} fits several {kind}s: {shown}", hint="give the id, or more characters of it")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
-from hostler.cli.connect import cluster, resolve_jobs
+from hostler.cli.connect import cluster, resolve_job
 from hostler.cli.failures import OK
 from hostler.cli.options import Place
 from hostler.cli.render import print_json, print_line, receipt_text, state_text, work_text
@@ -22,7 +22,7 @@ def explain_job(place: Place, text: str) -> int:
 
     async def act() -> int:
         async with cluster(place) as client:
-            (number,) = await resolve_jobs(client, [text])
+            number = await resolve_job(client, text)
             job = await client.get(number)
             events = await _events(client, number)
             names = {worker.id: worker.name for worker in await client.workers()}

@@ -1,4 +1,4 @@
-"""The commands about jobs: submit, jobs, show, logs, stop, wait, signal.
+"""The commands about one job, and lists: submit, jobs, show, logs, signal.
 
 Each function is one command: it prints its answer and returns the exit code. Failures are raised.
 """
@@ -9,14 +9,14 @@ import json
 import signal as signals
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_jobs
-from hostler.cli.failures import JOB_FAILED, OK, failure_of, usage_failure
-from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, copy_log, follow_job, log_chunks, wait_for_attempt
+from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_job
+from hostler.cli.failures import JOB_FAILED, OK, usage_failure
+from hostler.cli.follow import copy_log, follow_job, log_chunks, wait_for_attempt
 from hostler.cli.options import Place, SubmitOptions
 from hostler.cli.outputs import say_outputs
 from hostler.cli.progress import transfers
@@ -25,16 +25,16 @@ from hostler.cli.render import (
     print_jobs,
     print_json,
     print_line,
-    receipt_text,
     say,
     state_text,
 )
 from hostler.cli.submission import place_on_worker, submission_of
 from hostler.cli.transfer import check_source, send_file
 from hostler.client import Client
-from hostler.errors import DeadlineExceeded, HostlerError, JobNotFound, Unavailable
+from hostler.errors import JobNotFound
 from hostler.frames import ERR, GAP, OUT, iter_frames, parse_gap
-from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus, Progress
+from hostler.job_filters import parse_filter
+from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, time_shape
 from hostler.stages import attempts_of, stage_text
@@ -79,10 +79,30 @@ async def _with_files(client: Client, spec: JobSpec, sources: Mapping[str, Path]
     return replace(spec, work=replace(spec.work, files=tuple(files)))
 
 
-def list_jobs(place: Place, *, states: Sequence[str], name: str, limit: int, every: bool) -> int:
-    """Print the newest *limit* jobs that fit, oldest first, or with *every* all of them."""
+def list_jobs(
+    place: Place,
+    *,
+    states: Sequence[str],
+    name: str,
+    limit: int,
+    every: bool,
+    chosen: str,
+    watch: bool,
+    after: int | None,
+) -> int:
+    """Print the newest *limit* jobs that fit, oldest first, or with *every* all of them; with *watch* what happens."""
+    if chosen:
+        parse_filter(chosen, field="--filter")
+    if after is not None and not watch:
+        raise usage_failure("--after goes with --watch")
     size = PAGE_JOBS if every else min(limit + 1, PAGE_JOBS)  # one more, to know whether there is one
-    query = JobQuery(states=tuple(_state(text) for text in states), name=name, limit=size, newest_first=not every)
+    query = JobQuery(
+        states=tuple(_state(text) for text in states), name=name, limit=size, newest_first=not every, filter=chosen
+    )
+    if watch:
+        from hostler.cli.watching import watch_jobs
+
+        return watch_jobs(place, query, after=after)
 
     async def act() -> int:
         kept: list[Job] = []
@@ -114,7 +134,7 @@ def show(place: Place, text: str) -> int:
 
     async def act() -> int:
         async with cluster(place) as client:
-            (job,) = await resolve_jobs(client, [text])
+            job = await resolve_job(client, text)
             found = await client.get(job)
         print_json(job_shape(found)) if place.as_json else print_job(found)
         return OK
@@ -131,7 +151,7 @@ def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: 
 
     async def act() -> int:
         async with cluster(place) as client:
-            (job,) = await resolve_jobs(client, [text])
+            job = await resolve_job(client, text)
             found = await client.get(job)
             if follow and found.spec.stages:
                 found = await wait_for_attempt(client, job, stage=stage)
@@ -147,61 +167,13 @@ def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: 
     return asyncio.run(act())
 
 
-def stop(place: Place, texts: Sequence[str], *, grace_s: float | None) -> int:
-    """Stop jobs at once, and print for each what was done once nothing of it is left."""
-
-    async def act() -> int:
-        async with cluster(place) as client:
-            ids = await resolve_jobs(client, texts)
-            before = await asyncio.gather(*(_or_error(client.get(job)) for job in ids))
-            ends = await asyncio.gather(*(_or_error(client.stop(job, grace_s=grace_s)) for job in ids))
-        code = OK
-        for job, was, end in zip(ids, before, ends, strict=True):
-            if isinstance(end, HostlerError):
-                failure = failure_of(end)
-                say(f"{job}: {failure.message}")
-                code = code or failure.exit_code
-                continue
-            if end.state is not State.FINISHED:
-                code = code or JOB_FAILED
-            if not place.as_json:
-                print_line(f"{job} {_stop_text(was, end)}")
-        if place.as_json:
-            print_json({"jobs": [job_shape(end) for end in ends if isinstance(end, Job)]})
-        return code
-
-    return asyncio.run(act())
-
-
-def wait(place: Place, texts: Sequence[str], *, timeout_s: float) -> int:
-    """Wait until jobs have ended and print each as it does; 0 only when all succeeded."""
-
-    async def act() -> int:
-        ended: dict[str, Progress] = {}
-        async with cluster(place) as client:
-            ids = list(dict.fromkeys(await resolve_jobs(client, texts)))
-            deadline = time.monotonic() + timeout_s if timeout_s else None
-            async for job in _ends(client, ids, deadline=deadline):
-                ended[job.id] = job
-                if not place.as_json:
-                    print_line(f"{job.id} {state_text(job)}")
-            if place.as_json:
-                print_json({"jobs": [job_shape(await client.get(job)) for job in ids if job in ended]})
-        if len(ended) < len(ids):
-            say(f"{len(ids) - len(ended)} of {len(ids)} jobs had not ended after {timeout_s:g} s")
-            return JOB_FAILED
-        return OK if all(job.outcome is Outcome.SUCCEEDED for job in ended.values()) else JOB_FAILED
-
-    return asyncio.run(act())
-
-
 def signal(place: Place, text: str, name: str) -> int:
     """Send a signal to the main process of a running job."""
     number = signal_number(name)
 
     async def act() -> int:
         async with cluster(place) as client:
-            (job,) = await resolve_jobs(client, [text])
+            job = await resolve_job(client, text)
             await client.signal(job, number)
         if place.as_json:
             print_json({"id": job, "signal": signals.Signals(number).name})
@@ -222,27 +194,6 @@ def signal_number(text: str) -> int:
         return signals.Signals["SIG" + text.upper().removeprefix("SIG")].value
     except (ValueError, KeyError):
         raise usage_failure(f"{text!r} is no signal", hint="give a name or a number, for example INT or 2") from None
-
-
-async def _ends(client: Client, ids: Sequence[str], *, deadline: float | None) -> AsyncIterator[Progress]:
-    left = list(ids)
-    away_since: float | None = None
-    while left:
-        left_s = 0.0 if deadline is None else deadline - time.monotonic()
-        if deadline is not None and left_s <= 0:
-            return
-        try:
-            async for job in client.wait(left, timeout_s=left_s):
-                away_since = None
-                left.remove(job.id)
-                yield job
-        except (Unavailable, DeadlineExceeded):
-            # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
-            now = time.monotonic()
-            away_since = away_since or now
-            if now - away_since > PATIENCE_S:
-                raise
-            await asyncio.sleep(RETRY_S_MAX)
 
 
 def _place_of_log(job: Job, stage: int | None) -> tuple[int | None, int]:
@@ -290,21 +241,3 @@ def _state(text: str) -> State:
     except KeyError:
         words = ", ".join(state.word for state in State)
         raise usage_failure(f"{text!r} is no state", hint=f"the states are {words}") from None
-
-
-def _stop_text(was: Job | HostlerError, end: Job) -> str:
-    if end.state is not State.FINISHED:
-        left = f": {end.phase}" if end.phase else ""
-        return f"is not stopped yet{left}; look again with: hostler show {end.id}"
-    if isinstance(was, Job) and was.state is State.FINISHED:
-        return f"had ended before ({state_text(end)})"
-    if end.end is None or not end.started_at_us:
-        return f"{state_text(end)}; it had not started"
-    return f"{state_text(end)}; {receipt_text(end.end)}"
-
-
-async def _or_error(call: Awaitable[Job]) -> Job | HostlerError:
-    try:
-        return await call
-    except HostlerError as error:
-        return error

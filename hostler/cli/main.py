@@ -17,6 +17,7 @@ from hostler import __version__
 from hostler.cli.audit import audit
 from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
 from hostler.cli.keys import keys
+from hostler.cli.many_commands import Filter, add_commands
 from hostler.cli.options import Place, RunOptions, SubmitOptions, expanded
 from hostler.cli.worker_commands import workers
 from hostler.errors import HostlerError
@@ -33,13 +34,12 @@ OptionalArgv = Annotated[
     list[str] | None,
     typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --workload or --stage is given."),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, or `last`.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, its name, or `last`.")]
 Stage = Annotated[
     int | None,
     typer.Option("--stage", min=0, max=2**31 - 1, metavar="N", help="This stage of a chain, from 0."),
 ]
 WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs: ids, starts of ids, or `last`.")]
 
 app = typer.Typer(
     name="hostler",
@@ -259,11 +259,20 @@ def jobs(
     name: Annotated[str, typer.Option(help="Jobs of exactly this name.")] = "",
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 20,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    chosen: Filter = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on: a live table; in a pipe a line for each thing that happens.")
+    ] = False,
+    after: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, metavar="N", help="With --watch: lines after this event number.")
+    ] = None,
 ) -> int:
     """List jobs, the newest last."""
     from hostler.cli.jobs import list_jobs
 
-    return list_jobs(place, states=state or (), name=name, limit=limit, every=every)
+    return list_jobs(
+        place, states=state or (), name=name, limit=limit, every=every, chosen=chosen, watch=watch, after=after
+    )
 
 
 @app.command(rich_help_panel=JOBS)
@@ -312,32 +321,7 @@ def result(job: JobId, place: Place, stage: Stage = None) -> int:
     return print_result(place, job, stage=stage)
 
 
-@app.command(rich_help_panel=JOBS)
-@expanded
-def stop(
-    ids: JobIds,
-    place: Place,
-    grace: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Seconds between SIGTERM and SIGKILL; default: the job's.")
-    ] = None,
-) -> int:
-    """Stop jobs; returns when nothing of them is left, and says what was done."""
-    from hostler.cli.jobs import stop
-
-    return stop(place, ids, grace_s=grace)
-
-
-@app.command(rich_help_panel=JOBS)
-@expanded
-def wait(
-    ids: JobIds,
-    place: Place,
-    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Wait at most S seconds; 0: for ever.")] = 0.0,
-) -> int:
-    """Wait until jobs have ended; 0 when all succeeded, 1 when not or when the time ran out."""
-    from hostler.cli.jobs import wait
-
-    return wait(place, ids, timeout_s=timeout)
+add_commands(app)
 
 
 @app.command(rich_help_panel=JOBS)

@@ -38,6 +38,13 @@ class JobOptions:
     label: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="Run on a worker with this label. Repeatable.")
     ] = None
+    where: Annotated[
+        str,
+        typer.Option(metavar="EXPR", help="Run on a worker that matches, as `zone in (a, b) and not spare`."),
+    ] = ""
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A tag, to find the job by (--filter). Repeatable.")
+    ] = None
     env: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="Set a variable of the job's environment. Repeatable.")
     ] = None

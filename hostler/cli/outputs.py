@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hostler.cli.connect import cluster, resolve_jobs
+from hostler.cli.connect import cluster, resolve_job
 from hostler.cli.failures import NOT_FOUND, OK, Failure, usage_failure
 from hostler.cli.options import Place
 from hostler.cli.progress import Transfers, transfers
@@ -26,7 +26,7 @@ def list_outputs(place: Place, text: str) -> int:
 
     async def act() -> int:
         async with cluster(place) as client:
-            (job,) = await resolve_jobs(client, [text])
+            job = await resolve_job(client, text)
             outputs = await client.files.outputs(job)
         if place.as_json:
             print_json(outputs_shape(outputs))
@@ -50,7 +50,7 @@ def get_outputs(place: Place, text: str, paths: Sequence[str], *, into: Path, ar
 
     async def act() -> int:
         async with cluster(place) as client:
-            (job,) = await resolve_jobs(client, [text])
+            job = await resolve_job(client, text)
             if archive is not None:
                 written = [await _get_archive(client, job, archive, shown, force=force)]
             else:

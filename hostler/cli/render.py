@@ -8,6 +8,7 @@ pipe nothing is cut.
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hostler.cli.failures import Failure
 from hostler.jobs import Advance, End, Job, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
+from hostler.shape import job_shape
 from hostler.stages import StageView, stages_of
 from hostler.workers import Worker, WorkerState
 
@@ -138,9 +140,24 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
+def show_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
+    """Print these jobs: a table, or JSON."""
+    if as_json:
+        print_json({"jobs": [job_shape(job) for job in jobs]})
+    elif jobs:
+        print_jobs(jobs, now_us=time.time_ns() // 1000)
+    else:
+        say("no jobs")
+
+
 def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
     """Print a table of jobs."""
     console, narrow = _console()
+    console.print(jobs_table(jobs, now_us=now_us, narrow=narrow))
+
+
+def jobs_table(jobs: Iterable[Job], *, now_us: int, narrow: bool) -> "Table":
+    """A table of jobs; where it is *narrow* their ids are cut."""
     table = _table("id", "state", "age", "took", "name", "command")
     for job in jobs:
         command = work_text(job.spec)
@@ -158,7 +175,7 @@ def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
             _croppable(command),
             style=_style(job),
         )
-    console.print(table)
+    return table
 
 
 def print_workers(workers: Iterable[Worker]) -> None:
@@ -188,6 +205,10 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "params", _shortened(spec.params)
     if spec.work.cwd:
         yield "directory", spec.work.cwd
+    if spec.tags:
+        yield "tags", " ".join(f"{name}={value}" for name, value in sorted(spec.tags.items()))
+    if job.retry_of:
+        yield "retry of", job.retry_of
     yield "state", state_text(job)
     if end is not None and (end.cause or end.evidence or end.error):
         yield "cause", ": ".join(part for part in (end.cause, end.error or end.evidence) if part)
@@ -286,6 +307,8 @@ def _wanted(job: Job) -> str:
     spec = job.spec
     parts = [f"worker {spec.worker}"] if spec.worker else []
     parts += [f"{name}={value}" for name, value in sorted(spec.labels.items())]
+    if spec.where:
+        parts.append(spec.where)
     if spec.priority:
         parts.append(f"priority {spec.priority}")
     if spec.work.timeout_s:

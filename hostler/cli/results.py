@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hostler.cli.connect import cluster, resolve_jobs
+from hostler.cli.connect import cluster, resolve_job
 from hostler.cli.failures import NOT_FOUND, OK, Failure
 from hostler.cli.options import Place
 from hostler.cli.render import state_text
@@ -23,7 +23,7 @@ def print_result(place: Place, text: str, *, stage: int | None) -> int:
 
     async def act() -> int:
         async with cluster(place) as client:
-            (name,) = await resolve_jobs(client, [text])
+            name = await resolve_job(client, text)
             job = await client.get(name)
             end = end_of_stage(job, stage)
             if end is None or not result_bytes(end):

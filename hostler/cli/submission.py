@@ -58,6 +58,8 @@ def _spec(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: boo
         key=options.key or key,
         worker=options.worker,
         labels=pairs(options.label, "--label"),
+        where=options.where,
+        tags=pairs(options.tag, "--tag"),
         priority=options.priority,
         secrets=pairs(options.secret, "--secret"),
         start_within_s=options.start_within,
@@ -217,7 +219,7 @@ def _scalar(value: str) -> Any:
 def _checked(spec: JobSpec) -> JobSpec:
     work = spec.work
     texts = (*work.argv, work.cwd, spec.name, spec.key, spec.worker, spec.workload, spec.params, work.loss_policy)
-    texts = (*texts, work.start_path, spec.on_lost)
+    texts = (*texts, work.start_path, spec.on_lost, spec.where, *_flat(spec.tags))
     for text in (*texts, *_flat(work.env), *_flat(spec.labels), *(file.path for file in work.files)):
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise usage_failure(

@@ -58,6 +58,8 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         crash_limit=spec.crash_limit,
         secrets=spec.secrets,
         stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
+        tags=spec.tags,
+        where=spec.where,
     )
 
 
@@ -85,6 +87,8 @@ def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:
         crash_limit=message.crash_limit,
         secrets=dict(message.secrets),
         stages=tuple(Stage(workload=s.workload, workload_version=s.workload_version) for s in message.stages),
+        tags=dict(message.tags),
+        where=message.where,
     )
 
 
@@ -167,6 +171,7 @@ def job_to_proto(job: Job) -> types_pb2.Job:
         retried=job.retried,
         due_at_us=job.due_at_us,
         past=[past_to_proto(p) for p in job.past],
+        retry_of=job.retry_of,
     )
 
 
@@ -197,6 +202,7 @@ def job_from_proto(message: types_pb2.Job) -> Job:
         retried=message.retried,
         due_at_us=message.due_at_us,
         past=tuple(past_from_proto(p) for p in message.past),
+        retry_of=message.retry_of,
     )
 
 
@@ -214,6 +220,7 @@ def query_to_proto(query: JobQuery, principal: str) -> jobs_pb2.ListRequest:
         newest_first=query.newest_first,
         workload=query.workload,
         id_prefix=query.id_prefix,
+        filter=query.filter,
     )
 
 
@@ -230,6 +237,7 @@ def query_from_proto(message: jobs_pb2.ListRequest) -> JobQuery:
         newest_first=message.newest_first,
         workload=message.workload,
         id_prefix=message.id_prefix,
+        filter=message.filter,
     )
 
 

@@ -5,6 +5,7 @@
     GET  /v1/jobs/{id}          one job; ?wait=S waits for its end
     POST /v1/jobs/wait          wait for many
     POST /v1/jobs/{id}/stop     stop, with the receipt
+    POST /v1/jobs/{id}/retry    submit a finished one again
     POST /v1/jobs/{id}/signal   send a signal to the main process
     GET  /v1/jobs/{id}/log      server-sent events, or plain bytes with ?raw=
     GET  /v1/workers
@@ -12,7 +13,8 @@
     GET  /v1/cluster
     errors                      {"error": {"code", "message", "field"}}
 
-Files and workloads are in `native_files`. Jobs of every family are seen here. ``docs/http-api.md`` is the reference.
+Files and workloads are in `native_files`, streams of events in `native_events`. Jobs of every family are seen here.
+``docs/http-api.md`` is the reference.
 """
 
 import asyncio
@@ -126,6 +128,7 @@ class Native:
                 web.post("/jobs/wait", self.wait),
                 web.get("/jobs/{id}", self.get),
                 web.post("/jobs/{id}/stop", self.stop),
+                web.post("/jobs/{id}/retry", self.retry),
                 web.post("/jobs/{id}/signal", self.signal),
                 web.get("/jobs/{id}/log", self.log, allow_head=False),
                 web.get("/workers", self.workers),
@@ -194,6 +197,7 @@ class Native:
             "family": TEXT,
             "worker": TEXT,
             "workload": TEXT,
+            "filter": described(TEXT, "an expression over tags and state, outcome, name, ...: docs/selectors.md"),
             "order": one_of("oldest", "newest"),
             "limit": whole_between(1, parameters.PAGE_ITEMS_MAX),
             "after": described(TEXT, "`next` of the page before, with the same order"),
@@ -251,6 +255,16 @@ class Native:
         body = await _optional_body(request, StopBody)
         job = await self._client.stop(name, grace_s=body.grace, wait_s=STOP_WAIT_S, principal=principal_of(request))
         return json_response(job_shape(job), status=200 if job.state is State.FINISHED else 202)
+
+    @documented(answers.RETRIED, body=NO_BODY, refuses=(409, 425, 503))
+    async def retry(self, request: web.Request) -> web.Response:
+        """Submit a finished job again as a new one that asks for the same, and answer its id."""
+        name = parameters.job_id(request)
+        await _optional_body(request, Request)
+        (result,) = await self._client.retry([name], principal=principal_of(request))
+        if isinstance(result, HostlerError):
+            raise result
+        return json_response({"id": result, "retry_of": name})
 
     @documented(answers.JOB, body=json_body(SignalBody, by_its_name={"signal": "SIGUSR1"}), refuses=(409,))
     async def signal(self, request: web.Request) -> web.Response:

@@ -42,7 +42,7 @@ async def ends_for(port: Any, key: str, job: str) -> dict[str, End]:
     """How every call that names a job ends, with the job's id left out of the texts."""
     found = {}
     for name, field in OF_ONE_JOB.items():
-        if name != "Jobs/Watch":  # which ends for nobody
+        if name not in ("Jobs/Watch", "Jobs/Retry"):  # that ends for nobody, and this answers each item by itself
             asked: dict[str, Any] = {field: [job] if field == "ids" else job, **MORE.get(name, {})}
             end = await end_of(port, name, key, **asked)
             found[name] = end._replace(text=end.text.replace(job, "ID"))

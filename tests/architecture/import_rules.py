@@ -45,6 +45,8 @@ PURE = (
     "hostler.frames",
     "hostler.shape",
     "hostler.stages",
+    "hostler.selectors",
+    "hostler.job_filters",
     "hostler.container_checks",
     "hostler.workloads",
     "hostler.policy",

@@ -19,6 +19,7 @@ from hostler.errors import (
     HostlerError,
     InvalidRequest,
     JobNotFound,
+    NotFinished,
     NotRunning,
     PermissionDenied,
     Unavailable,
@@ -27,7 +28,7 @@ from hostler.errors import (
 from hostler.frames import encode, iter_frames
 from hostler.ids import new_uuid
 from hostler.job_checks import check_spec
-from hostler.jobs import End, Job, JobSpec, LogStatus, Progress, Receipt, SentSignal
+from hostler.jobs import End, Job, JobEvent, JobSpec, LogStatus, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
 from hostler.policy import LOCAL, Scope
 from hostler.v1 import access_pb2_grpc, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
@@ -117,6 +118,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         self.principals: set[str] = set()
         self.graces: list[float | None] = []
         self.signals: list[int] = []
+        self.events: list[JobEvent] = []
         self.hold = asyncio.Event()  # cleared: submissions wait for it
         self.hold.set()
         self.submitting = 0  # submissions that wait for it
@@ -265,9 +267,49 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         yield jobs_pb2.FeedResponse()
 
     async def Watch(self, request: jobs_pb2.WatchRequest, context: Context) -> AsyncIterator[jobs_pb2.JobEvent]:
-        """Not used by a gateway."""
-        await _fail(context, NotRunning("nothing is told"))
-        yield jobs_pb2.JobEvent()
+        """Tell the transitions that `happen`."""
+        await self._check(context)
+        after = request.after
+        while True:
+            for event in [event for event in self.events if event.number > after]:
+                after = event.number
+                if event.job in (request.ids or [event.job]) and self.visible(event.job, request.principal):
+                    yield wire.event_to_proto(event)
+            if request.once:
+                return
+            async with self._changed:
+                if after >= self._newest_event():
+                    await self._changed.wait()
+
+    def _newest_event(self) -> int:
+        return self.events[-1].number if self.events else 0
+
+    async def happen(self, job: str, *kinds: str) -> None:
+        """Let transitions of a job be committed."""
+        for kind in kinds:
+            number = self._newest_event() + 3  # they are numbered with gaps
+            self.events.append(
+                JobEvent(number=number, job=job, kind=kind, at_us=NOW_US, stage=0, attempt=0, worker="", detail="")
+            )
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def Retry(self, request: jobs_pb2.RetryRequest, context: Context) -> jobs_pb2.SubmitResponse:
+        """Accept finished jobs again."""
+        await self._check(context)
+        answer = jobs_pb2.SubmitResponse()
+        for name in request.ids:
+            job = self.visible(name, request.principal)
+            if job is None:
+                answer.results.add(error=error_to_proto(JobNotFound(f"job {name!r} not found")))
+            elif job.state is not State.FINISHED:
+                answer.results.add(error=error_to_proto(NotFinished("stop it first")))
+            else:
+                self._count += 1
+                again = Job(id=new_uuid(self._count.to_bytes(16)), spec=job.spec, state=State.QUEUED, retry_of=name)
+                self.jobs[again.id] = again
+                answer.results.add(id=again.id)
+        return answer
 
     async def ReadLog(self, request: jobs_pb2.ReadLogRequest, context: Context) -> AsyncIterator[jobs_pb2.LogChunk]:
         """Stream a ledger."""
@@ -331,6 +373,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
             started_at_us=NOW_US,
             data_dir="/there",
             open_by_family=Counter(job.spec.family for job in self.jobs.values() if job.state is not State.FINISHED),
+            event=self._newest_event(),
         )
 
     async def Metrics(self, request: jobs_pb2.MetricsRequest, context: Context) -> jobs_pb2.MetricsResponse:

@@ -7,7 +7,8 @@ import pytest
 
 from coordinator.changes import LEDGER_UNKNOWN, Extent, LogLost, LogStored, Returned, StopRequested, Unkillable
 from coordinator.storage.rows import EVENTS_PER_ROW
-from coordinator.storage.sqlite import GET_EXTENTS, SqliteStore, _selection
+from coordinator.storage.selection import selection_of
+from coordinator.storage.sqlite import GET_EXTENTS, SqliteStore
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import EndedProcess, JobPage, JobQuery, LogStatus, Progress, Work
 from hostler.lifecycle import Outcome, State
@@ -240,7 +241,7 @@ async def test_jobs_are_found_by_how_their_ids_begin(store: SqliteStore) -> None
     assert [job.id for job in newest.jobs] == [an_id(31)]
     assert (await store.find_jobs(JobQuery(id_prefix="f"))).jobs == ()
 
-    selection, values = _selection(JobQuery(id_prefix="0000001", newest_first=True))
+    selection, values = selection_of(JobQuery(id_prefix="0000001", newest_first=True))
     (plan,) = store._reader.execute(f"EXPLAIN QUERY PLAN SELECT * FROM job {selection}", values).fetchmany(1)
     assert "sqlite_autoindex_job_1 (id>? AND id<?)" in plan["detail"]
 

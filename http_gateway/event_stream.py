@@ -1,0 +1,112 @@
+"""Transitions of jobs as server-sent events: each once, in the order of their commits, resumed by its number.
+
+An event's id is its number, which a reader that comes back tells in ``Last-Event-ID``. A restart of the coordinator in
+the middle is bridged. One event is held at a time; the next one is asked for when the reader has taken it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import msgspec
+from aiohttp import web
+
+from hostler.client import Client
+from hostler.errors import InvalidRequest, Unavailable
+from hostler.jobs import JobEvent
+from hostler.shape import event_shape
+from http_gateway.api import FIXED_HEADERS
+from http_gateway.callers import principal_of
+from http_gateway.log_bridge import BRIDGE_PAUSE_S, BRIDGE_S, until_closing
+from http_gateway.slow_readers import write_or_break
+
+NUMBER_MAX = (1 << 63) - 1
+ENDED = "ended"  # the last transition of a job before retention
+
+
+def place_of(request: web.Request) -> int | None:
+    """Return the number of the last event that the reader has; None when it does not say.
+
+    Raises:
+        InvalidRequest: it is no number.
+    """
+    # A browser's EventSource repeats its URL and tells by this header how far it had come.
+    name = "Last-Event-ID" if request.headers.get("Last-Event-ID") else "after"
+    text = request.headers.get("Last-Event-ID") or request.query.get("after")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= NUMBER_MAX):
+        raise InvalidRequest(f"{name} is the number of an event, as its id has it", field=name)
+    return int(text)
+
+
+async def send_events(
+    request: web.Request, client: Client, *, after: int, closing: asyncio.Event, job: str = "", over: bool = False
+) -> web.StreamResponse:
+    """Answer with the events after *after*: of everybody's jobs that the caller sees, or of one *job* until its end.
+
+    The stream of one job ends with ``end``. Any other end is none: the gateway ends, or the coordinator stayed away.
+
+    Args:
+        request: of the reader.
+        client: of the coordinator.
+        after: the number of the last event that the reader has.
+        closing: set when the gateway ends.
+        job: its id; empty: every job.
+        over: the job has ended already.
+    """
+    response = web.StreamResponse(
+        headers={**FIXED_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    # Whoever loses the stream before its first event comes back to this place all the same.
+    await response.write(b"retry: 1000\nid: %d\n\n" % after)
+    is_complete = over
+    try:
+        async with (
+            aclosing(_bridged(client, job, after, principal_of(request), once=over)) as found,
+            aclosing(until_closing(found, closing)) as events,
+        ):
+            async for event in events:
+                if event is None:
+                    await write_or_break(response, b": ping\n\n")
+                    continue
+                await write_or_break(response, _text(event))
+                if job and event.kind == ENDED and not over:
+                    is_complete = True
+                    break
+    except Unavailable:
+        return response
+    if is_complete and not closing.is_set():
+        await write_or_break(response, b"event: end\ndata: {}\n\n")
+    return response
+
+
+async def _bridged(client: Client, job: str, after: int, principal: str, *, once: bool) -> AsyncGenerator[JobEvent]:
+    """Yield transitions, going on where they broke off when the coordinator comes back.
+
+    Raises:
+        Unavailable: the coordinator stayed away.
+    """
+    clock = asyncio.get_running_loop()
+    give_up_at = clock.time() + BRIDGE_S
+    while True:
+        try:
+            found = client.watch([job] if job else (), after=after, once=once, principal=principal)
+            # It is a generator, whatever its type says: closing it ends the call at once.
+            async with aclosing(cast(AsyncGenerator[JobEvent], found)) as events:
+                async for event in events:
+                    after = event.number
+                    give_up_at = clock.time() + BRIDGE_S
+                    yield event
+            return
+        except Unavailable:
+            if clock.time() >= give_up_at:
+                raise
+            await asyncio.sleep(BRIDGE_PAUSE_S)
+
+
+def _text(event: JobEvent) -> bytes:
+    content = msgspec.json.encode(event_shape(event))
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (event.kind.encode(), event.number, content)
