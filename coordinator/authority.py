@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hostler.errors import InvalidRequest
@@ -29,6 +30,7 @@ SERVER_DAYS = 30
 BACKDATED_S = 300.0  # clocks of hosts differ
 REQUEST_BYTES_MAX = 16 * 1024
 RSA_BITS_MIN = 2048
+SERIAL_BYTES = 19  # a serial has 20 at most, and is positive
 KEY_FILE = "ca.key"
 CERTIFICATE_FILE = "ca.pem"
 
@@ -111,12 +113,16 @@ class Authority:
     def sign_worker(self, request: bytes, worker: str, now_us: int, lifetime_s: float) -> Issued:
         """A certificate for the key of a certificate request (PEM), with *worker* as its subject.
 
+        Its serial is that of the key: who lists it sees when a request is sent a second time.
+
         Raises:
             InvalidRequest: it is no request, or its key is too weak.
         """
         key = _key_of(request)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, worker)])
-        builder = _builder(subject, self._certificate.subject, now_us, days=0, seconds=lifetime_s)
+        builder = _builder(
+            subject, self._certificate.subject, now_us, days=0, seconds=lifetime_s, serial=_serial_of(key)
+        )
         certificate = self._sign(builder, key, ExtendedKeyUsageOID.CLIENT_AUTH)
         return Issued(
             serial=f"{certificate.serial_number:x}",
@@ -171,11 +177,11 @@ class Shown:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, now_us: int, *, days: int, seconds: float = 0.0
+    subject: x509.Name, issuer: x509.Name, now_us: int, *, days: int, seconds: float = 0.0, serial: int = 0
 ) -> x509.CertificateBuilder:
     now = _moment(now_us)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
-    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.serial_number(serial or x509.random_serial_number())
     builder = builder.not_valid_before(now - datetime.timedelta(seconds=BACKDATED_S))
     return builder.not_valid_after(now + datetime.timedelta(days=days, seconds=seconds))
 
@@ -224,8 +230,15 @@ def _key_of(request: bytes) -> _PublicKey:
 
 
 def _public(holder: _Key | x509.Certificate) -> bytes:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return holder.public_key().public_bytes(serialization.Encoding.DER, form)
+    return _bytes_of(holder.public_key())
+
+
+def _bytes_of(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _serial_of(key: _PublicKey) -> int:
+    return int.from_bytes(hashlib.sha256(_bytes_of(key)).digest()[:SERIAL_BYTES])
 
 
 def _pem_of(key: _Key) -> bytes:

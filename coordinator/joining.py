@@ -68,7 +68,7 @@ def on_invite(live: Live, invitation: Invitation, reply: Any, now: Instant) -> D
 
 def on_join(live: Live, token: KeyText, certificate: Certificate, reply: Any, now: Instant) -> Decision:
     """Use an invitation for a worker whose certificate was made ready, if it is good for that one."""
-    refusal = join_refusal(live.admissions, token, certificate.name, now.wall_us)
+    refusal = join_refusal(live.admissions, token, certificate.name, now.wall_us) or _used_before(live, certificate)
     if refusal is not None:
         return Decision([], [Answer(reply, refusal)])
     forgotten = _forgotten(live, now)
@@ -99,6 +99,8 @@ def on_renew(live: Live, shown: str, certificate: Certificate, reply: Any, now: 
     refusal = certificate_refusal(live.admissions, shown, certificate.worker, now.wall_us)
     if refusal:
         return Decision([], [Answer(reply, Unauthenticated(refusal))])
+    if (used := _used_before(live, certificate)) is not None:
+        return Decision([], [Answer(reply, used)])
     forgotten = _forgotten(live, now)
     serials = {each.serial for each in forgotten if isinstance(each, CertificateOver)}
     good = [each for each in live.admissions.of_worker(certificate.worker) if each.serial not in serials]
@@ -107,6 +109,13 @@ def on_renew(live: Live, shown: str, certificate: Certificate, reply: Any, now: 
         return Decision(forgotten, [Answer(reply, Overloaded("this worker renews too often", retry_after_s=wait_s))])
     name = live.admissions.certificates[shown].name
     return Decision([*forgotten, CertificateIssued(certificate._replace(name=name))], [Answer(reply, None)])
+
+
+def _used_before(live: Live, certificate: Certificate) -> HostlerError | None:
+    # The serial is that of the key in the request: whoever sends a request that he has recorded gets nothing.
+    if certificate.serial in live.admissions.certificates:
+        return InvalidRequest("this certificate request was used before; make one with a new key", field="request")
+    return None
 
 
 def _forgotten(live: Live, now: Instant) -> list[Change]:

@@ -175,6 +175,21 @@ def test_renewing_adds_a_certificate_and_keeps_the_name() -> None:
     assert cluster.live.admissions.certificates[renewed.serial].name == "w"
 
 
+def test_no_request_makes_two_certificates() -> None:
+    """Neither for who joins nor for who renews, whoever sends it; and the invitation is not used up by it."""
+    cluster = Cluster()
+    first, other = cluster.certificate("a"), cluster.certificate("b")
+    token = cluster.invite(uses=2)
+    assert cluster.join(token, first) is None
+    assert isinstance(cluster.join(token, first._replace(worker="c")), InvalidRequest)
+    assert cluster.join(token, other) is None
+    for shown, worker in ((first, "a"), (other, "b")):
+        again = first._replace(worker=worker)
+        assert isinstance(cluster.do(on_renew(cluster.live, shown.serial, again, None, cluster.now)), InvalidRequest)
+
+    assert cluster.live.admissions.certificates[first.serial] == first
+
+
 def test_certificates_that_are_over_are_forgotten_with_the_next() -> None:
     """A worker that renews for years leaves no trail."""
     cluster = Cluster()

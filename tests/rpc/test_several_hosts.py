@@ -290,18 +290,35 @@ async def test_a_worker_certificate_is_not_taken_for_a_coordinators(site: Site) 
     """Whoever has one cannot stand between: callers ask for one that is for serving."""
     joined = await join(site)
     assert joined.target.access is not None
+    heard: list[str] = []
+
+    class Impostor(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> None:
+            heard.append(details.method)
+
     impostor = grpc.aio.server()
+    impostor.add_generic_rpc_handlers((Impostor(),))
     credentials = grpc.ssl_server_credentials([(joined.pair.private_key, joined.pair.certificate)])
     port = impostor.add_secure_port("127.0.0.1:0", credentials)
     await impostor.start()
     try:
-        channel = open_channel(Target(f"127.0.0.1:{port}", replace(joined.target.access, pair=None)))
-        async with channel:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await channel.channel_ready()
+        # As a client with its key, as one who is to join, and as an agent, which shows a certificate.
+        for access in (
+            replace(joined.target.access, pair=None, key="hst_0123456789ab_" + "x" * 43),
+            replace(joined.target.access, pair=None),
+            joined.target.access,
+        ):
+            target = Target(f"127.0.0.1:{port}", access)
+            async with open_channel(target) as channel:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await channel.channel_ready()
+            async with Client(target) as client:
+                with pytest.raises(Unavailable):
+                    await client.access.renew(make_request()[1])
     finally:
         await impostor.stop(None)
+    assert heard == []
 
 
 async def test_a_certificate_that_the_authority_signed_and_nobody_listed_is_not_heard(site: Site) -> None:
