@@ -27,6 +27,7 @@ from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.certificates import Certificates
 from coordinator.rpc.cluster_service import ClusterService
 from coordinator.rpc.disk_reserve import DiskReserve
+from coordinator.rpc.explain_service import ExplainService
 from coordinator.rpc.feed_service import FeedService
 from coordinator.rpc.file_rights import FileRights
 from coordinator.rpc.files_service import FilesService
@@ -244,7 +245,7 @@ class Coordinator:
             watchers=watchers,
             clock=clock,
             metrics=metrics,
-            lost_after=lambda family: settings.lost_after_by_family_s.get(family, settings.lost_after_s),
+            lost_after=self._lost_after,
             lease_s=lease_s(settings.heartbeat_s),
             max_queued=settings.max_queued,
         )
@@ -258,6 +259,9 @@ class Coordinator:
         )
         certificates = Certificates(lambda: engine.live.admissions, clock)
         return Core(store, engine, sessions, watchers, metrics, blobs, clock, keys, certificates, audit)
+
+    def _lost_after(self, family: str) -> float:
+        return self._settings.lost_after_by_family_s.get(family, self._settings.lost_after_s)
 
     def _services(
         self, core: Core, directory: Path, shown: "Shown | None", reachable: Reachable
@@ -288,6 +292,14 @@ class Coordinator:
         jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
         services = Services(
             jobs=jobs,
+            explain=ExplainService(
+                engine,
+                store,
+                jobs.find,
+                clock,
+                lost_after=self._lost_after,
+                lease_s=lease_s(settings.heartbeat_s),
+            ),
             retries=RetryService(engine, store, disk, submissions),
             log=LogService(store, log_store, watchers),
             feed=FeedService(engine, store, watchers, feeds),

@@ -25,6 +25,7 @@ class ClassKey(NamedTuple):
     workload: str = ""
     abilities: tuple[str, ...] = ()
     where: str = ""  # a selector over the worker, as it was written
+    barred: tuple[str, ...] = ()  # workers that have refused it, sorted
 
 
 class PlacementClass:
@@ -50,6 +51,7 @@ class Worker:
         "abilities",
         "boot_id",
         "connected",
+        "disk_full",
         "drain",
         "draining",
         "draining_reason",
@@ -63,6 +65,8 @@ class Worker:
         "labels",
         "left_at_s",
         "name",
+        "named_only",
+        "policy",
         "prefetch",
         "quarantine",
         "replaced",
@@ -84,6 +88,8 @@ class Worker:
         self.runtimes: tuple[str, ...] = ()
         self.workloads: tuple[str, ...] = ()  # patterns; empty: all
         self.abilities: tuple[str, ...] = ()
+        self.policy = ""  # the mode of its own policy, as it says
+        self.named_only = False  # and so it refuses whatever names no workload
         self.instance = ""  # of the agent heard last; empty: not since this coordinator started
         self.replaced = Replaced()  # where agents spoke for it before
         self.drain: Drain | None = None  # somebody asked for it to be emptied
@@ -92,7 +98,7 @@ class Worker:
         self.slots = 0
         self.generation = 0
         self.sequence = 0  # of the latest assignment
-        self.connected = self.draining = self.goodbye = False
+        self.connected = self.draining = self.disk_full = self.goodbye = False
         self.left_at_s: float | None = None  # None: connected, or not seen since this coordinator started
         self.seen_at_us = 0
         self.held: dict[AttemptKey, int] = {}  # attempts assigned and not ended -> job number

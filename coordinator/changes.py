@@ -73,6 +73,7 @@ class JobQueued(NamedTuple):
     tags: tuple[tuple[str, str], ...] = ()  # sorted; only the store keeps them
     retry_of: str = ""  # the job that it repeats
     asked: bytes = b""  # a serialized JobSpec of which it was made; empty: it was as it is here
+    barred: tuple[str, ...] = ()  # workers that have refused it, sorted
 
     @property
     def plain(self) -> bool:
@@ -91,6 +92,7 @@ class Assigned(NamedTuple):
     worker: str
     sequence: int  # per worker, only grows
     at_us: int
+    why: str = ""  # this worker and no other
 
 
 class Returned(NamedTuple):
@@ -100,6 +102,7 @@ class Returned(NamedTuple):
     key: AttemptKey
     reason: str
     at_us: int
+    barred: tuple[str, ...] = ()  # its worker refused it: those that have done so by now
 
 
 class Started(NamedTuple):
@@ -271,6 +274,8 @@ class WorkerSeen(NamedTuple):
     abilities: tuple[str, ...] = ()
     instance: str = ""  # of the agent's process; known only while this coordinator runs
     at_s: float = 0.0  # the coordinator's monotonic clock
+    policy: str = ""  # the mode of its own policy
+    named_only: bool = False  # it refuses what names no workload
 
 
 class WorkerLeft(NamedTuple):
@@ -288,6 +293,7 @@ class WorkerDraining(NamedTuple):
     id: str
     draining: bool
     reason: str = ""
+    disk_full: bool = False  # that is why
 
 
 class Drain(NamedTuple):

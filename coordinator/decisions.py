@@ -50,6 +50,7 @@ from coordinator.live import Job, Live, TrailingLog
 from coordinator.losses import silent_workers
 from coordinator.quarantine import reason_against
 from coordinator.recalls import recalls
+from coordinator.refusals import refused
 from hostler.errors import (
     HostlerError,
     JobNotFound,
@@ -258,6 +259,8 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
             hello.abilities,
             hello.instance,
             now.monotonic_s,
+            hello.policy,
+            hello.named_only,
         )
     )
     amnesia = known is not None and (known.boot_id, known.journal_id) != (hello.boot_id, hello.journal_id)
@@ -391,7 +394,7 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
             late.append(LateEnd(report.key, report.end_bytes, worker_id))
         return Decision(late, [Acknowledge(worker_id, report.key)])
     if report.never_ran:
-        return _on_never_ran(job, worker_id, report, now)
+        return _on_never_ran(live, job, worker_id, report, now)
     if report.end is not None:
         return Decision([*attempt_over(job, report, now)], [Acknowledge(worker_id, report.key)])
     changes: list[Change] = []
@@ -402,9 +405,9 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
     return Decision(changes, [])
 
 
-def _on_never_ran(job: Job, worker_id: str, report: Report, now: Instant) -> Decision:
+def _on_never_ran(live: Live, job: Job, worker_id: str, report: Report, now: Instant) -> Decision:
     if report.refusal and job.stop_grace_s is None and not job.started_at_us:
-        change: Change = concluded(job, Outcome.REJECTED, "refused", f"the worker refused it: {report.refusal}", now)
+        change: Change = refused(live, job, worker_id, report, now)
     else:
         change = _came_back(job, report.refusal or "the worker proved that it never ran", now)
     return Decision([change], [Acknowledge(worker_id, report.key)])
@@ -469,12 +472,12 @@ def _log_is_gone(live: Live, log: TrailingLog, now: Instant, lost_after_s: float
     return not worker.connected and worker.left_at_s is not None and now.monotonic_s - worker.left_at_s > lost_after_s
 
 
-def assignment(job: Job, worker: Worker, now: Instant) -> tuple[Assigned, SendStart]:
-    """Give *job* to *worker*: the next attempt, the worker's next sequence."""
+def assignment(job: Job, worker: Worker, now: Instant, why: str = "") -> tuple[Assigned, SendStart]:
+    """Give *job* to *worker*: the next attempt, the worker's next sequence; *why* to this one."""
     key = AttemptKey(job.id, job.stage, job.attempt + 1)
     sequence = worker.sequence + 1
     return (
-        Assigned(job.number, key, worker.id, sequence, now.wall_us),
+        Assigned(job.number, key, worker.id, sequence, now.wall_us, why),
         _send_start(job, worker.id, sequence, key),
     )
 

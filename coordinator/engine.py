@@ -284,8 +284,8 @@ class Engine:
     def _place(self, now: Instant) -> None:
         batch = self._pending
 
-        def assign(job: Job, worker: Worker) -> None:
-            change, effect = decisions.assignment(job, worker, now)
+        def assign(job: Job, worker: Worker, why: str) -> None:
+            change, effect = decisions.assignment(job, worker, now, why)
             self.live.apply(change)
             batch.changes.append(change)
             batch.effects.append(effect)

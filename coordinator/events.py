@@ -31,6 +31,8 @@ class Hello(NamedTuple):
     abilities: tuple[str, ...] = ()
     instance: str = ""
     epoch: int = 0  # the highest of a coordinator that it has heard
+    policy: str = ""  # the mode of its own policy
+    named_only: bool = False  # it refuses what names no workload
 
 
 class EndFacts(NamedTuple):
@@ -61,4 +63,5 @@ class Report(NamedTuple):
     refusal: str
     survivors: tuple[tuple[int, str], ...]  # pid and name of what cannot be ended
     outputs: tuple[OutputFile, ...] = ()  # with the end: what it left, stored
+    elsewhere: bool = False  # with a refusal: it is this worker's own word, and another one may take it
     following: StagePlan | HostlerError | None = None  # of a chain: what the next stage will be, worked out before

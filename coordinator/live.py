@@ -254,7 +254,7 @@ class Live:
 
     def _job_queued(self, change: JobQueued) -> None:
         wanted = (change.pin, change.labels, change.slots, change.runtime, change.workload, change.abilities)
-        key = ClassKey(*wanted, change.where)
+        key = ClassKey(*wanted, change.where, change.barred)
         job = Job(change, self.classes.get(key) or PlacementClass(key))
         self.jobs[change.number] = job
         self.numbers[change.id] = change.number
@@ -316,6 +316,9 @@ class Live:
         job = self._step(change, Event.RETURNED)
         self._release(job)
         job.worker, job.sequence, job.assigned_at_us = "", 0, 0
+        if change.barred:
+            key = job.placement.key._replace(barred=change.barred)
+            job.placement = self.classes.get(key) or PlacementClass(key)
         self._enter_queue(job)
 
     def _started(self, change: Started) -> None:
@@ -442,10 +445,11 @@ class Live:
         worker.boot_id, worker.journal_id, worker.generation = change.boot_id, change.journal_id, change.generation
         worker.sequence = max(worker.sequence, change.sequence)
         worker.abilities = change.abilities
+        worker.policy, worker.named_only = change.policy, change.named_only
         worker.instance = change.instance
         worker.session = change.session
         worker.connected = bool(change.session)
-        worker.draining = worker.goodbye = False
+        worker.draining = worker.disk_full = worker.goodbye = False
         worker.draining_reason = ""
         worker.left_at_s = None
         worker.seen_at_us = change.at_us
@@ -461,6 +465,7 @@ class Live:
     def _worker_draining(self, change: WorkerDraining) -> None:
         worker = self.workers[change.id]
         worker.draining, worker.draining_reason = change.draining, change.reason
+        worker.disk_full = change.disk_full
 
     def _drain_asked(self, change: DrainAsked) -> None:
         self.workers[change.id].drain = change.drain

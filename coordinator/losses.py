@@ -33,6 +33,14 @@ def silent_workers(
                 yield _lost(job, worker, limit_s, lease_s, now)
 
 
+def lost_at_s(job: Job, worker: Worker, *, lost_after: Callable[[str], float], lease_s: float) -> float:
+    """When a job of a worker that is away is over if it stays away, by the monotonic clock; infinite: never.
+
+    See `silent_workers`.
+    """
+    return math.inf if worker.left_at_s is None else worker.left_at_s + _limit_s(job, lost_after, lease_s)
+
+
 def _limit_s(job: Job, lost_after: Callable[[str], float], lease_s: float) -> float:
     losses = job.losses
     if losses.fence_s:

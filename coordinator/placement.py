@@ -1,4 +1,4 @@
-"""Which worker a class of jobs gets, or every reason why none.
+"""Which worker a class of jobs gets, and which condition each of the others does not meet.
 
 Pure. Order is priority, then age; ties between workers break by id, so the same input always gives
 the same answer. One pass tries the head of each class until it finds no place: its cost is
@@ -6,54 +6,88 @@ classes x workers plus what it places, never jobs x workers.
 """
 
 import heapq
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import NamedTuple
 
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.live import Job, Live
 from hostler.errors import HostlerError
+from hostler.pending import Code
 from hostler.selectors import Selector, parse_selector
 
-NO_FREE_SLOT = "has no free slot"
+Assign = Callable[[Job, Worker, str], None]  # with why it is this worker
+
 PROCESSES_MAX = 512  # attempts on one worker, jobs without a slot included
 
 
-def obstacle(worker: Worker, wanted: ClassKey) -> str:
-    """Why *worker* does not take a job of this class now; empty when it does.
+class Obstacle(NamedTuple):
+    """One condition of a class that a worker does not meet."""
 
-    The words are the reason codes of ``explain``: each way to say no has one.
-    """
+    code: Code
+    text: str  # what is said of the worker
+    about: str = ""  # the name of the label
+
+
+REFUSED = Obstacle(Code.REFUSED, "has refused it")
+QUARANTINED = Obstacle(Code.QUARANTINED, "is quarantined")
+LEFT = Obstacle(Code.LEFT, "has left")
+UNREACHABLE = Obstacle(Code.UNREACHABLE, "is unreachable")
+DISK_FULL = Obstacle(Code.DISK_FULL, "has too little room on its disk")
+DRAINING = Obstacle(Code.DRAINING, "is draining")
+NO_FREE_SLOT = Obstacle(Code.NO_FREE_SLOT, "has no free slot")
+FULL = Obstacle(Code.PROCESSES, f"runs {PROCESSES_MAX} processes, its limit")
+SENT_AHEAD = Obstacle(Code.SENT_AHEAD, "has jobs sent ahead, and gets more when half of them are over")
+
+
+def obstacles(worker: Worker, wanted: ClassKey) -> Iterator[Obstacle]:
+    """Everything that keeps *worker* from taking a job of this class now, what lasts longest first."""
     if wanted.pin and worker.id != wanted.pin:
-        return "is not the worker asked for"
+        yield Obstacle(Code.OTHER_WORKER, "is not the worker asked for")
+    if wanted.barred and worker.id in wanted.barred:
+        yield REFUSED
     for name, value in wanted.labels:
         if worker.labels.get(name) != value:
-            return f"does not have the label {name}={value}"
+            yield Obstacle(Code.LABEL, f"does not have the label {name}={value}", name)
     if wanted.where and not _matches(worker, wanted.where):
-        return f"does not match {wanted.where}"
+        yield Obstacle(Code.WHERE, f"does not match {wanted.where}", wanted.where)
     if wanted.runtime not in worker.runtimes:
-        return f"has no runtime {wanted.runtime}"
+        yield Obstacle(Code.RUNTIME, f"has no runtime {wanted.runtime}")
     for ability in wanted.abilities:
         if ability not in worker.abilities:
-            return f"has no ability {ability}"
-    if wanted.workload and worker.workloads and not _takes(worker.workloads, wanted.workload):
-        return f"does not take the workload {wanted.workload}"
+            yield _unable(ability)
+    if wanted.workload:
+        if worker.workloads and not _takes(worker.workloads, wanted.workload):
+            yield Obstacle(Code.WORKLOAD, f"does not take the workload {wanted.workload}")
+    elif worker.named_only:
+        yield Obstacle(Code.POLICY, "takes only named workloads")
     if worker.quarantine:
-        return "is quarantined"
-    if worker.goodbye:
-        return "has left"
-    if not worker.connected:
-        return "is unreachable"
+        yield QUARANTINED
+    elif worker.goodbye:
+        yield LEFT
+    elif not worker.connected:
+        yield UNREACHABLE
     if worker.draining or worker.drain is not None:
-        return "is draining"
-    if wanted.slots > worker.slots:
-        return f"has fewer than {wanted.slots} slots"
-    if wanted.slots and worker.slots_used + wanted.slots > worker.window(wanted):
-        return NO_FREE_SLOT
+        yield DISK_FULL if worker.disk_full else DRAINING
+    slots = wanted.slots
+    if slots > worker.slots:
+        yield Obstacle(Code.FEW_SLOTS, f"has fewer than {slots} slots")
+    elif slots and worker.slots_used + slots > worker.window(wanted):
+        yield NO_FREE_SLOT if slots == 1 else Obstacle(Code.NO_FREE_SLOT, f"has fewer than {slots} free slots")
     if len(worker.held) >= PROCESSES_MAX:
-        return f"runs {PROCESSES_MAX} processes, its limit"
-    return ""
+        yield FULL
+
+
+def obstacle(worker: Worker, wanted: ClassKey) -> Obstacle | None:
+    """Why *worker* does not take a job of this class now, by the first condition that it does not meet."""
+    return next(obstacles(worker, wanted), None)
+
+
+def _unable(ability: str) -> Obstacle:
+    if ability == "hardened":
+        return Obstacle(Code.HARDENED, "has no hardened start path")
+    return Obstacle(Code.LIMIT, f"cannot enforce a {ability.replace('_', ' ')}")
 
 
 def facts_of(worker: Worker) -> dict[str, str]:
@@ -80,23 +114,7 @@ def _takes(patterns: tuple[str, ...], workload: str) -> bool:
     return any(fnmatchcase(workload, pattern) for pattern in patterns)
 
 
-def reasons(live: Live, wanted: ClassKey) -> tuple[str, ...]:
-    """Every reason why no worker takes this class, with how many workers it rejects."""
-    if not live.workers:
-        return ("no worker has ever joined; start one with: hostler worker",)
-    if wanted.pin and wanted.pin in live.workers:
-        why = obstacle(live.workers[wanted.pin], wanted)
-        return (f"the worker asked for {why}",) if why else ()
-    counts = Counter(why for worker in live.workers.values() if (why := obstacle(worker, wanted)))
-    if sum(counts.values()) < len(live.workers):
-        return ()
-    return tuple(
-        f"{number} {'worker' if number == 1 else 'workers'}: {why}"
-        for why, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
-def _wants_more(worker: Worker, wanted: ClassKey) -> bool:
+def wants_more(worker: Worker, wanted: ClassKey) -> bool:
     """Whether it pays to send work: refilled one for one, a prefetch would cost a message for each job."""
     return wanted.slots == 0 or worker.slots_used <= worker.slots + worker.prefetch.get(wanted, 0) // 2
 
@@ -107,8 +125,14 @@ class _Candidates:
     def __init__(self, live: Live, wanted: ClassKey) -> None:
         self._wanted = wanted
         pool = [live.workers[wanted.pin]] if wanted.pin in live.workers else list(live.workers.values())
-        self._heap = [(self._load(w), w.id, w) for w in pool if _wants_more(w, wanted) and not obstacle(w, wanted)]
+        # The cheap questions first: under load most workers are full.
+        self._heap = [
+            (self._load(w), w.id, w)
+            for w in pool
+            if self._has_room(w) and wants_more(w, wanted) and obstacle(w, wanted) is None
+        ]
         heapq.heapify(self._heap)
+        self._count = len(self._heap)
 
     def _load(self, worker: Worker) -> float:
         return worker.slots_used / worker.slots if self._wanted.slots and worker.slots else float(len(worker.held))
@@ -119,6 +143,15 @@ class _Candidates:
         if slots and worker.slots_used + slots > worker.window(self._wanted):
             return False
         return len(worker.held) < PROCESSES_MAX
+
+    def choice(self, worker: Worker) -> str:
+        """Why this worker: for `explain`, in few bytes. It tells of the workers that had room as the pass began."""
+        if self._wanted.pin:
+            return "it asks for this worker"
+        if self._count == 1:
+            return "no other could take it"
+        used = f"{worker.slots_used} of {worker.slots} slots taken" if self._wanted.slots else _jobs(worker)
+        return f"of {self._count} that could take it the least loaded, {used}"
 
     def best(self) -> Worker | None:
         """The worker to take, or None. An entry whose worker was loaded since is put back with its new load."""
@@ -134,7 +167,11 @@ class _Candidates:
         return None
 
 
-def place(live: Live, assign: Callable[[Job, Worker], None], *, limit: int) -> int:
+def _jobs(worker: Worker) -> str:
+    return f"with {len(worker.held)} jobs"
+
+
+def place(live: Live, assign: Assign, *, limit: int) -> int:
     """Give waiting jobs to workers through *assign* (which must apply the change), at most *limit*.
 
     Returns how many were placed.
@@ -159,7 +196,7 @@ def _place_run(
     placement: PlacementClass,
     pool: _Candidates,
     others: list[tuple[int, int, int, PlacementClass]],
-    assign: Callable[[Job, Worker], None],
+    assign: Assign,
     limit: int,
 ) -> int:
     """Place jobs of one class while its head comes before the heads of the others."""
@@ -168,6 +205,6 @@ def _place_run(
         worker, job = pool.best(), live.head(placement)
         if worker is None or job is None or (others and others[0][:2] < placement.heap[0]):
             break
-        assign(job, worker)
+        assign(job, worker, pool.choice(worker))
         placed += 1
     return placed

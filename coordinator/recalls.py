@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.live import Job, Live
-from coordinator.placement import NO_FREE_SLOT, obstacle
+from coordinator.placement import obstacle
 from hostler.ids import AttemptKey
 from hostler.lifecycle import State
+from hostler.pending import Code
 
 AHEAD_US = 1_000_000  # so long what was sent ahead may wait: a message more for each short job would cost too much
 
@@ -40,8 +41,10 @@ def recalls(live: Live, now_us: int) -> Iterator[tuple[str, AttemptKey]]:
 def _more_urgent(worker: Worker, job: Job, waiting: dict[PlacementClass, int]) -> PlacementClass | None:
     """A class whose head comes before this job and waits for nothing but room on this worker."""
     for placement, count in waiting.items():
-        if count and -placement.heap[0][0] > job.priority and obstacle(worker, placement.key) == NO_FREE_SLOT:
-            return placement
+        if count and -placement.heap[0][0] > job.priority:
+            why = obstacle(worker, placement.key)
+            if why is not None and why.code is Code.NO_FREE_SLOT:
+                return placement
     return None
 
 

@@ -22,6 +22,7 @@ from hostler import settings as hostler_settings
 from hostler.access_client import AccessClient
 from hostler.endpoint import coordinator_address, read_endpoint
 from hostler.errors import HostlerError
+from hostler.explanation_client import ExplanationClient
 from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
@@ -165,6 +166,7 @@ class Client:
         self.workloads = WorkloadsClient(self._channel, self._as)
         self.records = RecordsClient(self._channel, self._as)
         self.access = AccessClient(self._channel, self._as)
+        self.explanations = ExplanationClient(self._channel, self._as)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,9 +1,10 @@
 """Why a job is as it is, in plain sentences: what was asked, where it ran, how each attempt ended, what comes next.
 
-Pure. Everything is taken from the job as it stands and from its events; what those do not say is not said.
+Pure. Everything is taken from what its coordinator knows of it (`Explained`); what that does not say is not said.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hostler.causes import meaning_of
@@ -16,10 +17,27 @@ from hostler.jobs import (
     JobEvent,
     JobSpec,
     LogStatus,
-    PastAttempt,
 )
 from hostler.lifecycle import Outcome, State
+from hostler.pending import NOT_PENDING, Pending
+from hostler.receipts import receipt_text
 from hostler.shape import receipt_shape, time_shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """What a coordinator knows of why a job is as it is. Times are its own clock's; 0: there is none."""
+
+    job: Job
+    events: tuple[JobEvent, ...] = ()  # its newest transitions, oldest first
+    older: bool = False  # there are older ones
+    pending: Pending = NOT_PENDING  # while it waits
+    names: Mapping[str, str] = field(default_factory=dict)  # of the workers it had, by their ids
+    start_by_us: int = 0  # its program must have started by then, and has not
+    away_since_us: int = 0  # its worker cannot be reached since then
+    lost_at_us: int = 0  # its attempt is over then, if its worker stays away
+    drain_by_us: int = 0  # its worker is drained, and ends then what still runs
+    now_us: int = 0
 
 
 class Attempt(NamedTuple):
@@ -30,6 +48,7 @@ class Attempt(NamedTuple):
     worker: str  # its name where that is known, else its id; empty: it had none
     outcome: Outcome  # NONE: it is not over
     end: End | None
+    chosen: str  # why it was this worker; empty: not known
     sentences: tuple[str, ...]
     again: str  # why it was or was not tried again; empty: it succeeded, or is not over
 
@@ -43,36 +62,33 @@ class Explanation(NamedTuple):
     next: tuple[str, ...]
 
 
-def explain(job: Job, events: Sequence[JobEvent], names: Mapping[str, str], receipts: Mapping[int, str]) -> Explanation:
-    """Tell of a job.
-
-    *events* are its own, oldest first; *names* are those of workers by id; *receipts* are the receipts of its
-    attempts as sentences, by their place among all attempts, the current one last.
-    """
-    told = [
-        _attempt(job, past.stage, past.attempt, past.worker, past.outcome, past.end, names, receipts.get(number, ""))
-        for number, past in enumerate(job.past)
-    ]
+def explain(known: Explained) -> Explanation:
+    """Tell of a job."""
+    job = known.job
+    chosen = {(each.stage, each.attempt): each.detail for each in known.events if each.kind == "assigned"}
+    told = [_attempt(known, past.stage, past.attempt, past.worker, past.outcome, past.end, chosen) for past in job.past]
     if job.attempt and job.state is not State.QUEUED:
         end = job.end if job.state is State.FINISHED else None
-        receipt = receipts.get(len(job.past), "")
-        told.append(_attempt(job, job.stage, job.attempt, job.worker, job.outcome, end, names, receipt))
-    return Explanation(tuple(_asked(job.spec)), tuple(_waited(job, events, names)), tuple(told), tuple(_next(job)))
+        told.append(_attempt(known, job.stage, job.attempt, job.worker, job.outcome, end, chosen))
+    return Explanation(tuple(_asked(job.spec)), tuple(_waited(known)), tuple(told), tuple(_next(known)))
 
 
-def explanation_shape(job: Job, told: Explanation) -> dict[str, Any]:
+def explanation_shape(known: Explained) -> dict[str, Any]:
     """The same as JSON; every key is always there, and null where it does not apply."""
+    job, told = known.job, explain(known)
     return {
         "id": job.id,
         "state": job.state.word,
         "outcome": job.outcome.word or None,
         "asked": list(told.asked),
         "waited": list(told.waited),
+        "pending": _pending_shape(known.pending) if job.state is State.QUEUED else None,
         "attempts": [
             {
                 "stage": each.stage,
                 "attempt": each.attempt or None,
                 "worker": each.worker or None,
+                "chosen": each.chosen or None,
                 "outcome": each.outcome.word or None,
                 "cause": None if each.end is None else each.end.cause or None,
                 "evidence": None if each.end is None else each.end.evidence or None,
@@ -86,6 +102,26 @@ def explanation_shape(job: Job, told: Explanation) -> dict[str, Any]:
             for each in told.attempts
         ],
         "next": list(told.next),
+        "times": {
+            "now": time_shape(known.now_us),
+            "due": time_shape(job.due_at_us),
+            "start_by": time_shape(known.start_by_us),
+            "away_since": time_shape(known.away_since_us),
+            "lost_at": time_shape(known.lost_at_us),
+            "drain_by": time_shape(known.drain_by_us),
+        },
+    }
+
+
+def _pending_shape(pending: Pending) -> dict[str, Any]:
+    nearest = pending.nearest
+    return {
+        "reasons": [{"code": why.code, "text": why.text, "workers": why.workers} for why in pending.reasons],
+        "nearest": None
+        if nearest is None
+        else {"worker": nearest.worker, "name": nearest.name, "missing": list(nearest.missing)},
+        "before": pending.before,
+        "before_more": pending.before_more,
     }
 
 
@@ -123,15 +159,20 @@ def _asked(spec: JobSpec) -> Iterable[str]:
 # -- where it ran and why it waited
 
 
-def _waited(job: Job, events: Sequence[JobEvent], names: Mapping[str, str]) -> Iterable[str]:
+def _waited(known: Explained) -> Iterable[str]:
+    job = known.job
     yield f"It was accepted at {time_shape(job.queued_at_us)}."
+    if known.older:
+        yield f"What happened first is left out: these are its newest {len(known.events):,} transitions."
     since_us = job.queued_at_us
-    for event in events:
-        if event.kind == "assigned":
-            where = names.get(event.worker, event.worker)
-            which = _which(job.spec, event.stage, event.attempt)
-            yield f"Worker {where} got {which} {_span(event.at_us - since_us)} later."
+    for event in known.events:
+        if event.kind in ("requeued", "retried", "stage_ended"):
             since_us = event.at_us
+        if event.kind == "assigned":
+            where = known.names.get(event.worker, event.worker)
+            which = _which(job.spec, event.stage, event.attempt)
+            why = f": {event.detail}" if event.detail else ""
+            yield f"Worker {where} got {which} {_span(event.at_us - since_us)} later{why}."
         elif event.kind == "requeued":
             yield f"It was given back, as it never ran: {event.detail or 'no reason is known'}."
         elif event.kind == "stop_requested":
@@ -139,8 +180,21 @@ def _waited(job: Job, events: Sequence[JobEvent], names: Mapping[str, str]) -> I
         elif event.kind == "unkillable":
             yield f"At {time_shape(event.at_us)} these processes could not be killed: {event.detail}."
     if job.state is State.QUEUED:
-        for reason in job.pending_reasons:
-            yield f"It waits: {reason}."
+        yield from _waits(known.pending)
+
+
+def _waits(pending: Pending) -> Iterable[str]:
+    for reason in pending.reasons:
+        yield f"It waits: {reason.text}."
+    if pending.nearest is not None and pending.nearest.missing:
+        yield f"Nearest to taking it is worker {pending.nearest.name}, which {' and '.join(pending.nearest.missing)}."
+    if pending.before:
+        jobs = "1 job that asks" if pending.before == 1 else f"{pending.before:,} jobs that ask"
+        yield f"{jobs} for the same {'comes' if pending.before == 1 else 'come'} before it{_more(pending)}."
+
+
+def _more(pending: Pending) -> str:
+    return ", and perhaps more" if pending.before_more else ""
 
 
 def _which(spec: JobSpec, stage: int, attempt: int) -> str:
@@ -151,18 +205,18 @@ def _which(spec: JobSpec, stage: int, attempt: int) -> str:
 
 
 def _attempt(
-    job: Job,
+    known: Explained,
     stage: int,
     attempt: int,
     worker: str,
     outcome: Outcome,
     end: End | None,
-    names: Mapping[str, str],
-    receipt: str,
+    chosen: Mapping[tuple[int, int], str],
 ) -> Attempt:
-    sentences = tuple(_end_sentences(end, receipt) if end is not None else _open_sentences(job))
-    again = "" if end is None else _again(job, stage, attempt, outcome, end)
-    return Attempt(stage, attempt, names.get(worker, worker), outcome, end, sentences, again)
+    sentences = tuple(_end_sentences(end) if end is not None else _open_sentences(known.job))
+    again = "" if end is None else _again(known.job, stage, attempt, outcome, end)
+    name, why = known.names.get(worker, worker), chosen.get((stage, attempt), "")
+    return Attempt(stage, attempt, name, outcome, end, why, sentences, again)
 
 
 def _open_sentences(job: Job) -> Iterable[str]:
@@ -172,7 +226,7 @@ def _open_sentences(job: Job) -> Iterable[str]:
         yield f"It is {job.state.word}: {job.phase}."
 
 
-def _end_sentences(end: End, receipt: str) -> Iterable[str]:
+def _end_sentences(end: End) -> Iterable[str]:
     if end.started_at_us and end.ended_at_us:
         took = _span(end.ended_at_us - end.started_at_us)
         yield f"It started at {time_shape(end.started_at_us)} and was over {took} later."
@@ -191,9 +245,8 @@ def _end_sentences(end: End, receipt: str) -> Iterable[str]:
         yield f"Its script raised {end.failure.type}: {end.failure.message}."
     if end.dropped_bytes:
         yield f"{end.dropped_bytes:,} bytes of its output were not kept."
-    if receipt:
-        verified = f", verified by {end.receipt.verified_by}" if end.receipt.verified_by else ""
-        yield f"Receipt: {receipt}{verified}."
+    verified = f", verified by {end.receipt.verified_by}" if end.receipt.verified_by else ""
+    yield f"Receipt: {receipt_text(end)}{verified}."
 
 
 def _again(job: Job, stage: int, attempt: int, outcome: Outcome, end: End) -> str:
@@ -225,30 +278,71 @@ def _again(job: Job, stage: int, attempt: int, outcome: Outcome, end: End) -> st
 # -- what comes next
 
 
-def _next(job: Job) -> Iterable[str]:
+def _next(known: Explained) -> Iterable[str]:
+    job = known.job
+    if job.state is State.FINISHED:
+        yield from _next_of_finished(known)
+        return
     if job.state is State.QUEUED:
         if job.due_at_us:
-            yield f"It is tried again at {time_shape(job.due_at_us)} or later."
+            yield f"It is tried again at {_moment(known, job.due_at_us)} or later."
         yield "It starts when a worker that may run it has room."
     elif job.state is State.ASSIGNED:
         yield "Its worker starts it, or gives it back."
     elif job.state is State.RUNNING:
         limit_s = job.spec.work.timeout_s
         if limit_s and job.started_at_us:
-            yield f"It is ended at {time_shape(job.started_at_us + int(limit_s * 1e6))} if it runs until then."
+            yield f"It is ended at {_moment(known, job.started_at_us + int(limit_s * 1e6))} if it runs until then."
         else:
             yield "It runs until it ends or is stopped."
-    elif job.state is State.STOPPING:
-        yield "It is over once its worker has proved that none of its processes is left."
     else:
-        yield "Nothing: it is over, and its outcome never changes."
-        if job.end is not None and not job.end.nothing_left:
-            yield "Whether processes of it still run on its worker is not known until that is reached."
-        if job.log_status is LogStatus.ARRIVING:
-            yield "The rest of its log is still on its way."
-        elif job.log_status is LogStatus.LOST:
-            lost = f"{job.log_lost_bytes:,} bytes" if job.log_lost_bytes else "What may have followed"
-            yield f"{lost} of its log {'are' if job.log_lost_bytes else 'is'} lost."
+        yield "It is over once its worker has proved that none of its processes is left."
+    if known.start_by_us:
+        yield f"If its program has not started by {_moment(known, known.start_by_us)}, it never does: it is timed out."
+    if known.drain_by_us:
+        yield f"Its worker is drained, and ends at {_moment(known, known.drain_by_us)} what still runs there."
+    if known.away_since_us:
+        yield from _next_of_cut_off(known)
+    if job.stage + 1 < len(job.spec.stages):
+        following = job.spec.stages[job.stage + 1].workload
+        yield f"When stage {job.stage} has succeeded, its result goes to stage {job.stage + 1} ({following})."
+
+
+def _next_of_cut_off(known: Explained) -> Iterable[str]:
+    spec = known.job.spec
+    yield f"Its worker cannot be reached since {time_shape(known.away_since_us)}: it may run on, or be over."
+    if not known.lost_at_us:
+        yield "It is waited for without end, as its lost_after says."
+        return
+    until = f"If its worker stays away until {_moment(known, known.lost_at_us)},"
+    if (spec.work.loss_policy or LOSS_POLICIES[0]) == "stop":
+        then = "it is tried again, within its crash limit" if spec.on_lost == "retry" else "it is lost"
+        yield f"{until} its supervisor has ended it for sure, and {then}."
+    else:
+        yield f"{until} it is lost, and its program may still run there."
+
+
+def _next_of_finished(known: Explained) -> Iterable[str]:
+    job = known.job
+    yield "Nothing: it is over, and its outcome never changes."
+    if job.end is not None and not job.end.nothing_left:
+        yield "Whether processes of it still run on its worker is not known until that is reached."
+    if job.log_status is LogStatus.ARRIVING:
+        yield "The rest of its log is still on its way."
+    elif job.log_status is LogStatus.LOST:
+        lost = f"{job.log_lost_bytes:,} bytes" if job.log_lost_bytes else "What may have followed"
+        yield f"{lost} of its log {'are' if job.log_lost_bytes else 'is'} lost."
+    elif job.log_status is LogStatus.EXPIRED:
+        yield "Its log is no longer kept."
+    for event in known.events:
+        if event.kind == "files_expired":
+            yield f"Its files are no longer kept: their time was over at {time_shape(event.at_us)}."
+
+
+def _moment(known: Explained, at_us: int) -> str:
+    """A time to come, and how long it is until then."""
+    left_us = at_us - known.now_us
+    return f"{time_shape(at_us)}{f' (in {_span(left_us)})' if known.now_us and left_us > 0 else ''}"
 
 
 def _times(count: int) -> str:
@@ -257,9 +351,3 @@ def _times(count: int) -> str:
 
 def _span(span_us: int) -> str:
     return f"{max(0, span_us) / 1e6:.3f} s"
-
-
-def ends_of(job: Job) -> list[End | None]:
-    """The ends of all attempts, oldest first and the current one last; None: it is not over."""
-    past: list[PastAttempt] = list(job.past)
-    return [*(each.end for each in past), job.end if job.state is State.FINISHED else None]

@@ -129,6 +129,7 @@ RPCS: Mapping[str, Scope | Door] = MappingProxyType(
     {
         "Jobs/Submit": Door.AUTHENTICATED,  # each item needs jobs:submit, and more when it brings a program
         "Jobs/Get": Scope.JOBS_READ,
+        "Jobs/Explain": Scope.JOBS_READ,
         "Jobs/List": Scope.JOBS_READ,
         "Jobs/Stop": Scope.JOBS_STOP,
         "Jobs/Retry": Scope.JOBS_SUBMIT,  # each item needs what submitting it needs

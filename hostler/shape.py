@@ -123,6 +123,7 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
         "abilities": list(worker.abilities),
         "reason": worker.reason or None,
         "drain_by": time_shape(worker.drain_by_us),
+        "policy": worker.policy or None,
     }
 
 

@@ -38,3 +38,4 @@ class Worker:
     abilities: tuple[str, ...] = ()  # of ABILITIES
     reason: str = ""  # why it is draining, drained or quarantined
     drain_by_us: int = 0  # while draining on request: what runs then is ended; 0: never
+    policy: str = ""  # the mode of its own policy: named, allow-list or arbitrary; empty: it has not said

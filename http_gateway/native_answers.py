@@ -100,6 +100,40 @@ JOB = fields(
     stages=or_null(listed(STAGE)),
 )
 RETRIED = fields(id=UUID, retry_of=UUID)
+EXPLANATION = fields(
+    id=UUID,
+    state=STATE,
+    outcome=OUTCOME,
+    asked=listed(TEXT),
+    waited=listed(TEXT),
+    pending=or_null(
+        fields(
+            reasons=listed(fields(code=TEXT, text=TEXT, workers=COUNT)),
+            nearest=or_null(fields(worker=TEXT, name=TEXT, missing=listed(TEXT))),
+            before=COUNT,
+            before_more=TRUTH,
+        )
+    ),
+    attempts=listed(
+        fields(
+            stage=COUNT,
+            attempt=or_null(COUNT),
+            worker=or_null(TEXT),
+            chosen=or_null(TEXT),
+            outcome=OUTCOME,
+            cause=or_null(TEXT),
+            evidence=or_null(TEXT),
+            error=or_null(TEXT),
+            exit_code=or_null(WHOLE),
+            signal=or_null(TEXT),
+            receipt=or_null(RECEIPT),
+            sentences=listed(TEXT),
+            again=or_null(TEXT),
+        )
+    ),
+    next=listed(TEXT),
+    times=fields(now=TIME, due=TIME, start_by=TIME, away_since=TIME, lost_at=TIME, drain_by=TIME),
+)
 PAGE = fields(jobs=listed(JOB), next=or_null(TEXT))
 WAITED = fields(jobs=listed(PROGRESS), pending=listed(UUID))
 WORKER = fields(
@@ -117,6 +151,7 @@ WORKER = fields(
     abilities=listed(TEXT),
     reason=or_null(TEXT),
     drain_by=TIME,
+    policy=or_null(TEXT),
 )
 CLUSTER = fields(version=TEXT, epoch=COUNT, workers=COUNT, queued=COUNT, running=COUNT, started=TIME, data_dir=TEXT)
 OUTPUTS = fields(

@@ -65,6 +65,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GET /v1/jobs": _needs(READ),
         "POST /v1/jobs/wait": _lasts(READ),
         "GET /v1/jobs/{id}": _needs(READ),
+        "GET /v1/jobs/{id}/explain": _needs(READ),
         "POST /v1/jobs/{id}/stop": _lasts(STOP),
         "POST /v1/jobs/{id}/retry": _needs(SUBMIT),
         "POST /v1/jobs/{id}/signal": _needs(STOP, READ),

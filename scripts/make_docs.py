@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT))
 from hostler.causes import CAUSES  # noqa: E402
 from hostler.lifecycle import MEANINGS, TRANSITIONS, Event, Outcome, State  # noqa: E402
 from hostler.logs import EVENTS  # noqa: E402
+from hostler.pending import MEANINGS as REASONS  # noqa: E402
 from hostler.settings import descriptions  # noqa: E402
 
 NOTE = "<!-- Written by scripts/make_docs.py; edit the code, not this file. -->\n"
@@ -18,7 +19,7 @@ OUTCOME_MEANINGS = {
     Outcome.STOPPED: "a stop request ended it, or the drain of its worker",
     Outcome.TIMED_OUT: "its own time limit ended it, or it had not started by its start deadline",
     Outcome.LOST: "the worker or its supervisor was lost; how it ended is not known",
-    Outcome.REJECTED: "the worker refused to run it, or its stage could not take the result of the one before",
+    Outcome.REJECTED: "no worker would run it, or its stage could not take the result of the one before",
 }
 CAUSE_NOTES = (
     "- What we asked for before the end of the program was seen is the cause, then limits of the job that were reached,"
@@ -32,6 +33,20 @@ CAUSE_NOTES = (
     " was over by then. The log has all up to the limit, and says how much is missing.",
     "- Of a container only the kernel's log tells who reached its memory limit; where that cannot be read, the cause is"
     " `exit` with code 137.",
+)
+
+PENDING = (
+    "A job that is queued has at least one reason for it. `hostler explain ID` and `GET /v1/jobs/{id}/explain` say each"
+    " with its code, and with how many workers it keeps from taking the job; as sentences they are `pending` of every"
+    " answer about the job."
+)
+PENDING_NOTES = (
+    "- Each worker counts once, by the first of the codes up to `sent_ahead` that holds, in this order: what lasts"
+    " comes before what passes. `explain` besides names the worker that comes nearest, with everything that it misses.",
+    "- `behind` is said of all but the first of the jobs that ask for the same (labels, worker, slots, workload and so"
+    " on); `explain` says how many come before, up to about a thousand.",
+    "- A stage of a chain is queued when the stage before it has ended, and waits for no other job. A start deadline is"
+    " no reason: a job that waits beyond it is over, as `timed_out`.",
 )
 
 
@@ -53,7 +68,9 @@ def job_states() -> str:
     lines += ["", "| cause | outcome | meaning |", "|---|---|---|"]
     for cause, (outcome, meaning) in CAUSES.items():
         lines.append(f"| `{cause}` | {outcome.word or 'succeeded for code 0, else failed'} | {meaning} |")
-    lines += ["", *CAUSE_NOTES]
+    lines += ["", *CAUSE_NOTES, "", PENDING, "", "| code | meaning |", "|---|---|"]
+    lines += [f"| `{code}` | {meaning} |" for code, meaning in REASONS.items()]
+    lines += ["", *PENDING_NOTES]
     return "\n".join(lines) + "\n"
 
 

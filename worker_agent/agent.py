@@ -100,7 +100,7 @@ class Agent:
         for command in accepted:
             self.assignments.accept(command)
             if command.refusal:
-                self.assignments.refuse(command.order.key, command.refusal)
+                self.assignments.refuse(command.order.key, command.refusal, elsewhere=True)
             elif command.work is not None:
                 self.workspaces.prepare(command.order, command.work)
         for command in too_late:
@@ -356,6 +356,11 @@ class Agent:
                 self.news.set()
 
     # Taking no work
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether it takes no new work for want of room on its disk."""
+        return (_DISK in self.draining or _WRITE in self.draining) and _LEAVING not in self.draining
 
     def _drain(self, name: str, reason: str) -> bool:
         """Take no new work because of *reason*, until `_undrain`; whether it was not there before."""

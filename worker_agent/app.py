@@ -29,6 +29,7 @@ from worker_agent.joining import Credentials, Renewal, join_or_resume
 from worker_agent.journal import DataDirectoryInUse, Journal
 from worker_agent.lease import LeaseFile
 from worker_agent.link import Identity, Link, Superseded
+from worker_agent.local_policy import Policy, takes_runtime
 from worker_agent.podman import Podman
 from worker_agent.policy_rules import Rules, rules_of
 from worker_agent.runner import Runner
@@ -80,7 +81,7 @@ async def run(settings: Settings, ending: Ending) -> int:
                 address=target,
                 agent=agent,
                 redact=settings.redact_logs,
-                identity=_identity(settings, name, slots, abilities),
+                identity=_identity(settings, rules.policy, name, slots, abilities),
                 worker=joined.worker if joined is not None else _read_identity(directory),
                 remember=lambda worker: _write_identity(directory, worker),
                 lease=lease,
@@ -107,15 +108,18 @@ def _workspaces(settings: Settings, rules: Rules, directory: Path, target: Targe
     )
 
 
-def _identity(settings: Settings, name: str, slots: int, abilities: tuple[str, ...]) -> Identity:
+def _identity(settings: Settings, policy: Policy, name: str, slots: int, abilities: tuple[str, ...]) -> Identity:
     return Identity(
         name=name,
         host=host_name(),
         slots=slots,
         labels=settings.labels,
-        runtimes=RUNTIMES,
-        workloads=settings.workloads,
+        runtimes=tuple(runtime for runtime in RUNTIMES if takes_runtime(policy, runtime)),
+        # An empty list would say that it takes all; nothing is called "".
+        workloads=(policy.workloads or ("",)) if policy.takes_some else settings.workloads,
         abilities=abilities,
+        policy=policy.mode.value,
+        named_only=policy.named_only,
     )
 
 

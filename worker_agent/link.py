@@ -27,7 +27,7 @@ from worker_agent.agent import Agent
 from worker_agent.attempts import Cause, Exited, Order
 from worker_agent.journal import JournalFull
 from worker_agent.lease import LeaseFile
-from worker_agent.local_policy import Policy, Refusal, decide, refuses_always
+from worker_agent.local_policy import Policy, Refusal, decide, refuses_always, takes_runtime
 from worker_agent.log_push import LogPush
 from worker_agent.notes import Note
 from worker_agent.output_send import OutputSender
@@ -73,6 +73,8 @@ class Identity:
     runtimes: tuple[str, ...] = ()
     workloads: tuple[str, ...] = ()
     abilities: tuple[str, ...] = ()
+    policy: str = ""
+    named_only: bool = False
 
 
 class Link:
@@ -177,6 +179,8 @@ class Link:
 
     def offer(self, runtime: str) -> None:
         """The worker knows a further runtime. Only a hello can say so, so a stream that is up is made anew."""
+        if self._policy is not None and not takes_runtime(self._policy, runtime):
+            return
         self._identity = replace(self._identity, runtimes=(*self._identity.runtimes, runtime))
         if not self._leaving.is_set():
             self._offered.set()
@@ -246,6 +250,8 @@ class Link:
             runtimes=identity.runtimes,
             abilities=identity.abilities,
             workloads=identity.workloads,
+            policy=identity.policy,
+            named_only=identity.named_only,
             inventory=[
                 workers_pb2.Held(key=_key(held.key), state=HELD_STATES[held.state])
                 for held in self._agent.assignments.held.values()
@@ -325,6 +331,7 @@ class Link:
             sent_at_ns=self._clock.boot_ns(),
             draining=bool(agent.draining),
             draining_reason=agent.draining.reason,
+            disk_full=agent.disk_full,
         )
         for held in agent.assignments.unsaid(REPORTS_PER_MESSAGE):
             message.reports.append(self._report(held))
@@ -343,7 +350,7 @@ class Link:
         report = workers_pb2.Report(key=_key(held.key), started_at_us=held.started_at_us, pid=held.pid)
         if held.never_ran:
             report.never_ran = True
-            report.refusal = held.refusal
+            report.refusal, report.elsewhere = held.refusal, held.elsewhere
         elif held.ended is not None:
             if isinstance(held.ended, Exited):
                 _put_exited(report.end, held.ended)

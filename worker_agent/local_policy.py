@@ -64,6 +64,16 @@ class Policy:
         """Whether programs run as another user than the worker."""
         return bool(self.run_as or self.slot_users)
 
+    @property
+    def takes_some(self) -> bool:
+        """Whether it takes only some workloads."""
+        return self.mode is not Mode.ARBITRARY and self.workloads != ("*",)
+
+    @property
+    def named_only(self) -> bool:
+        """Whether it refuses whatever names no workload."""
+        return self.mode is Mode.NAMED or self.takes_some
+
 
 class Refusal(NamedTuple):
     """Why a worker will not run an attempt: the rule's name, and a sentence for people."""
@@ -123,6 +133,17 @@ def _check_mode(policy: Policy, work: Work, workload: str) -> Refusal | None:
     if not workload and policy.workloads != ("*",):
         return Refusal("workloads", "the job names no workload, and this worker takes some only")
     return _check_lists(policy, work) if policy.mode is Mode.ALLOW_LIST else None
+
+
+def takes_runtime(policy: Policy, runtime: str) -> bool:
+    """Whether there is anything of a kind that it would run: an allow-list may name none."""
+    listed = {
+        "command": policy.programs,
+        "python": policy.scripts,
+        "container": policy.images,
+        "service": policy.services or policy.images,
+    }
+    return policy.mode is not Mode.ALLOW_LIST or bool(listed.get(runtime, True))
 
 
 def _check_lists(policy: Policy, work: Work) -> Refusal | None:

@@ -84,6 +84,7 @@ class Held:
     ended: Ended | Exited | None = None
     never_ran: bool = False
     refusal: str = ""
+    elsewhere: bool = False  # another worker may take what was refused
     survivors: tuple[EndedProcess, ...] = ()
     stopping: bool = False
     acknowledged: bool = False  # the coordinator has the end
@@ -222,10 +223,10 @@ class Assignments:
             queue.popleft()
         return queue[0] if queue else None
 
-    def refuse(self, key: str, reason: str) -> None:
-        """The worker will not run this attempt."""
+    def refuse(self, key: str, reason: str, *, elsewhere: bool = False) -> None:
+        """The worker will not run this attempt; *elsewhere*: another one may."""
         self.prove_never_ran(key)
-        self.held[key].refusal = reason
+        self.held[key].refusal, self.held[key].elsewhere = reason, elsewhere
 
     def stop(self, key: str) -> HeldState | None:
         """Note a stop. What waited never runs; None: the attempt is not held."""

@@ -43,9 +43,10 @@ SUBMIT = "Jobs/Submit"
 # Calls that only read, or that carry what another call was noted for.
 READING = frozenset(
     {
-        "Jobs/Get", "Jobs/List", "Jobs/Wait", "Jobs/Watch", "Jobs/ReadLog", "Jobs/ListOutputs", "Jobs/ReadOutput",
-        "Jobs/ReadArchive", "Records/Find", "Files/Read", "Workloads/Get", "Workloads/List", "Cluster/ListWorkers",
-        "Cluster/Describe", "Cluster/Metrics", "Access/ListKeys", "Access/Authenticate", "Access/ReadAudit",
+        "Jobs/Get", "Jobs/Explain", "Jobs/List", "Jobs/Wait", "Jobs/Watch", "Jobs/ReadLog", "Jobs/ListOutputs",
+        "Jobs/ReadOutput", "Jobs/ReadArchive", "Records/Find", "Files/Read", "Workloads/Get", "Workloads/List",
+        "Cluster/ListWorkers", "Cluster/Describe", "Cluster/Metrics", "Access/ListKeys", "Access/Authenticate",
+        "Access/ReadAudit",
         "Access/NoteRefusals",
         "Workers/Connect", "Workers/PushLog", "Workers/SendOutput",
     }

@@ -108,4 +108,5 @@ def _worker(worker: LiveWorker, clock: Clock) -> Worker:
         abilities=worker.abilities,
         reason=worker.reason,
         drain_by_us=worker.drain.by_us if worker.drain is not None else 0,
+        policy=worker.policy,
     )

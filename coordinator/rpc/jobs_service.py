@@ -11,7 +11,7 @@ from coordinator import decisions
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.live import Live
-from coordinator.placement import reasons
+from coordinator.pending import Reasons, why_pending
 from coordinator.rpc.context import Caller, owner_seen, visible
 from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.submissions import Submissions, is_described, refused, submission
@@ -134,9 +134,10 @@ class JobsService:
 
     async def get(self, request: jobs_pb2.GetRequest, principal: Principal) -> types_pb2.Job:
         """Get: one job as it stands."""
-        return wire.job_to_proto(await self._find(request.id, principal, request.family))
+        return wire.job_to_proto(await self.find(request.id, principal, request.family))
 
-    async def _find(self, job_id: str, principal: Principal, family: str = "") -> Job:
+    async def find(self, job_id: str, principal: Principal, family: str = "") -> Job:
+        """Return a job as it stands. Raises JobNotFound."""
         job = await self._store.get_job(job_id) if is_uuid(job_id) else None
         return (await self._with_live_facts([visible(job, job_id, principal, family)]))[0]
 
@@ -144,14 +145,15 @@ class JobsService:
         """Add what only memory knows: why a job waits, whether its worker can be reached."""
         if all(job.state is State.FINISHED for job in jobs):
             return list(jobs)
-        return await self._engine.look(lambda live: [self._as_seen(live, job) for job in jobs])
+        known: Reasons = {}  # those of a class are looked for once
+        return await self._engine.look(lambda live: [self._as_seen(live, job, known) for job in jobs])
 
-    def _as_seen(self, live: Live, job: Job) -> Job:
+    def _as_seen(self, live: Live, job: Job, known: Reasons) -> Job:
         entry = live.job(job.id)
         if job.state is State.FINISHED or entry is None:
             return job
         if job.state is State.QUEUED and entry.state is State.QUEUED:
-            return replace(job, pending_reasons=reasons(live, entry.placement.key))
+            return replace(job, pending_reasons=tuple(why.text for why in why_pending(live, entry, known)))
         worker = live.workers.get(job.worker)
         if job.state in ON_A_WORKER and not job.phase and worker is not None and not worker.connected:
             return replace(job, phase="unreachable")
@@ -205,7 +207,7 @@ class JobsService:
 
     async def stop(self, request: jobs_pb2.StopRequest, principal: Principal) -> types_pb2.Job:
         """Stop: answered once nothing is left, or still ``stopping`` after the wait."""
-        job = await self._find(request.id, principal, request.family)
+        job = await self.find(request.id, principal, request.family)
         if job.state is State.FINISHED:
             return wire.job_to_proto(job)
         grace_s = request.grace_s if request.HasField("grace_s") else job.spec.work.grace_s
@@ -220,11 +222,11 @@ class JobsService:
             pass  # it left memory in between: it is over
         finally:
             self._watchers.remove(waiter)
-        return wire.job_to_proto(await self._find(request.id, principal, request.family))
+        return wire.job_to_proto(await self.find(request.id, principal, request.family))
 
     async def signal(self, request: jobs_pb2.SignalRequest, principal: Principal) -> jobs_pb2.SignalResponse:
         """Signal: to the main process of a running job."""
-        await self._find(request.id, principal)
+        await self.find(request.id, principal)
         if not 1 <= request.signal <= 64:
             raise InvalidRequest("signal is a number from 1 to 64", field="signal")
         await self._engine.signal(request.id, request.signal)

@@ -9,6 +9,7 @@ import grpc
 from coordinator.rpc.access_service import AccessService
 from coordinator.rpc.audit_service import AuditService
 from coordinator.rpc.cluster_service import ClusterService
+from coordinator.rpc.explain_service import ExplainService
 from coordinator.rpc.feed_service import FeedService
 from coordinator.rpc.files_service import FilesService
 from coordinator.rpc.guard import Guard
@@ -30,6 +31,7 @@ class Services:
     """What answers the RPCs."""
 
     jobs: JobsService
+    explain: ExplainService
     retries: RetryService
     log: LogService
     feed: FeedService
@@ -53,6 +55,7 @@ def wrapped(services: Services, guard: Guard) -> "dict[str, dict[str, grpc.RpcMe
     s = services
     one_answer = (
         ("Jobs/Get", jobs_pb2.GetRequest, s.jobs.get),
+        ("Jobs/Explain", jobs_pb2.GetRequest, s.explain.explain),
         ("Jobs/List", jobs_pb2.ListRequest, s.jobs.list),
         ("Jobs/Stop", jobs_pb2.StopRequest, s.jobs.stop),
         ("Jobs/Retry", jobs_pb2.RetryRequest, s.retries.retry),

@@ -1,7 +1,6 @@
 """The service that worker agents call: a stream on one side, a session and the inbox on the other."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import grpc.aio
@@ -12,7 +11,7 @@ from coordinator.decisions import Decision
 from coordinator.effects import AttachSession, LogKept, SendStart
 from coordinator.ends import next_stage, outcome_of
 from coordinator.engine import Engine, Item
-from coordinator.events import EndFacts, Hello, Report
+from coordinator.events import EndFacts, Report
 from coordinator.feeds import Feeds
 from coordinator.live import Live, TrailingLog
 from coordinator.log_store import LogStore, Piece, StoredPiece
@@ -20,19 +19,19 @@ from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.certificates import Certificates, refused
 from coordinator.rpc.context import Caller, Context, parse
 from coordinator.rpc.feed_service import note_fed, piece_to_proto
+from coordinator.rpc.hellos import checked_number, hello_of
 from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Note, Session
 from hostler import frames, logs
 from hostler.errors import HostlerError, InvalidRequest, PermissionDenied
-from hostler.ids import AttemptKey, is_uuid, new_uuid
+from hostler.ids import AttemptKey
 from hostler.job_checks import is_workspace_path
 from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile
 from hostler.lifecycle import Outcome
 from hostler.v1 import types_pb2, workers_pb2
 from hostler.wire.ends import advance_from_proto, output_from_proto, usage_from_proto
 from hostler.wire.work import key_from_proto, key_to_proto
-from hostler.workers import ABILITIES
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
 REASON_CHARACTERS_MAX = 200
@@ -40,9 +39,7 @@ LAST_WORDS_S = 1.0
 STANDING_S = 1.0  # for the end of a stream to arrive behind its first message
 STARTS_PER_MESSAGE = 500
 INLINE_LEDGER_BYTES_MAX = 64 * 1024
-SLOTS_MAX = 4096
 LISTED_MAX = 1000  # output files of a running attempt
-NUMBER_MAX = 1 << 62  # SQLite's integers are signed
 
 
 def lease_s(heartbeat_s: float) -> float:
@@ -83,7 +80,7 @@ class WorkersService:
             raise InvalidRequest("the first message of a worker carries its hello")
         if self._certificates is not None:
             self._certificates.check_claim(caller, context, first.hello.worker, first.hello.name)
-        hello = _hello(first.hello, caller.worker)
+        hello = hello_of(first.hello, caller.worker)
         session = Session(hello.worker, hello.session)
         if decisions.suspicion(self._engine.live, hello, self._engine.instant()):
             # Perhaps an agent that was ended had sent it, and it only arrives now, behind the hello of its successor.
@@ -152,7 +149,7 @@ class WorkersService:
                 if self._has(session, key := key_from_proto(note.key)):
                     _take_note(session, key, note)
             note_fed(self._feeds, message.fed)
-            await self._note_draining(session, message.draining, message.draining_reason)
+            await self._note_draining(session, message)
             if message.HasField("goodbye"):
                 return True
             if not message.reports:
@@ -177,11 +174,12 @@ class WorkersService:
         following = await asyncio.to_thread(next_stage, job.chain, job.id, job.stage, report.end_bytes)
         return report._replace(following=following)
 
-    async def _note_draining(self, session: Session, draining: bool, reason: str) -> None:
+    async def _note_draining(self, session: Session, message: workers_pb2.WorkerMessage) -> None:
         worker = self._engine.live.workers.get(session.worker)
-        reason = reason[:REASON_CHARACTERS_MAX]
-        if worker is not None and (worker.draining, worker.draining_reason) != (draining, reason):
-            change = WorkerDraining(session.worker, draining, reason)
+        reason = message.draining_reason[:REASON_CHARACTERS_MAX]
+        said = (message.draining, reason, message.draining and message.disk_full)
+        if worker is not None and (worker.draining, worker.draining_reason, worker.disk_full) != said:
+            change = WorkerDraining(session.worker, *said)
             await self._engine.post_patiently(lambda live, now: Decision([change], []))
 
     async def _speak(self, context: Context, session: Session) -> None:
@@ -410,46 +408,6 @@ def _take_note(session: Session, key: AttemptKey, message: workers_pb2.Note) -> 
     session.notes[key] = Note(message.phase[:20], advance_from_proto(message.advance), outputs)
 
 
-def _number(value: int, field: str) -> int:
-    """A number that the store can hold; a larger one would end the coordinator."""
-    if value > NUMBER_MAX:
-        raise InvalidRequest(f"{field} is beyond every limit", field=field)
-    return value
-
-
-def _hello(message: workers_pb2.Hello, certified: str) -> Hello:
-    """Read a hello; the id of *certified*, when not empty, is that of the worker's certificate."""
-    if message.worker and not is_uuid(message.worker):
-        raise InvalidRequest("a worker's id is a uuid given by the coordinator", field="worker")
-    if not (message.boot_id and message.journal_id):
-        raise InvalidRequest("a hello names the boot and the journal", field="boot_id")
-    states = {
-        workers_pb2.HELD_STATE_WAITING: "waiting",
-        workers_pb2.HELD_STATE_RUNNING: "running",
-        workers_pb2.HELD_STATE_ENDED: "ended",
-    }
-    return Hello(
-        worker=certified or message.worker or new_uuid(os.urandom(16)),
-        session=new_uuid(os.urandom(16)),
-        name=message.name[:200],
-        host=message.host[:200],
-        version=message.version[:50],
-        labels=tuple(sorted(message.labels.items())),
-        slots=min(message.slots, SLOTS_MAX),
-        boot_id=message.boot_id,
-        journal_id=message.journal_id,
-        generation=_number(message.generation, "generation"),
-        mark=_number(message.mark, "mark"),
-        runtimes=tuple(message.runtimes[:20]) or ("command",),
-        workloads=tuple(pattern[:200] for pattern in message.workloads[:1000]),
-        abilities=tuple(sorted(each for each in message.abilities if each in ABILITIES)),
-        instance=message.instance[:100],
-        # Not refused beyond a limit: then one worker's lie would keep out all that have heard of it.
-        epoch=min(message.epoch, NUMBER_MAX),
-        inventory=tuple((key_from_proto(h.key), states.get(h.state, "running")) for h in message.inventory),
-    )
-
-
 def _report(message: workers_pb2.Report) -> Report:
     facts = None
     data = b""
@@ -461,10 +419,10 @@ def _report(message: workers_pb2.Report) -> Report:
             end.exit_code if end.HasField("exit_code") else None,
             end.signal,
             end.error,
-            _number(end.started_at_us, "started_at_us"),
-            _number(end.ended_at_us, "ended_at_us"),
-            _number(end.ledger_bytes, "ledger_bytes"),
-            _number(end.out_bytes + end.err_bytes, "out_bytes"),
+            checked_number(end.started_at_us, "started_at_us"),
+            checked_number(end.ended_at_us, "ended_at_us"),
+            checked_number(end.ledger_bytes, "ledger_bytes"),
+            checked_number(end.out_bytes + end.err_bytes, "out_bytes"),
             end.HasField("failure"),
             _digest(end.result_digest),
             bool(end.receipt.verified_by) or not end.started_at_us,
@@ -474,12 +432,13 @@ def _report(message: workers_pb2.Report) -> Report:
         ledger = b""  # it will be asked for through PushLog
     return Report(
         key=key_from_proto(message.key),
-        started_at_us=_number(message.started_at_us, "started_at_us"),
+        started_at_us=checked_number(message.started_at_us, "started_at_us"),
         end=facts,
         end_bytes=data,
         ledger=ledger,
         never_ran=message.never_ran,
         refusal=message.refusal,
+        elsewhere=message.elsewhere,
         survivors=tuple((p.pid, p.name) for p in message.survivors),
         outputs=tuple(_output(each) for each in message.outputs[:OUTPUTS_MAX]) if message.outputs else (),
     )
@@ -494,6 +453,6 @@ def _digest(text: str) -> str:
 def _output(message: types_pb2.OutputFile) -> OutputFile:
     if DIGEST.fullmatch(message.digest) is None or not is_workspace_path(message.path):
         raise InvalidRequest("an output file has a path below its directory and the digest of stored bytes")
-    _number(message.size_bytes, "size_bytes")
-    _number(message.modified_at_us, "modified_at_us")
+    checked_number(message.size_bytes, "size_bytes")
+    checked_number(message.modified_at_us, "modified_at_us")
     return output_from_proto(message)

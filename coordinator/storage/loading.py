@@ -99,6 +99,8 @@ def _worker_seen(row: sqlite3.Row) -> WorkerSeen:
         rows.words_of(row["runtimes"]),
         tuple(json.loads(row["workloads"])) if row["workloads"] else (),
         rows.words_of(row["abilities"]),
+        policy=row["policy"],
+        named_only=bool(row["named_only"]),
     )
 
 
@@ -149,6 +151,7 @@ def _job_changes(row: sqlite3.Row, chain: Chain | None) -> list[Change]:
             rows.losses_of(row["losses"]),
             row["crashes"],
             row["wanted"],
+            barred=rows.words_of(row["barred"]),
         )
     ]
     if state is State.QUEUED:

@@ -137,6 +137,10 @@ class Store(Protocol):
         """Return committed transitions after event *number*, in order; no ids means all jobs."""
         ...
 
+    async def history(self, job_id: str, limit: int) -> list[JobEvent]:
+        """Return the newest committed transitions of a job, oldest first: those of at most *limit* batches."""
+        ...
+
     async def events_of(
         self, owner: str, number: int, job_ids: Collection[str], limit: int
     ) -> tuple[list[JobEvent], int]:

@@ -60,6 +60,7 @@ ASSIGN = (
 # The counter of commands to a worker must outlive the jobs that moved it.
 COUNT_SEQUENCE = "UPDATE worker SET sequence = MAX(sequence, ?) WHERE id = ?"
 RETURN = "UPDATE job SET state = 1, worker = '', sequence = 0, assigned_at = 0, version = version + 1 WHERE number = ?"
+BAR = "UPDATE job SET barred = ? WHERE number = ?"
 # A start may be reported while the stop is under way; the state then stays.
 START = "UPDATE job SET state = MAX(state, 3), started_at = ?, version = version + 1 WHERE number = ?"
 REQUEST_STOP = "UPDATE job SET state = 4, stop_grace = ?, stop_by = ?, version = version + 1 WHERE number = ?"
@@ -85,7 +86,7 @@ RETRY = (
 NEXT_STAGE = (
     "UPDATE job SET state = 1, stage = stage + 1, attempt = 0, worker = '', sequence = 0, assigned_at = 0,"
     " started_at = 0, survivors = '', log_position = 0, log_output = 0, retried = 0, due_at = 0, start_by = 0,"
-    " labels = ?, slots = ?, work = ?, version = version + 1 WHERE number = ?"
+    " barred = '', labels = ?, slots = ?, work = ?, version = version + 1 WHERE number = ?"
 )
 KEEP_DEADLINE = "UPDATE job SET start_by = ? WHERE number = ?"
 KEEP_CHAIN = "UPDATE job SET chain = ? WHERE number = ?"
@@ -149,8 +150,8 @@ class _Statements:
 
     def record(self, number: int, kind: str, at_us: int, stage: int, attempt: int, worker: str, detail: str) -> None:
         row = self.events.get(number)
-        # What happened before any attempt shares a row with the first one.
-        if row is None or (row[4] and (row[3], row[4]) != (stage, attempt)):
+        # What happened before any attempt shares a row with the first one; two details need two rows.
+        if row is None or (row[4] and (row[3], row[4]) != (stage, attempt)) or (detail and row[6]):
             row = self.events[number] = [number, kind, at_us, stage, attempt, worker, detail]
             self.event_rows.append(row)
             return
@@ -238,12 +239,14 @@ def _assigned(out: _Statements, c: Assigned) -> None:
     else:
         out.add(ASSIGN, (c.key.stage, c.key.attempt, c.worker, c.sequence, c.at_us, c.number))
     out.sequences[c.worker] = c.sequence
-    out.record(c.number, "assigned", c.at_us, c.key.stage, c.key.attempt, c.worker, "")
+    out.record(c.number, "assigned", c.at_us, c.key.stage, c.key.attempt, c.worker, c.why)
 
 
 def _returned(out: _Statements, c: Returned) -> None:
     out.inserted.pop(c.number, None)
     out.add(RETURN, (c.number,))
+    if c.barred:
+        out.add(BAR, (",".join(c.barred), c.number))
     out.record(c.number, "requeued", c.at_us, c.key.stage, c.key.attempt, "", c.reason)
 
 

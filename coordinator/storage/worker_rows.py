@@ -8,12 +8,12 @@ from coordinator.changes import DrainAsked, EpochRaised, Quarantined, WorkerSeen
 
 SEE_WORKER = (
     "INSERT INTO worker (id, name, host, version, labels, slots, boot_id, journal_id, generation, sequence, seen_at,"
-    " runtimes, workloads, abilities) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " runtimes, workloads, abilities, policy, named_only) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
     " ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host,"
     " version = excluded.version, labels = excluded.labels, slots = excluded.slots, boot_id = excluded.boot_id,"
     " journal_id = excluded.journal_id, generation = excluded.generation, sequence = excluded.sequence,"
     " seen_at = excluded.seen_at, runtimes = excluded.runtimes, workloads = excluded.workloads,"
-    " abilities = excluded.abilities"
+    " abilities = excluded.abilities, policy = excluded.policy, named_only = excluded.named_only"
 )
 KEEP_DRAIN = "UPDATE worker SET drain = ? WHERE id = ?"
 KEEP_QUARANTINE = "UPDATE worker SET quarantine = ? WHERE id = ?"
@@ -40,6 +40,8 @@ def _worker_seen(out: Any, c: WorkerSeen) -> None:
             ",".join(c.runtimes),
             json.dumps(c.workloads) if c.workloads else "",
             ",".join(c.abilities),
+            c.policy,
+            c.named_only,
         ),
     )
 

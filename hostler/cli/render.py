@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hostler.cli.failures import Failure
 from hostler.jobs import Advance, End, Job, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
+from hostler.receipts import receipt_text
 from hostler.shape import job_shape
 from hostler.stages import StageView, stages_of
 from hostler.workers import Worker, WorkerState
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SHORT_ID_CHARACTERS = 8
 COMMAND_CHARACTERS_MAX = 500  # of a command in a table
-PROCESSES_NAMED_MAX = 8
 CROPPED_COLUMNS = frozenset({"name", "command", "labels", "documentation", "path"})
 RESULT_CHARACTERS_MAX = 200  # of a result in a line
 STEPS_SHOWN_MAX = 20
@@ -103,21 +103,6 @@ def state_text(job: Job | Progress) -> str:
     if end.cause and end.cause != "stop":
         return f"{outcome}: {end.cause.replace('_', ' ')}"
     return outcome
-
-
-def receipt_text(end: End) -> str:
-    """A receipt as one sentence: what was signalled, what ended, what is left or that nobody knows."""
-    receipt = end.receipt
-    sent = ", ".join(f"{one.signal} to {_count(one.processes, 'process')}" for one in receipt.signals)
-    ended = _count(len(receipt.ended), "process") + " ended"
-    if receipt.ended:
-        named = [f"{one.name or '?'} {one.pid}" for one in receipt.ended[:PROCESSES_NAMED_MAX]]
-        more = len(receipt.ended) - len(named)
-        ended += f" ({', '.join(named)}{f' and {more} more' if more else ''})"
-    left = "no survivors" if end.nothing_left else "whether any survived is not known"
-    if receipt.survivors:
-        left = "survivors: " + ", ".join(f"{one.name or '?'} {one.pid}" for one in receipt.survivors)
-    return f"{sent or 'no signal was needed'}; {ended}; {left}"
 
 
 def print_fields(lines: Iterable[tuple[str, str]]) -> None:

@@ -158,7 +158,7 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Signal(self, request, context):
-        """Sends a signal to the main process of a running job. FAILED_PRECONDITION when it does not run.
+        """Sends a signal to the main process of a running job, and to its process group. FAILED_PRECONDITION when it does not run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,12 +80,15 @@ class WorkerMessage(_message.Message):
     SENT_AT_NS_FIELD_NUMBER: _builtins.int
     DRAINING_REASON_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    DISK_FULL_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     """the worker wants no further work"""
     sent_at_ns: _builtins.int
     """the worker's CLOCK_BOOTTIME; given back in CoordinatorMessage.heard_ns"""
     draining_reason: _builtins.str
     """with draining: why"""
+    disk_full: _builtins.bool
+    """with draining: for want of room on its disk"""
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -118,10 +121,11 @@ class WorkerMessage(_message.Message):
         sent_at_ns: _builtins.int = ...,
         draining_reason: _builtins.str = ...,
         notes: _abc.Iterable[Global___Note] | None = ...,
+        disk_full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "draining_reason", b"draining_reason", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_full", b"disk_full", "draining", b"draining", "draining_reason", b"draining_reason", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +279,7 @@ class Report(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     SURVIVORS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
     started_at_us: _builtins.int
     """set: it was started"""
     pid: _builtins.int
@@ -284,6 +289,8 @@ class Report(_message.Message):
     """proof that the program was not and will not be started"""
     refusal: _builtins.str
     """with never_ran: why the worker will not run it"""
+    elsewhere: _builtins.bool
+    """with refusal: it is this worker's own word, and another one may take it"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -310,10 +317,11 @@ class Report(_message.Message):
         refusal: _builtins.str = ...,
         survivors: _abc.Iterable[_types_pb2.ReceiptProcess] | None = ...,
         outputs: _abc.Iterable[_types_pb2.OutputFile] | None = ...,
+        elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "key", b"key", "ledger", b"ledger", "never_ran", b"never_ran", "outputs", b"outputs", "pid", b"pid", "refusal", b"refusal", "started_at_us", b"started_at_us", "survivors", b"survivors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elsewhere", b"elsewhere", "end", b"end", "key", b"key", "ledger", b"ledger", "never_ran", b"never_ran", "outputs", b"outputs", "pid", b"pid", "refusal", b"refusal", "started_at_us", b"started_at_us", "survivors", b"survivors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,7 +767,10 @@ class SignalAttempt(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
     signal: _builtins.int
+    alone: _builtins.bool
+    """to the main process itself and not to its process group"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -767,10 +778,11 @@ class SignalAttempt(_message.Message):
         *,
         key: _types_pb2.AttemptKey | None = ...,
         signal: _builtins.int = ...,
+        alone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "key", b"key", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

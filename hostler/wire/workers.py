@@ -21,6 +21,7 @@ def worker_to_proto(worker: Worker) -> types_pb2.Worker:
         abilities=worker.abilities,
         reason=worker.reason,
         drain_by_us=worker.drain_by_us,
+        policy=worker.policy,
     )
 
 
@@ -41,4 +42,5 @@ def worker_from_proto(message: types_pb2.Worker) -> Worker:
         abilities=tuple(message.abilities),
         reason=message.reason,
         drain_by_us=message.drain_by_us,
+        policy=message.policy,
     )

@@ -3,6 +3,7 @@
     POST /v1/jobs               submit many, each answered in its place; ?wait=S waits for their ends
     GET  /v1/jobs               list, in pages, oldest or newest first
     GET  /v1/jobs/{id}          one job; ?wait=S waits for its end
+    GET  /v1/jobs/{id}/explain  why it is as it is
     POST /v1/jobs/wait          wait for many
     POST /v1/jobs/{id}/stop     stop, with the receipt
     POST /v1/jobs/{id}/retry    submit a finished one again
@@ -34,6 +35,7 @@ from hostler.errors import (
     TooLarge,
     Unavailable,
 )
+from hostler.explanation import explanation_shape
 from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobSpec, Progress
 from hostler.lifecycle import State
 from hostler.shape import job_shape, worker_shape
@@ -127,6 +129,7 @@ class Native:
                 web.get("/jobs", self.find),
                 web.post("/jobs/wait", self.wait),
                 web.get("/jobs/{id}", self.get),
+                web.get("/jobs/{id}/explain", self.explain),
                 web.post("/jobs/{id}/stop", self.stop),
                 web.post("/jobs/{id}/retry", self.retry),
                 web.post("/jobs/{id}/signal", self.signal),
@@ -241,6 +244,13 @@ class Native:
             found = await self._client.wait_one(name, timeout_s=wait_s, principal=principal)
             job = found or await self._client.get(name, principal=principal)
         return json_response(job_shape(job))
+
+    @documented(answers.EXPLANATION)
+    async def explain(self, request: web.Request) -> web.Response:
+        """Tell why a job is as it is: why it waits, where it ran and why there, how it ended, what happens next."""
+        parameters.check_names(request)
+        known = await self._client.explanations.of(parameters.job_id(request), principal=principal_of(request))
+        return json_response(explanation_shape(known))
 
     @documented(
         {

@@ -13,14 +13,17 @@ from typing import Any, Self
 import grpc
 
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest, JobNotFound, NotRunning, WorkerNotFound
+from hostler.explanation import Explained
 from hostler.frames import ERR, OUT, encode
 from hostler.ids import new_uuid
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Outputs, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
+from hostler.pending import Pending, Reason
 from hostler.v1 import files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
+from hostler.wire.explained import explained_to_proto
 from hostler.workers import Worker, WorkerState
 from tests.cli.fake_workloads import FakeWorkloads
 
@@ -155,6 +158,16 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
 
     def List(self, request: Any, context: Any) -> Any:
         query = wire_jobs.query_from_proto(request)
+    def Explain(self, request: Any, context: Any) -> Any:
+        job = self.on_get(self._job(request.id, context))
+        events = tuple(event for event in self.events if event.job == job.id)
+        reasons = tuple(Reason(code="label", text=text, workers=1) for text in job.pending_reasons)
+        known = Explained(job=job, events=events, pending=Pending(reasons=reasons), names=self._names())
+        return explained_to_proto(known)
+
+    def _names(self) -> dict[str, str]:
+        return {worker.id: worker.name for worker in self.workers}
+
         fitting = [
             job
             for job in self.jobs.values()

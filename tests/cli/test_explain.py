@@ -1,18 +1,17 @@
 """explain, against a fake cluster: the sentences, and the same as JSON."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hostler.causes import CAUSES, meaning_of
-from hostler.cli import explain as command
-from hostler.explanation import explain
+from hostler.explanation import Explained, explain, explanation_shape
 from hostler.jobs import End, Failure, Job, JobEvent, JobSpec, Limits, LogStatus, PastAttempt, Stage, Work
 from hostler.lifecycle import Outcome, State
+from hostler.pending import Code, Nearest, Pending, Reason
 from tests.cli.conftest import Answer
 from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, exited, killed
 
@@ -79,9 +78,16 @@ def test_explain_of_no_job_is_an_error(hostler: Hostler) -> None:
 A_JOB = Job(id="x", spec=JobSpec(work=Work(argv=("true",))), state=State.FINISHED, attempt=1, worker="w", end=End())
 
 
+def known(job: Job, *events: JobEvent, **more: Any) -> Explained:
+    """What a coordinator would say of a job."""
+    reasons = tuple(Reason(code="label", text=text, workers=1) for text in job.pending_reasons)
+    given: dict[str, Any] = {"pending": Pending(reasons=reasons), "names": {"w": "one"}, **more}
+    return Explained(job=job, events=events, **given)
+
+
 def told_of(job: Job, *events: JobEvent) -> str:
     """All sentences about a job."""
-    told = explain(job, events, {"w": "one"}, {})
+    told = explain(known(job, *events))
     attempts = [sentence for each in told.attempts for sentence in (*each.sentences, each.again)]
     return "\n".join([*told.asked, *told.waited, *attempts, *told.next])
 
@@ -136,7 +142,7 @@ def test_stages_of_a_chain_are_named() -> None:
     first = PastAttempt(stage=0, attempt=1, worker="w", outcome=Outcome.SUCCEEDED, end=exited(0))
     job = replace(A_JOB, spec=spec, past=(first,), stage=1, end=exited(0), outcome=Outcome.SUCCEEDED)
     assert "Worker one got attempt 1 of stage 1" in told_of(job, event("x", 1, "assigned", worker="w", stage=1))
-    assert [each.stage for each in explain(job, (), {}, {}).attempts] == [0, 1]
+    assert [each.stage for each in explain(known(job)).attempts] == [0, 1]
 
 
 def test_every_cause_has_a_meaning() -> None:
@@ -145,16 +151,100 @@ def test_every_cause_has_a_meaning() -> None:
     assert meaning_of("") == "why is not known"
 
 
-async def test_a_job_of_which_there_is_ever_more_is_told_as_far_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its events are waited for with an end, however soon one follows on another."""
-    monkeypatch.setattr(command, "EVENTS_S", 0.1)
+# What only the coordinator's memory knows
 
-    class EverMore:
-        async def watch(self, jobs: list[str]) -> AsyncIterator[JobEvent]:
-            for number in range(1, 1_000_000):
-                await asyncio.sleep(0.001)
-                yield event(jobs[0], number, "assigned")
 
-    client: Any = EverMore()
-    async with asyncio.timeout(10.0):
-        assert await command._events(client, "a")
+@pytest.mark.parametrize(
+    ("changes", "facts", "says"),
+    [
+        ({"state": State.RUNNING}, {"drain_by_us": NOON_US}, "Its worker is drained, and ends at 2025-11-25T12:00:00"),
+        (
+            {"state": State.ASSIGNED},
+            {"start_by_us": NOON_US, "now_us": NOON_US - 1_500_000},
+            "Z (in 1.500 s), it never",
+        ),
+        ({"state": State.RUNNING}, {"away_since_us": NOON_US}, "It is waited for without end, as its lost_after says."),
+        (
+            {"state": State.RUNNING},
+            {"away_since_us": 1, "lost_at_us": NOON_US},
+            "it is lost, and its program may still",
+        ),
+        ({"state": State.FINISHED, "log_status": LogStatus.EXPIRED}, {}, "Its log is no longer kept."),
+    ],
+)
+def test_what_comes_next_is_told_with_its_time(changes: dict[str, Any], facts: dict[str, Any], says: str) -> None:
+    """Each deadline that may end it."""
+    job = replace(A_JOB, end=None if changes["state"] is not State.FINISHED else End(), **changes)
+    assert says in "\n".join(explain(known(job, **facts)).next)
+
+
+@pytest.mark.parametrize(
+    ("on_lost", "then"), [("", "has ended it for sure, and it is lost."), ("retry", "it is tried again, within its")]
+)
+def test_what_follows_the_lease_of_a_worker_is_told(on_lost: str, then: str) -> None:
+    """With the policy stop nothing runs on there."""
+    spec = replace(A_JOB.spec, work=replace(A_JOB.spec.work, loss_policy="stop"), on_lost=on_lost)
+    job = replace(A_JOB, spec=spec, state=State.RUNNING, end=None)
+    assert then in "\n".join(explain(known(job, away_since_us=1, lost_at_us=NOON_US)).next)
+
+
+def test_what_a_job_waits_for_is_told_closely() -> None:
+    """Every reason, the nearest worker with all that it misses, and how many come before."""
+    nearest = Nearest(worker="w", name="one", missing=("has 3 of 4 slots free, and 4 are needed", "is draining: disk"))
+    reasons = (Reason(code=Code.NO_FREE_SLOT, text="2 workers: has fewer than 4 free slots", workers=2),)
+    waits = Pending(reasons=reasons, nearest=nearest, before=1000, before_more=True)
+    job = replace(A_JOB, state=State.QUEUED, attempt=0, end=None)
+
+    assert explain(known(job, pending=waits)).waited[1:] == (
+        "It waits: 2 workers: has fewer than 4 free slots.",
+        "Nearest to taking it is worker one, which has 3 of 4 slots free, and 4 are needed and is draining: disk.",
+        "1,000 jobs that ask for the same come before it, and perhaps more.",
+    )
+    assert explanation_shape(known(job, pending=waits))["pending"] == {
+        "reasons": [{"code": "no_free_slot", "text": "2 workers: has fewer than 4 free slots", "workers": 2}],
+        "nearest": {"worker": "w", "name": "one", "missing": list(nearest.missing)},
+        "before": 1000,
+        "before_more": True,
+    }
+
+
+def test_why_it_was_this_worker_is_told(hostler: Hostler, fake: FakeCluster) -> None:
+    """With its assignment, and beside its attempt."""
+    job = fake.add(exited(0), spec=A_SPEC)
+    fake.events = [event(job, 1, "assigned", worker=WORKER.id, detail="no other could take it")]
+
+    assert "  Worker stable got attempt 1 1.000 s later: no other could take it." in hostler("explain", job).out
+    shape = json.loads(hostler("explain", job, "--json").out)
+    assert [each["chosen"] for each in shape["attempts"]] == ["no other could take it"]
+    assert shape["pending"] is None
+    assert set(shape["times"]) == {"now", "due", "start_by", "away_since", "lost_at", "drain_by"}
+
+
+def test_of_many_attempts_the_newest_are_shown(hostler: Hostler, fake: FakeCluster) -> None:
+    """Fifty retries make no screen of five hundred lines; JSON has all of them."""
+    job = fake.add(exited(7), spec=replace(A_SPEC, retries=50))
+    past = tuple(
+        PastAttempt(stage=0, attempt=number, worker=WORKER.id, outcome=Outcome.FAILED, end=exited(number))
+        for number in range(1, 51)
+    )
+    fake.jobs[job] = replace(fake.jobs[job], past=past, attempt=51, retried=50)
+    fake.events = [event(job, number, "assigned", worker=WORKER.id, attempt=number) for number in range(1, 52)]
+    fake.events += [event(job, number, "requeued", detail="full", attempt=number) for number in range(52, 80)]
+
+    told = hostler("explain", job).out.splitlines()
+
+    assert "31 attempts before these are left out; --json tells all" in told
+    assert next(line for line in told if line.startswith("Attempt ")) == "Attempt 32 on worker stable: failed"
+    assert sum("got attempt" in line or "given back" in line for line in told) == 58
+    assert "  (21 sentences are left out; --json tells all)" in told
+    shape = json.loads(hostler("explain", job, "--json").out)
+    assert len(shape["attempts"]) == 51 and len(shape["waited"]) == 80
+
+
+def test_what_follows_in_a_chain_is_told() -> None:
+    """The result of a stage goes to the next one; the last has none after it."""
+    spec = JobSpec(work=Work(), stages=(Stage(workload="a"), Stage(workload="b")))
+    job = replace(A_JOB, spec=spec, state=State.RUNNING, end=None)
+    follows = "When stage 0 has succeeded, its result goes to stage 1 (b)."
+    assert follows in explain(known(job)).next
+    assert len(explain(known(replace(job, stage=1))).next) == 1

@@ -1,15 +1,17 @@
-"""A worker's own policy against a whole cluster: what it forbids ends as rejected, and says which rule it was."""
+"""A worker's own policy against a whole cluster: what it never takes waits for another worker, and says why."""
 
+from hostler.explanation import explain
 from hostler.jobs import JobSpec, Work
-from hostler.lifecycle import Outcome
+from hostler.lifecycle import Outcome, State
+from hostler.pending import Code
 from hostler.workloads import Workload
 from tests.cluster.real_cluster import RealCluster
 
 POLICY = 'mode = "named"\nworkloads = ["allowed", "stage-*"]\nallow_root = true\n'
 
 
-async def test_a_worker_that_takes_workloads_by_name_rejects_all_else(cluster: RealCluster) -> None:
-    """The coordinator says of which workload a work is, also of each stage of a chain."""
+async def test_a_worker_that_takes_workloads_by_name_is_given_nothing_else(cluster: RealCluster) -> None:
+    """What it would refuse is not sent there, says so while it waits, and runs where another worker takes it."""
     policy = cluster.directory / "policy.toml"
     policy.write_text(POLICY)
     policy.chmod(0o600)
@@ -17,17 +19,19 @@ async def test_a_worker_that_takes_workloads_by_name_rejects_all_else(cluster: R
     cluster.start("w1", policy_file=str(policy))
     await cluster.connected(1)
     await cluster.client.workloads.apply([Workload(name=name, argv=("true",)) for name in ("allowed", "other")])
+    specs = [JobSpec(work=Work(), workload="allowed"), JobSpec(work=Work(), workload="other")]
+    allowed, other, command = map(str, await cluster.client.submit([*specs, JobSpec(work=Work(argv=("true",)))]))
 
-    outcomes = {}
-    for name in ("allowed", "other", ""):
-        work = Work() if name else Work(argv=("true",))
-        answer = await cluster.client.submit([JobSpec(work=work, workload=name)])
-        job = await cluster.client.wait_one(str(answer[0]), timeout_s=30.0)
-        assert job is not None and job.end is not None
-        outcomes[name] = job.outcome, (job.end.error or job.end.evidence).partition("rule ")[2].partition(":")[0]
+    job = await cluster.client.wait_one(allowed, timeout_s=30.0)
+    assert job is not None and job.outcome is Outcome.SUCCEEDED
+    for waits, code in ((other, Code.WORKLOAD), (command, Code.POLICY)):
+        known = await cluster.client.explanations.of(waits)
+        assert (known.job.state, known.job.attempt) == (State.QUEUED, 0)
+        assert [(why.code, why.workers) for why in known.pending.reasons] == [(code, 1)]
 
-    assert outcomes == {
-        "allowed": (Outcome.SUCCEEDED, ""),
-        "other": (Outcome.REJECTED, "workloads"),
-        "": (Outcome.REJECTED, "mode"),
-    }
+    cluster.start("w2")
+    for waits in (other, command):
+        job = await cluster.client.wait_one(waits, timeout_s=30.0)
+        assert job is not None and job.outcome is Outcome.SUCCEEDED
+        told = explain(await cluster.client.explanations.of(waits))
+        assert (told.attempts[0].worker, told.attempts[0].chosen) == ("w2", "no other could take it")

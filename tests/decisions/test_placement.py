@@ -5,7 +5,8 @@ import pytest
 from coordinator import decisions
 from coordinator.capacity import RUN_TIMES_KEPT, ClassKey
 from coordinator.changes import WorkerDraining
-from coordinator.placement import PROCESSES_MAX, obstacle, reasons
+from coordinator.pending import reasons
+from coordinator.placement import PROCESSES_MAX
 from hostler.lifecycle import State
 from tests.support.builders import NOON_US, W1, W2, W3, an_id, ended, started
 from tests.support.scene import Scene, check_invariants
@@ -154,7 +155,8 @@ def test_a_worker_takes_512_processes_and_no_more() -> None:
     scene.queue(PROCESSES_MAX + 5, slots=0, pin=W1)
 
     assert len(placed(scene)) == PROCESSES_MAX
-    assert reasons(scene.live, ClassKey(W1, (), 0)) == ("the worker asked for runs 512 processes, its limit",)
+    (why,) = reasons(scene.live, ClassKey(W1, (), 0))
+    assert why.text == "the worker asked for runs 512 processes, its limit"
 
 
 def test_a_batch_places_at_most_its_limit() -> None:
@@ -276,80 +278,6 @@ def test_what_is_prefetched_is_refilled_by_half_windows() -> None:
     assert len(placed(scene)) == 51
 
 
-# Reasons
-
-
-def test_every_obstacle_has_its_reason() -> None:
-    """Each way to say no has a sentence of its own."""
-    scene = Scene()
-    scene.join(W1, labels=(("zone", "a"),), slots=1)
-    worker = scene.worker()
-
-    found = [
-        obstacle(worker, ClassKey(W2, (), 1)),
-        obstacle(worker, ClassKey("", (("zone", "b"),), 1)),
-        obstacle(worker, ClassKey("", (), 2)),
-    ]
-    scene.queue(2)
-    scene.place()
-    found.append(obstacle(worker, ANY))
-    scene.apply(WorkerDraining(W1, True))
-    found.append(obstacle(worker, ANY))
-    scene.leave()
-    found.append(obstacle(worker, ANY))
-    scene.join(session="session-2", mark=1)
-    scene.leave(session="session-2", goodbye=True)
-    found.append(obstacle(worker, ANY))
-
-    assert found == [
-        "is not the worker asked for",
-        "does not have the label zone=b",
-        "has fewer than 2 slots",
-        "has no free slot",
-        "is draining",
-        "is unreachable",
-        "has left",
-    ]
-
-
-def test_an_idle_worker_has_no_obstacle() -> None:
-    """Empty means yes."""
-    scene = Scene()
-    scene.join()
-
-    assert obstacle(scene.worker(), ANY) == ""
-    assert reasons(scene.live, ANY) == ()
-
-
-def test_without_any_worker_the_reason_says_what_to_do() -> None:
-    """The first thing a new user meets."""
-    assert reasons(Scene().live, ANY) == ("no worker has ever joined; start one with: hostler worker",)
-
-
-def test_reasons_count_the_workers_they_reject() -> None:
-    """All of them, the most frequent first."""
-    scene = Scene()
-    scene.join(W1)
-    scene.join(W2)
-    scene.join(W3, labels=(("gpu", "yes"),))
-    scene.leave(W3)
-
-    assert reasons(scene.live, ClassKey("", (("gpu", "yes"),), 1)) == (
-        "2 workers: does not have the label gpu=yes",
-        "1 worker: is unreachable",
-    )
-
-
-def test_a_pinned_job_is_told_about_its_own_worker() -> None:
-    """The others do not matter."""
-    scene = Scene()
-    scene.join(W1)
-    scene.join(W2)
-    scene.leave(W2)
-
-    assert reasons(scene.live, ClassKey(W2, (), 1)) == ("the worker asked for is unreachable",)
-
-
 def test_a_job_starts_when_a_matching_worker_joins() -> None:
     """Until then it waits and says why."""
     scene = Scene()
@@ -357,7 +285,9 @@ def test_a_job_starts_when_a_matching_worker_joins() -> None:
     labels = (("gpu", "yes"),)
     (job,) = scene.queue(labels=labels)
     assert placed(scene) == []
-    assert reasons(scene.live, scene.job(job).placement.key) == ("1 worker: does not have the label gpu=yes",)
+    assert [why.text for why in reasons(scene.live, scene.job(job).placement.key)] == [
+        "1 worker: does not have the label gpu=yes"
+    ]
 
     scene.join(W2, labels=labels)
 

@@ -9,7 +9,8 @@ from coordinator import workload_decisions
 from coordinator.capacity import ClassKey
 from coordinator.changes import Change, WorkloadApplied, WorkloadRemoved
 from coordinator.effects import Answer
-from coordinator.placement import obstacle, reasons
+from coordinator.pending import reasons
+from coordinator.placement import obstacle
 from hostler.errors import WorkloadNotFound
 from hostler.workloads import Applied, Origin, Workload
 from tests.support.builders import W1, W2
@@ -148,7 +149,8 @@ def test_a_worker_gets_only_what_it_says_it_can_run(hello: dict[str, Any], why: 
     scene = Scene()
     scene.join(**hello)
 
-    assert obstacle(scene.worker(), PYTHON) == why
+    found = obstacle(scene.worker(), PYTHON)
+    assert (found.text if found is not None else "") == why
 
 
 def test_a_worker_that_takes_only_some_workloads_takes_plain_commands() -> None:
@@ -156,7 +158,7 @@ def test_a_worker_that_takes_only_some_workloads_takes_plain_commands() -> None:
     scene = Scene()
     scene.join(workloads=("thumbnails",))
 
-    assert obstacle(scene.worker(), ClassKey("", (), 1)) == ""
+    assert obstacle(scene.worker(), ClassKey("", (), 1)) is None
 
 
 def test_a_job_of_a_workload_goes_to_the_worker_that_takes_it() -> None:
@@ -165,7 +167,8 @@ def test_a_job_of_a_workload_goes_to_the_worker_that_takes_it() -> None:
     scene.join(W1, runtimes=("command", "python"), workloads=("thumbnails",))
     (job,) = scene.queue(runtime="python", workload="render")
     assert scene.place() == []
-    assert reasons(scene.live, scene.job(job).placement.key) == ("1 worker: does not take the workload render",)
+    (why,) = reasons(scene.live, scene.job(job).placement.key)
+    assert why.text == "1 worker: does not take the workload render"
 
     scene.join(W2, runtimes=("command", "python"))
     (sent,) = scene.place()

@@ -25,15 +25,18 @@ from hostler.errors import (
     Unavailable,
     WorkerNotFound,
 )
+from hostler.explanation import Explained
 from hostler.frames import encode, iter_frames
 from hostler.ids import new_uuid
 from hostler.job_checks import check_spec
 from hostler.jobs import End, Job, JobEvent, JobSpec, LogStatus, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
+from hostler.pending import NOT_PENDING, Nearest, Pending, Reason
 from hostler.policy import LOCAL, Scope
 from hostler.v1 import access_pb2_grpc, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2, workloads_pb2_grpc
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto, status_of, trailers_of
+from hostler.wire.explained import explained_to_proto
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker, WorkerState
 from tests.gateway.fake_access import FakeAccess, Guarding
@@ -198,6 +201,16 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         if (job := self.visible(request.id, request.principal, request.family)) is None:
             return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
         return wire.job_to_proto(job)
+
+    async def Explain(self, request: jobs_pb2.GetRequest, context: Context) -> Any:
+        """Tell of a job: what is pending has one reason."""
+        await self._check(context)
+        if (job := self.visible(request.id, request.principal, request.family)) is None:
+            return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
+        reasons = (Reason(code="no_free_slot", text="1 worker: has no free slot", workers=1),)
+        nearest = Nearest(worker=self.workers[0].id, name=self.workers[0].name, missing=("has 0 of 4 slots free",))
+        waits = Pending(reasons=reasons, nearest=nearest, before=2) if job.state is State.QUEUED else NOT_PENDING
+        return explained_to_proto(Explained(job=job, pending=waits, now_us=NOW_US))
 
     async def List(self, request: jobs_pb2.ListRequest, context: Context) -> jobs_pb2.ListResponse:
         """List jobs."""

@@ -255,6 +255,46 @@ async def test_a_job_shows_its_progress_its_result_and_why_it_failed(
     assert over["outputs"] == {"files": 2, "missing": ["x: too large"]}
 
 
+# GET /v1/jobs/{id}/explain
+
+
+async def test_a_waiting_job_is_explained(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Each reason with its code, the nearest worker, and who comes before; the same JSON as the command line's."""
+    coordinator.on_submit = lambda job: job
+    job = await submitted(gateway)
+
+    answer = await gateway.get(f"/v1/jobs/{job}/explain")
+
+    assert answer.status == 200
+    assert (answer.json["id"], answer.json["state"], answer.json["attempts"]) == (job, "queued", [])
+    assert answer.json["pending"] == {
+        "reasons": [{"code": "no_free_slot", "text": "1 worker: has no free slot", "workers": 1}],
+        "nearest": {"worker": WORKER, "name": "here", "missing": ["has 0 of 4 slots free"]},
+        "before": 2,
+        "before_more": False,
+    }
+
+
+async def test_a_finished_job_is_explained(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """With its attempts and their evidence; nothing is pending."""
+    coordinator.on_submit = finished
+    job = await submitted(gateway)
+
+    answer = await gateway.get(f"/v1/jobs/{job}/explain")
+
+    assert answer.json["pending"] is None
+    assert answer.json["next"][0] == "Nothing: it is over, and its outcome never changes."
+    (attempt,) = answer.json["attempts"]
+    assert (attempt["outcome"], attempt["evidence"]) == ("succeeded", "it exited by itself")
+
+
+async def test_no_unknown_job_is_explained(gateway: Caller) -> None:
+    """404, and 400 for a parameter that nobody knows."""
+    assert (await gateway.get("/v1/jobs/aaaabbbb-1111-4111-8111-111111111111/explain")).status == 404
+    job = await submitted(gateway)
+    assert (await gateway.get(f"/v1/jobs/{job}/explain?wait=1")).status == 400
+
+
 # POST /v1/jobs/wait
 
 

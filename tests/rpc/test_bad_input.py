@@ -16,6 +16,7 @@ from tests.support.builders import a_spec, an_id
 UNARY = [
     "Jobs/Submit",
     "Jobs/Get",
+    "Jobs/Explain",
     "Jobs/List",
     "Jobs/Stop",
     "Jobs/Signal",

@@ -14,6 +14,7 @@ from coordinator.storage.sqlite import SqliteStore
 from hostler.client import Client, LogChunk
 from hostler.endpoint import coordinator_socket
 from hostler.errors import JobNotFound
+from hostler.explanation import explain
 from hostler.ids import AttemptKey
 from hostler.jobs import LogStatus
 from hostler.settings import Settings
@@ -127,6 +128,8 @@ async def test_a_log_goes_when_its_time_is_over(site: Site) -> None:
             assert (found, last.end, last.status) == (b"", True, LogStatus.EXPIRED)
         job = await client.get(attempt.job)
         assert (job.log_bytes, job.log_position) == (8, len(LOG))
+        told = explain(await client.explanations.of(attempt.job))
+        assert "Its log is no longer kept." in told.next and told.attempts[0].sentences
         await eventually(lambda: site.segments() == [])
 
 

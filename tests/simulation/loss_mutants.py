@@ -112,7 +112,7 @@ def drain_is_no_loss() -> list[Replacement]:
 def drained_gets_nothing() -> list[Replacement]:
     real = coordinator.placement.obstacle
 
-    def obstacle(worker: Any, wanted: Any) -> str:
+    def obstacle(worker: Any, wanted: Any) -> Any:
         drain, worker.drain = worker.drain, None
         try:
             return real(worker, wanted)

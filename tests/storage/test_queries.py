@@ -298,6 +298,36 @@ async def test_an_event_tells_its_own_attempt_and_stage(store: SqliteStore) -> N
     assert [event.detail for event in events if event.kind == "assigned"][1:] == ["", ""]
 
 
+async def test_the_history_of_a_job_ends_at_its_newest_transition(store: SqliteStore) -> None:
+    """However many there are: the oldest are left out; one commit's transitions stay together."""
+    await commit(store, seen(), queued(1), queued(2), assigned(1), assigned(2, sequence=2))
+    for attempt in range(1, 6):
+        await commit(store, Returned(1, a_key(1, attempt), f"why {attempt}", NOON_US))
+        await commit(store, assigned(1, attempt=attempt + 1, sequence=attempt + 2)._replace(why="the only one"))
+
+    everything = await store.history(an_id(1), 100)
+    newest = await store.history(an_id(1), 3)
+
+    assert everything == await store.events_after(0, [an_id(1)], 100)
+    assert newest == everything[-3:]
+    assert (newest[-1].kind, newest[-1].attempt, newest[-1].detail) == ("assigned", 6, "the only one")
+    assert await store.history(an_id(9), 3) == []
+
+
+async def test_each_detail_is_of_one_transition(store: SqliteStore) -> None:
+    """Why a worker was chosen and why it gave the job back are two sentences, also in one commit."""
+    await commit(
+        store, seen(), queued(1), assigned(1)._replace(why="the only one"), Returned(1, a_key(1), "full", NOON_US)
+    )
+
+    events = await store.history(an_id(1), 100)
+
+    assert [(event.kind, event.detail) for event in events if event.kind != "queued"] == [
+        ("assigned", "the only one"),
+        ("requeued", "full"),
+    ]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 100])
 async def test_events_are_resumed_after_any_of_them(store: SqliteStore, limit: int) -> None:
     """Also in the middle of what was committed together, and whatever the size of a read."""

@@ -64,6 +64,7 @@ STORIES: dict[str, list[Change]] = {
     "stopping": [seen(), queued(1), assigned(1), begun(1), StopRequested(1, a_key(1), 2.5, "ada", NOON_US)],
     "stopping before the start": [seen(), queued(1), assigned(1), StopRequested(1, a_key(1), 2.5, "ada", NOON_US)],
     "came back": [seen(), queued(1), assigned(1), Returned(1, a_key(1), "why", NOON_US)],
+    "was refused": [seen(), queued(1), assigned(1), Returned(1, a_key(1), "why", NOON_US, (W1, W2))],
     "tried again": [
         seen(),
         queued(1),

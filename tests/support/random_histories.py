@@ -179,7 +179,8 @@ class RandomHistory:
     def _return(self, of: Digits) -> None:
         if self.attempts:
             key = self._attempt(of)
-            self._say(never_ran(key, ("", "no")[of.below(2)]), of)
+            refusal = of.below(3)
+            self._say(never_ran(key, ("", "no", "no")[refusal])._replace(elsewhere=refusal == 2), of)
 
     def _survive(self, of: Digits) -> None:
         if self.attempts:

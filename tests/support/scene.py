@@ -49,8 +49,8 @@ class Scene:
         """Assign what can be assigned; returns the commands, in order."""
         sent: list[SendStart] = []
 
-        def assign(job: Job, worker: Worker) -> None:
-            change, effect = decisions.assignment(job, worker, self.now)
+        def assign(job: Job, worker: Worker, why: str) -> None:
+            change, effect = decisions.assignment(job, worker, self.now, why)
             self.apply(change)
             sent.append(effect)
 

@@ -124,7 +124,7 @@ async def test_with_little_room_on_its_disk_a_worker_takes_no_work(
     await coordinator.started(runs)
 
     fill(disk, 6 * MIB)
-    await says(coordinator, "less than the reserve of 4 MiB")
+    assert (await says(coordinator, "less than the reserve of 4 MiB")).disk_full
     coordinator.start(late, Work(argv=sh("true")))
     assert (await coordinator.over(late)).never_ran
     (bench.place / "go").touch()

@@ -15,7 +15,7 @@ from tests.worker.fake_coordinator import FakeCoordinator
 from tests.worker.real_runner import Bench, eventually, sh
 from tests.worker.test_worker_program import WITHIN_S, a_program
 from tests.worker.whole_worker import a_worker
-from worker_agent.local_policy import Containment, Mode, Policy, Refusal, decide, refuses_always
+from worker_agent.local_policy import Containment, Mode, Policy, Refusal, decide, refuses_always, takes_runtime
 from worker_agent.policy_file import check_root, policy_of, read_policy
 from worker_agent.policy_rules import within
 
@@ -287,6 +287,42 @@ def test_volumes_are_what_both_the_setting_and_the_roots_allow(tmp_path: Path) -
     assert within(("/etc",), (str(tmp_path),)) == ()
 
 
+@pytest.mark.parametrize(
+    ("policy", "named_only", "takes_some"),
+    [
+        (Policy(), False, False),
+        (Policy(mode=Mode.NAMED), True, False),
+        (Policy(mode=Mode.NAMED, workloads=("a*",)), True, True),
+        (Policy(mode=Mode.ALLOW_LIST, programs=("/bin/true",)), False, False),
+        (Policy(mode=Mode.ALLOW_LIST, programs=("/bin/true",), workloads=("a",)), True, True),
+    ],
+)
+def test_what_a_worker_says_of_its_policy_is_what_it_does(policy: Policy, named_only: bool, takes_some: bool) -> None:
+    """Nothing that it refuses is sent there, and nothing that it takes is kept from it."""
+    assert (policy.named_only, policy.takes_some) == (named_only, takes_some)
+    assert isinstance(decide(policy, Work(argv=("/bin/true",)), ""), Refusal) == named_only
+    assert isinstance(decide(policy, Work(argv=("/bin/true",)), "b"), Refusal) == takes_some
+
+
+LISTING = {
+    "command": Policy(mode=Mode.ALLOW_LIST, programs=("/bin/true",)),
+    "python": Policy(mode=Mode.ALLOW_LIST, scripts=("a" * 64,)),
+    "container": Policy(mode=Mode.ALLOW_LIST, images=("a",)),
+    "service": Policy(mode=Mode.ALLOW_LIST, services=("http://a",)),
+}
+
+
+@pytest.mark.parametrize("kind", list(LISTING))
+def test_an_allow_list_without_any_of_a_kind_says_that_it_runs_none(kind: str) -> None:
+    """It is not asked to run what it would refuse whatever it is; what it names, it runs."""
+    assert takes_runtime(LISTING[kind], kind)
+    assert takes_runtime(Policy(mode=Mode.NAMED), kind)
+    assert not takes_runtime(Policy(mode=Mode.ALLOW_LIST), kind)
+    # A service may be a container that the worker runs.
+    others = [policy for name, policy in LISTING.items() if name not in (kind, "container")]
+    assert not any(takes_runtime(policy, kind) for policy in others)
+
+
 # A coordinator that sends what is forbidden
 
 
@@ -311,6 +347,7 @@ async def test_what_a_coordinator_sends_against_the_policy_never_runs_and_is_rep
             assert report.never_ran and not report.HasField("end"), name
             rule = {"secret": "environment", "workload": "programs"}.get(name, name)
             assert f"rule {rule}: " in report.refusal
+            assert report.elsewhere, "another worker may have another policy"
         coordinator.start(bench.key("good"), Work(argv=("true",)))
         assert (await coordinator.over(bench.key("good"))).end.exit_code == 0
         await eventually(lambda: not worker.agent.assignments.held, "everything to be acknowledged")
@@ -344,6 +381,8 @@ async def test_a_worker_program_takes_its_policy_from_its_file(bench: Bench, coo
     path = a_file(bench.place, 'mode = "named"\nworkloads = ["b"]\nallow_root = true\n')
     with a_program(bench.place, coordinator, allow_root=False, policy_file=str(path)):
         await eventually(lambda: coordinator.hellos, "the worker to connect", WITHIN_S)
+        hello = coordinator.hellos[0]
+        assert (hello.policy, hello.named_only, list(hello.workloads)) == ("named", True, ["b"])
         coordinator.start(bench.key("a"), Work(argv=("true",)))
         assert "rule mode: " in (await coordinator.over(bench.key("a"))).refusal
         coordinator.start(bench.key("b"), Work(argv=("true",)), workload="b")
