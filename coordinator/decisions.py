@@ -210,8 +210,8 @@ def reached(job: Job, until: State) -> bool:
     return until is not State.FINISHED and job.started_at_us > 0
 
 
-def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
-    """Pass a signal on to the main process of a running job."""
+def on_signal(live: Live, job_id: str, signal: int, reply: Any, alone: bool = False) -> Decision:
+    """Pass a signal on to the main process of a running job, *alone* or with its process group."""
     job = live.job(job_id)
     if job is None:
         return Decision([], [Answer(reply, NotRunning(f"job {job_id} is over or unknown"))])
@@ -224,7 +224,7 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any) -> Decision:
         return Decision(
             [], [Answer(reply, Unavailable(f"the worker of job {job_id} cannot be reached; the signal was not sent"))]
         )
-    return Decision([], [SendSignal(job.worker, job.attempt_key, signal), Answer(reply, None)])
+    return Decision([], [SendSignal(job.worker, job.attempt_key, signal, alone), Answer(reply, None)])
 
 
 # Workers

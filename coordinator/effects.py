@@ -76,6 +76,7 @@ class SendSignal(NamedTuple):
     worker: str
     key: AttemptKey
     signal: int
+    alone: bool = False  # not to its process group
 
 
 class Acknowledge(NamedTuple):

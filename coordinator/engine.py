@@ -163,10 +163,10 @@ class Engine:
         self.post(lambda live, now: decisions.on_submit(live, items, reply, now, max_queued=self._max_queued))
         return await reply
 
-    async def signal(self, job_id: str, signal: int) -> None:
+    async def signal(self, job_id: str, signal: int, *, alone: bool = False) -> None:
         """Pass a signal on."""
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.post(lambda live, now: decisions.on_signal(live, job_id, signal, reply))
+        self.post(lambda live, now: decisions.on_signal(live, job_id, signal, reply, alone))
         await reply
 
     async def apply_workloads(self, workloads: Sequence[Workload]) -> list[Applied]:

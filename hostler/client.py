@@ -23,6 +23,7 @@ from hostler.access_client import AccessClient
 from hostler.endpoint import coordinator_address, read_endpoint
 from hostler.errors import HostlerError
 from hostler.explanation_client import ExplanationClient
+from hostler.feeding import Feeding
 from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
@@ -287,46 +288,31 @@ class Client:
             answer = await self._jobs.Retry(request, timeout=60.0)
         return [r.id or error_from_proto(r.error) for r in answer.results]
 
-    async def signal(self, job: str, signal: int, *, principal: str | None = None) -> None:
-        """Send a signal to the main process of a running job.
+    async def signal(self, job: str, signal: int, *, alone: bool = False, principal: str | None = None) -> None:
+        """Send a signal to the main process of a running job, *alone* or with its process group.
 
         Raises:
             NotRunning: the job does not run.
         """
-        request = jobs_pb2.SignalRequest(id=job, signal=signal, principal=self._as(principal))
+        request = jobs_pb2.SignalRequest(id=job, signal=signal, alone=alone, principal=self._as(principal))
         with CALLING:
             await self._jobs.Signal(request, timeout=CALL_S)
 
     async def feed(self, job: str, pieces: AsyncIterator[bytes], *, principal: str | None = None) -> int:
-        """Feed a job that was submitted with ``stdin``; ends when *pieces* end or the job reads no more.
+        """Feed a job that was submitted with ``stdin``; ends when *pieces* were taken or the job reads no more.
 
-        Waits for the job's start. Pieces are at most 256 KiB. Returns how many bytes the job has taken.
+        Waits for the job's start. Goes on where it was fed before. Returns how many bytes the job has taken.
         """
-        call = self._jobs.Feed(timeout=FOREVER_S)
-        asserted = self._as(principal)
+        return await self.feeding(job, principal=principal).run(pieces)
 
-        async def send() -> None:
-            offset = 0
-            await call.write(jobs_pb2.FeedRequest(id=job, principal=asserted))
-            async for piece in pieces:
-                await call.write(jobs_pb2.FeedRequest(offset=offset, bytes=piece))
-                offset += len(piece)
-            await call.write(jobs_pb2.FeedRequest(offset=offset, eof=True))
-            await call.done_writing()
+    def feeding(self, job: str, *, patience_s: float | None = None, principal: str | None = None) -> Feeding:
+        """The input of a job, for who wants to be told more or has a terminal; None: with this client's patience."""
 
-        sender = asyncio.create_task(send())
-        taken = 0
-        try:
-            with CALLING:
-                async for answer in call:
-                    taken = answer.taken
-                    if answer.closed:
-                        break
-            return taken
-        finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-            call.cancel()
+        def open_call() -> Any:
+            return self._jobs.Feed(timeout=FOREVER_S)
+
+        patience_s = self._patience_s if patience_s is None else patience_s
+        return Feeding(open_call, job, principal=self._as(principal), patience_s=patience_s)
 
     async def wait(
         self,

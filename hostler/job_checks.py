@@ -118,7 +118,20 @@ def _check_work(work: Work) -> HostlerError | None:
         return InvalidRequest(f"loss_policy is one of {', '.join(LOSS_POLICIES)}", field="loss_policy")
     if work.start_path and work.start_path not in START_PATHS:
         return InvalidRequest(f"start_path is one of {', '.join(START_PATHS)}", field="start_path")
-    return _check_limits(work.limits)
+    return _check_limits(work.limits) or _check_terminal(work)
+
+
+def _check_terminal(work: Work) -> HostlerError | None:
+    terminal = work.terminal
+    if terminal is None or not (terminal.rows or terminal.columns or terminal.term):
+        return None
+    if not (0 <= terminal.rows <= TERMINAL_SIDE_MAX and 0 <= terminal.columns <= TERMINAL_SIDE_MAX):
+        return InvalidRequest(f"a terminal has at most {TERMINAL_SIDE_MAX} rows and columns", field="terminal")
+    if len(terminal.term) > TERM_CHARACTERS_MAX or not all("!" <= c <= "~" for c in terminal.term):
+        return InvalidRequest(
+            f"term is the name of a kind of terminal, of at most {TERM_CHARACTERS_MAX} characters", field="terminal"
+        )
+    return None
 
 
 def _check_limits(limits: Limits) -> HostlerError | None:
@@ -169,6 +182,9 @@ def _check_files(work: Work) -> HostlerError | None:
         paths.add(file.path)
     if len(paths) < len(work.files):
         return InvalidRequest("two files have the same path", field="files")
+    if work.terminal is not None and (work.container or work.service or work.stdin_path or work.result_stdout):
+        what = "a container, a service, and a program whose stdin is a file or whose stdout is its result"
+        return InvalidRequest(f"{what} have no terminal; leave terminal out", field="terminal")
     if size > INLINE_BYTES_MAX:
         return TooLarge(f"files have {size} bytes of content together; store what is larger", field="files")
     script = work.python.path if work.python else ""

@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from hostler.errors import InvalidRequest
 
+TERMINAL_VARIABLE = "TERM"
 ENVIRONMENT_PREFIX = "HOSTLER_"
 CONFIG_VARIABLE = "HOSTLER_CONFIG"
 SOCKET_PATH_BYTES_MAX = 107  # the kernel's limit for a unix socket's path
@@ -388,3 +389,8 @@ def set_for_children(name: str, value: str) -> None:
 def base_environment() -> dict[str, str]:
     """A copy of this process's environment, for the programs that start others."""
     return dict(os.environ)
+
+
+def terminal_kind() -> str:
+    """The kind of our terminal, for programs that write to it; empty: not said."""
+    return os.environ.get(TERMINAL_VARIABLE, "")

@@ -49,6 +49,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _UMASK: Final = 0o077
+_ALONE: Final = 0x80  # with the number of a signal, which is at most 64
 _REPORT_BYTES_MAX: Final = 4096  # PIPE_BUF: reports are written in one piece
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _CAUGHT: Final = (signal.SIGCHLD, *_FORWARDED)
@@ -116,13 +117,13 @@ class Namespace:
                 self.used = Used(*fields)
         return bool(content)
 
-    def signal(self, number: int) -> None:
-        """Have the init send a signal to the program's process group; nothing happens once the program has ended.
+    def signal(self, number: int, *, alone: bool = False) -> None:
+        """Have the init send a signal to the program, *alone* or with its process group, unless it has ended.
 
         The init alone knows at every moment whether the number of the group is still the program's.
         """
         with contextlib.suppress(OSError):  # the init has ended, or has not taken thousands before
-            os.write(self._order, bytes((number,)))
+            os.write(self._order, bytes((number | (_ALONE if alone else 0),)))
 
     def end_all(self) -> bool:
         """Order the init to kill everything; False when it was ordered before."""
@@ -379,10 +380,10 @@ class _Init:
         if self._status is not None or (number == signal.SIGCHLD and not ordered):
             return
         with contextlib.suppress(OSError):
-            if ordered:
+            if ordered and not number & _ALONE:
                 os.killpg(self._pid, number)
             else:
-                os.kill(self._pid, number)
+                os.kill(self._pid, number & ~_ALONE)
 
     def _reap(self) -> bool:
         """Wait for whatever has ended; False when nothing is left."""

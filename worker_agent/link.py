@@ -293,7 +293,7 @@ class Link:
                 cause = Cause.DRAIN if stop.cause == Cause.DRAIN else Cause.STOP
                 agent.on_stop(_text(stop.key), stop.sequence, stop.grace_s, cause)
             for signal in message.signals:
-                agent.on_signal(_text(signal.key), signal.signal)
+                agent.on_signal(_text(signal.key), signal.signal, alone=signal.alone)
             for feed in message.feeds:
                 size = feed.rows, feed.columns
                 agent.on_feed(_text(feed.key), feed.offset, feed.bytes, eof=feed.eof, size=size)

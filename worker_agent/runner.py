@@ -162,10 +162,10 @@ class Runner:
             attempt.link.thaw()
         return True
 
-    def signal(self, key: str, signal: str | int) -> bool:
-        """Send a signal ("SIGINT" or 2) to the main process's group; False: no such attempt runs."""
+    def signal(self, key: str, signal: str | int, *, alone: bool = False) -> bool:
+        """Send a signal ("SIGINT" or 2) to the main process, *alone* or its group; False: no such attempt runs."""
         number = int(signals.Signals[signal]) if isinstance(signal, str) else signal
-        return self._send(key, {"type": "signal", "key": key, "signal": number})
+        return self._send(key, {"type": "signal", "key": key, "signal": number, "alone": alone})
 
     def feed(self, key: str, offset: int, content: bytes, *, eof: bool, size: tuple[int, int] = (0, 0)) -> bool:
         """Give bytes of standard input that begin at *offset*, and a terminal's *size*; `Fed` tells what was taken.

@@ -402,7 +402,7 @@ class Shim:
         if kind == "stop":
             current.stop(cause, grace_s if grace_s >= 0 else current.order.grace_s)
         elif kind == "signal":
-            current.signal(number)
+            current.signal(number, alone=bool(message.get("alone")))
         elif kind == "feed" and current.stdin is not None:
             if current.output.terminal >= 0:
                 resize(current.output.terminal, rows, columns)

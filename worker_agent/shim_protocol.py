@@ -5,7 +5,7 @@ Limits: standard library only. A message is at most 4 MiB; who sends a longer on
     agent -> launcher   fork {shim, nonce, confined}
     launcher -> agent   forked {shim, pid, start_ticks} | not_forked {shim, error}
     agent -> shim       hello {generation, nonce} first, then run {orders}, stop {key, grace_s, cause},
-                        signal {key, signal}, retire {},
+                        signal {key, signal, alone}, retire {},
                         feed {key, offset, content (base64), eof, size (rows and columns)}
     shim -> agent       state {...} as the answer to hello, started, output, fed, unkillable,
                         ended {ended: the ends, in order}, returned {keys: queued orders that never ran}

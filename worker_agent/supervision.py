@@ -331,17 +331,17 @@ class Supervision:
         self._due_pass = now + pause_s
         self._pass_s = min(_PASS_MAX_S, self._pass_s * 2)
 
-    def signal(self, number: int) -> None:
-        """Send a signal of a user to the process group of the main process, while that lives."""
+    def signal(self, number: int, *, alone: bool = False) -> None:
+        """Send a signal of a user to the main process, *alone* or with its process group, while that lives."""
         self.reap()
         if self._status is None and self.phase is not Phase.OVER:
             self._passed_on.add(number)
             if self._space is not None:
-                self._space.signal(number)
+                self._space.signal(number, alone=alone)
                 return
             # Not reaped, so its pid, which is its group's id, cannot be another's.
             with contextlib.suppress(OSError):
-                os.killpg(self.pid, number)
+                (os.kill if alone else os.killpg)(self.pid, number)
 
     # -- time
 

@@ -229,7 +229,7 @@ class JobsService:
         await self.find(request.id, principal)
         if not 1 <= request.signal <= 64:
             raise InvalidRequest("signal is a number from 1 to 64", field="signal")
-        await self._engine.signal(request.id, request.signal)
+        await self._engine.signal(request.id, request.signal, alone=request.alone)
         return jobs_pb2.SignalResponse()
 
     async def wait(self, request: jobs_pb2.WaitRequest, principal: Principal) -> AsyncIterator[jobs_pb2.WaitResponse]:

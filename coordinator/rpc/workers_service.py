@@ -201,7 +201,7 @@ class WorkersService:
                     sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s, cause=stop.cause
                 )
             for signal in outbox.signals:
-                message.signals.add(key=key_to_proto(signal.key), signal=signal.signal)
+                message.signals.add(key=key_to_proto(signal.key), signal=signal.signal, alone=signal.alone)
             message.feeds.extend(map(piece_to_proto, outbox.feeds))
             for show in outbox.shows:
                 message.shows.add(

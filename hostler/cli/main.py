@@ -233,6 +233,22 @@ def run(argv: Argv, options: RunOptions, place: Place) -> int:
     return run(place, options, argv)
 
 
+@app.command(rich_help_panel=JOBS)
+@expanded
+def attach(
+    job: JobId,
+    place: Place,
+    all_output: Annotated[bool, typer.Option("--all-output", help="From the beginning, not from now on.")] = False,
+    detach_keys: Annotated[
+        str, typer.Option(metavar="KEYS", help="Of a job with a terminal: these leave, and it goes on.")
+    ] = "ctrl-p,ctrl-q",
+) -> int:
+    """Be with a job that runs: its output comes out here, and our input goes to it."""
+    from hostler.cli.attach import attach
+
+    return attach(place, job, all_output=all_output, detach_keys=detach_keys)
+
+
 @app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
 @expanded
 def submit(

@@ -102,6 +102,11 @@ class RunOptions(JobOptions):
     private: Annotated[
         bool, typer.Option("--private", help="Use a private cluster, also when another one answers.")
     ] = False
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal: for shells, editors, pagers.")] = False
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and leave; it goes on.")] = False
+    detach_keys: Annotated[
+        str, typer.Option(metavar="KEYS", help="With --tty: these leave, and the job goes on; '' for none.")
+    ] = "ctrl-p,ctrl-q"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,29 +9,43 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hostler.cli.connect import address_of, answers, settings_for, unreachable
-from hostler.cli.failures import RUN_FAILED, UNREACHABLE, Failure, failure_of
+from hostler.cli.failures import OK, RUN_FAILED, UNREACHABLE, Failure, failure_of, usage_failure
 from hostler.cli.interrupts import Interrupts
+from hostler.cli.keyboard import Keyboard, has_terminal, read_keys, terminal_size
 from hostler.cli.options import Place, RunOptions
 from hostler.cli.private_cluster import PrivateCluster
-from hostler.cli.render import print_failure, say
-from hostler.cli.stdin import is_forwarded
+from hostler.cli.render import print_failure, print_json, print_line, say
+from hostler.cli.stdin import is_forwarded, is_open
 from hostler.cli.submission import spec_of
 from hostler.errors import HostlerError
-from hostler.jobs import JobSpec
-from hostler.settings import Settings
+from hostler.jobs import JobSpec, Terminal
+from hostler.settings import Settings, terminal_kind
+
+if TYPE_CHECKING:
+    from hostler.client import Client
 
 ANSWER_S = 1.5  # a cluster that takes longer to say what it is does not count as there
 
 
 def run(place: Place, options: RunOptions, argv: Sequence[str]) -> int:
     """Run a command on a worker and return its exit status; 125 when hostler itself failed."""
-    spec = spec_of(options, argv, key=str(uuid.uuid4()), stdin=is_forwarded())
+    keys = read_keys(options.detach_keys)
+    if options.tty and not options.detach and not has_terminal():
+        raise usage_failure("--tty needs a terminal as its standard input", hint="leave --tty out, or use --detach")
+    stdin = options.tty or (is_open() if options.detach else is_forwarded())
+    spec = spec_of(options, argv, key=str(uuid.uuid4()), stdin=stdin)
+    if options.tty:
+        rows, columns = terminal_size()
+        terminal = Terminal(rows=rows, columns=columns, term=terminal_kind())
+        spec = replace(spec, work=replace(spec.work, terminal=terminal))
     settings = settings_for(place)
     try:
         with ExitStack() as ends:
-            return _run(spec, settings, ends, private=options.private, as_json=place.as_json)
+            return _Run(spec, settings, options, keys, ends, as_json=place.as_json).run()
     except HostlerError as error:
         print_failure(failure_of(error), as_json=place.as_json)
     except Failure as failure:
@@ -39,44 +53,71 @@ def run(place: Place, options: RunOptions, argv: Sequence[str]) -> int:
     return RUN_FAILED
 
 
-def _run(spec: JobSpec, settings: Settings, ends: ExitStack, *, private: bool, as_json: bool) -> int:
-    address = "" if private else address_of(settings)
-    if address and not answers(address):
-        if settings.coordinator:
-            raise unreachable(settings, address)
-        address = ""
-    cluster = None if address else _start_private(spec, settings, ends)
-    return asyncio.run(_follow_through(spec, settings, ends, address, cluster, as_json=as_json))
+class _Run:
+    """One call of `run`: which cluster, and then the job."""
 
+    def __init__(
+        self, spec: JobSpec, settings: Settings, options: RunOptions, keys: bytes, ends: ExitStack, *, as_json: bool
+    ) -> None:
+        """*keys* detach; *ends* are called at the end of the command."""
+        self._spec, self._settings, self._options = spec, settings, options
+        self._keys, self._ends, self._as_json = keys, ends, as_json
 
-async def _follow_through(
-    spec: JobSpec, settings: Settings, ends: ExitStack, address: str, cluster: PrivateCluster | None, *, as_json: bool
-) -> int:
-    interrupts = Interrupts()
-    interrupts.listen()
-    from hostler.cli.session import Session, describes
-    from hostler.client import Client
-    from hostler.tls import target_of
+    def run(self) -> int:
+        """Find a cluster, be the job, return its status."""
+        settings = self._settings
+        address = "" if self._options.private else address_of(settings)
+        if address and not answers(address):
+            if settings.coordinator:
+                raise unreachable(settings, address)
+            address = ""
+        cluster = None if address else self._start_private()
+        return asyncio.run(self._follow_through(address, cluster))
 
-    if cluster is None:
-        async with Client(target_of(settings, address)) as client:
-            if settings.coordinator or await describes(client, ANSWER_S):
-                return await Session(client, interrupts, as_json=as_json).run(spec)
-        say(f"the cluster at {address} does not answer; using a private one")
-        cluster = _start_private(spec, settings, ends)
-    if not await interrupts.before(cluster.ready()):
-        return interrupts.status
-    async with Client(cluster.address) as client:
-        return await Session(client, interrupts, as_json=as_json).run(spec)
+    async def _follow_through(self, address: str, cluster: PrivateCluster | None) -> int:
+        interrupts = Interrupts()
+        interrupts.listen()
+        from hostler.cli.session import describes
+        from hostler.client import Client
+        from hostler.tls import target_of
 
+        if cluster is None:
+            async with Client(target_of(self._settings, address)) as client:
+                if self._settings.coordinator or await describes(client, ANSWER_S):
+                    return await self._be(client, interrupts, self._keys)
+            say(f"the cluster at {address} does not answer; using a private one")
+            cluster = self._start_private()
+        if not await interrupts.before(cluster.ready()):
+            return interrupts.status
+        async with Client(cluster.address) as client:
+            return await self._be(client, interrupts, b"")  # it ends with this command, so nothing detaches
 
-def _start_private(spec: JobSpec, settings: Settings, ends: ExitStack) -> PrivateCluster:
-    if spec.worker or spec.labels:
-        raise Failure(
-            "--worker and --label choose among the workers of a cluster, and none answers",
-            hint="start one with: hostler up",
-            exit_code=UNREACHABLE,
-        )
-    cluster = PrivateCluster.start(settings)
-    ends.callback(cluster.end)
-    return cluster
+    async def _be(self, client: "Client", interrupts: Interrupts, keys: bytes) -> int:
+        from hostler.cli.session import Session
+
+        if self._options.detach:
+            job = await Session(client, interrupts, as_json=self._as_json).submit(self._spec)
+            print_json({"id": job}) if self._as_json else print_line(job)
+            return OK
+        if self._spec.work.terminal is None:
+            return await Session(client, interrupts, as_json=self._as_json).run(self._spec)
+        with Keyboard(keys) as keyboard:
+            interrupts.before_leaving = keyboard.give_back
+            return await Session(client, interrupts, as_json=self._as_json, keyboard=keyboard).run(self._spec)
+
+    def _start_private(self) -> PrivateCluster:
+        if self._spec.worker or self._spec.labels:
+            raise Failure(
+                "--worker and --label choose among the workers of a cluster, and none answers",
+                hint="start one with: hostler up",
+                exit_code=UNREACHABLE,
+            )
+        if self._options.detach:
+            raise Failure(
+                "--detach needs a cluster that goes on without this command, and a private one ends with it",
+                hint="start one with: hostler up",
+                exit_code=UNREACHABLE,
+            )
+        cluster = PrivateCluster.start(self._settings)
+        self._ends.callback(cluster.end)
+        return cluster

@@ -1,23 +1,27 @@
-"""One job in the place of one command: its streams, its signals, its exit status.
+"""One job in the place of one command: its streams, its terminal, its signals, its exit status.
 
-The first Ctrl-C sends SIGINT to the job, the second stops it, the third leaves at once. SIGTERM and SIGHUP
-stop it. A coordinator that goes away and comes back within a minute is not noticed.
+The first Ctrl-C sends SIGINT to the job, the second stops it, the third leaves at once; the same holds for SIGTERM and
+SIGHUP but for the third. Other signals are passed on. A coordinator that goes away and comes back within a minute is
+not noticed.
 """
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from hostler.cli.beside import beside
-from hostler.cli.failures import BROKEN_PIPE, RUN_FAILED, Failure
+from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
 from hostler.cli.follow import RETRY_S_MAX, RETRY_S_MIN, copy_log
-from hostler.cli.interrupts import Interrupts
+from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
+from hostler.cli.keyboard import Keyboard, terminal_size
 from hostler.cli.render import print_json, say
-from hostler.cli.stdin import pieces
+from hostler.cli.stdin import give_up, is_forwarded, is_open, pieces
 from hostler.cli.submission import place_on_worker
 from hostler.client import Client
 from hostler.errors import DeadlineExceeded, HostlerError, NotRunning, Unavailable
+from hostler.feeding import Feeding
 from hostler.jobs import Job, JobSpec
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape
@@ -29,86 +33,218 @@ TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 PROGRAM_NOT_FOUND = 127
 
+OF_KEYS = (signal.SIGINT, signal.SIGQUIT, signal.SIGSTOP, signal.SIGCONT)
 T = TypeVar("T")
 
 
-class Session:
-    """Runs one job for the person at the terminal."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a job is to be fed with."""
 
-    def __init__(self, client: Client, interrupts: Interrupts, *, as_json: bool) -> None:
-        """Prepare; with *as_json* the finished job is printed to standard error as one line of JSON."""
+    pieces: AsyncIterator[bytes]
+    ends: bool  # the job is told when they are over
+    fed: bool = True  # False: it takes none; they are only looked at
+
+
+class Session:
+    """Is one job for the person at the terminal."""
+
+    def __init__(
+        self, client: Client, interrupts: Interrupts, *, as_json: bool, keyboard: Keyboard | None = None
+    ) -> None:
+        """Prepare; with *as_json* the finished job is printed to standard error as one line of JSON.
+
+        *keyboard*: our terminal is to be the job's. It is in raw mode meanwhile, and its keys may detach.
+        """
         self._client = client
         self._interrupts = interrupts
         self._as_json = as_json
+        self._keyboard = keyboard
         self._input_lost = False
+        self._detached = asyncio.Event() if keyboard is None else keyboard.detached
+        self._joined = False  # the job is not ours: it was there before, and goes on without us
+
+    async def submit(self, spec: JobSpec) -> str:
+        """Submit the job and return its id."""
+        spec = await patiently(lambda: place_on_worker(self._client, spec), SUBMIT_PATIENCE_S)
+        # The key makes it the same job when an answer was lost and we ask again.
+        return await patiently(lambda: self._client.submit_one(spec), SUBMIT_PATIENCE_S)
 
     async def run(self, spec: JobSpec) -> int:
         """Submit the job, be it, and return the exit status of this command."""
-        spec = await patiently(lambda: place_on_worker(self._client, spec), SUBMIT_PATIENCE_S)
-        # The key makes it the same job when an answer was lost and we ask again.
-        job = await patiently(lambda: self._client.submit_one(spec), SUBMIT_PATIENCE_S)
+        job = await self.submit(spec)
+        return await self._be(job, self._input(spec, ends=True))
+
+    async def attach(self, found: Job, *, all_output: bool) -> int:
+        """Be a job that is there already, from now on or from the beginning of its output, and return as `run` does."""
+        self._joined = True
+        over = found.state is State.FINISHED
+        has_terminal = found.spec.work.terminal is not None
+        given = None if over else self._input(found.spec, ends=not has_terminal, joins=True)
+        start = 0 if all_output else found.log_position
+        stage = found.stage if found.spec.stages else None
+        if over and not all_output:
+            return self._status(found)
+        return await self._be(found.id, given, start=start, stage=stage)
+
+    async def _be(self, job: str, given: Input | None, *, start: int = 0, stage: int | None = None) -> int:
         unwritten: OSError | None = None
-        async with beside(self._heed(job)), beside(self._say_why_it_waits(job)), beside(self._feed(job, spec)):
+        async with (
+            beside(self._heed(job)),
+            beside(self._say_why_it_waits(job)),
+            beside(self._feed(job, given)),
+            beside(self._detached.wait()) as detached,
+            beside(copy_log(self._client, job, start=start, follow=True, stage=stage)) as copying,
+        ):
+            await asyncio.wait({copying, detached}, return_when=asyncio.FIRST_COMPLETED)
+            if not copying.done():
+                self._say(f"detached from job {job}, which goes on; attach again with: hostler attach {job}")
+                return self._interrupts.status if self._interrupts.stop_signal else OK
             try:
-                await copy_log(self._client, job, follow=True)
+                copying.result()
             except OSError as error:
                 unwritten = error
                 await self._stop(job)
             ended = await patiently(lambda: self._client.wait_one(job), END_PATIENCE_S)
         if ended is None:
             raise Failure(f"the end of job {job} is not known", hint=f"look with: hostler show {job}")
-        if self._as_json:
-            print_json(job_shape(ended), to_stderr=True)
         if isinstance(unwritten, BrokenPipeError):
             return BROKEN_PIPE
         if unwritten is not None:
             raise Failure(f"the job's output cannot be written: {unwritten.strerror}; the job was stopped")
+        return self._status(ended)
+
+    def _status(self, ended: Job) -> int:
+        if self._as_json:
+            print_json(job_shape(ended), to_stderr=True)
         if self._input_lost:
             return RUN_FAILED
         status, message = exit_status(ended, interrupted=self._interrupts.status)
         if message and not self._as_json:
-            say(message)
+            self._say(message)
         return status
+
+    def _say(self, message: str) -> None:
+        """As `say`, also while our terminal is the job's, where a line feed alone does not go to the left."""
+        if self._keyboard is None:
+            say(message)
+            return
+        with self._keyboard.aside():
+            say(message)
+
+    # -- signals
 
     async def _heed(self, job: str) -> None:
         interrupts = self._interrupts
         while True:
             await interrupts.heard.wait()
             interrupts.heard.clear()
-            try:
-                only_once = interrupts.presses == 1 and not interrupts.stop_signal
-                if only_once and await self._interrupt(job):
-                    continue
-                await self._stop(job)
-                return
-            except HostlerError as error:
-                say(error.message)
+            while interrupts.waiting:
+                number = interrupts.waiting.popleft()
+                try:
+                    await self._pass_on(job, number)
+                except HostlerError as error:
+                    self._say(error.message)
 
-    async def _feed(self, job: str, spec: JobSpec) -> None:
-        if not spec.work.stdin:
-            return
-        try:
-            await self._client.feed(job, pieces())
-        except NotRunning:
-            # It ended without reading all of it, as it may.
-            return
-        except HostlerError as error:
-            # What was sent and not taken is gone with the connection. A job that waited for it would wait for
-            # ever, and one that read on without it would work on half its input.
-            self._input_lost = True
-            say(f"the job's standard input was cut off: {error.message}; the job is stopped")
+    async def _pass_on(self, job: str, number: int) -> None:
+        interrupts, ends = self._interrupts, number in (signal.SIGINT, *STOP_SIGNALS)
+        if number == signal.SIGTSTP:
+            await self._suspend(job)
+        elif number in STOP_SIGNALS and self._joined:
+            self._detached.set()
+        elif number in STOP_SIGNALS and self._keyboard is not None:
+            # The terminal goes away, and a shell that hears nothing else ends by that.
+            await self._signal(job, signal.SIGHUP)
             await self._stop(job)
+        elif ends and interrupts.presses + interrupts.stops > 1:
+            await self._stop(job)
+        else:
+            heard = await self._signal(job, number)
+            if ends and not heard:
+                await self._stop(job)
 
-    async def _interrupt(self, job: str) -> bool:
+    async def _signal(self, job: str, number: int) -> bool:
         try:
-            await self._client.signal(job, signal.SIGINT)
+            # What the keys of a terminal send goes to all in its foreground, anything else to one process.
+            await self._client.signal(job, number, alone=number not in OF_KEYS)
         except NotRunning:
             # It still waits, so there is nobody to hear the signal.
             return False
         return True
 
+    async def _suspend(self, job: str) -> None:
+        """Stop the job and then ourselves; continued, we hear SIGCONT, and so does the job."""
+        try:
+            # Not SIGTSTP: the job leads a session of its own, and there the kernel lets that one be.
+            await self._signal(job, signal.SIGSTOP)
+        finally:
+            if self._keyboard is None:
+                suspend()
+            else:
+                with self._keyboard.aside():
+                    suspend()
+                self._interrupts.resized.set()
+
     async def _stop(self, job: str) -> None:
         await patiently(lambda: self._client.stop(job), END_PATIENCE_S)
+
+    # -- input
+
+    def _input(self, spec: JobSpec, *, ends: bool, joins: bool = False) -> Input | None:
+        """What there is to be fed to a job; None: nothing, or it takes nothing."""
+        if self._keyboard is not None:
+            return Input(pieces=self._keyboard.typed(), ends=False, fed=spec.work.stdin)
+        if not spec.work.stdin or not (is_open() if joins else is_forwarded()):
+            return None
+        return Input(pieces=pieces(), ends=ends)
+
+    async def _feed(self, job: str, given: Input | None) -> None:
+        if given is None:
+            return
+        if not given.fed:
+            await self._drop()
+            return
+        feeding = self._client.feeding(job, patience_s=END_PATIENCE_S)
+        try:
+            async with beside(self._size(feeding)):
+                await feeding.run(given.pieces, ends=given.ends)
+        except NotRunning:
+            return  # it ended without reading all of it, as it may
+        except HostlerError as error:
+            if self._joined:
+                self._say(f"the job's standard input cannot be reached: {error.message}")
+                return
+            # What was sent and not taken is gone. A job that waited for it would wait for ever, and one that read
+            # on without it would work on half its input.
+            self._input_lost = True
+            self._say(f"the job's standard input was cut off: {error.message}; the job is stopped")
+            await self._stop(job)
+            return
+        if feeding.taken_over:
+            self._say(
+                "somebody else has attached to the job and has its standard input now; this only shows its output"
+            )
+            await self._drop()
+        elif feeding.closed and self._keyboard is None and not self._joined:
+            give_up()
+
+    async def _drop(self) -> None:
+        """Take keys that nobody gets, for those that detach."""
+        if self._keyboard is not None:
+            async for _ in self._keyboard.typed():
+                pass
+
+    async def _size(self, feeding: Feeding) -> None:
+        """Keep the job's terminal as large as ours."""
+        if self._keyboard is None:
+            return
+        rows, columns = terminal_size()
+        if self._joined:
+            feeding.resize(rows, columns + 1)  # a program that was there before draws everything anew
+        while True:
+            feeding.resize(*terminal_size())
+            await self._interrupts.resized.wait()
+            self._interrupts.resized.clear()
 
     async def _say_why_it_waits(self, job: str) -> None:
         await asyncio.sleep(QUIET_S)
@@ -118,7 +254,7 @@ class Session:
             # Only a courtesy: whoever copies the log says what is wrong.
             return
         if found.state is State.QUEUED:
-            say(f"job {job} waits: {'; '.join(found.pending_reasons) or 'no worker is free'}")
+            self._say(f"job {job} waits: {'; '.join(found.pending_reasons) or 'no worker is free'}")
 
 
 async def describes(client: Client, timeout_s: float) -> bool:

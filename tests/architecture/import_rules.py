@@ -30,6 +30,7 @@ MAY_SEE_PROTOBUF = (
     "hostler.records_client",
     "hostler.access_client",
     "hostler.explanation_client",
+    "hostler.feeding",
     "coordinator.rpc",
     "worker_agent.link",
     "worker_agent.log_push",

@@ -68,7 +68,9 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.heard: list[str] = []  # "signal 2", "stop"
         self.log_breaks_after: list[int] = []  # bytes of ledger after which a log's stream breaks, once each
         self.fed = b""  # standard input; its end is the end of the job
-        self.feed_breaks = False
+        self.feed_breaks = 0  # how often the stream of input breaks, each time behind a piece
+        self.forgets_input = False  # when it breaks, the job begins anew
+        self.sizes: list[tuple[int, int]] = []  # of the job's terminal, as they were said
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
         self.on_signal: Callable[[int], End | None] = lambda _: None
         self.after_log: list[Callable[[], None]] = []  # called, once each, when the log of an attempt was read
@@ -231,14 +233,20 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         yield jobs_pb2.LogChunk(position=len(ledger), end=True, attempt=1, status=types_pb2.LogStatus.ValueType(status))
 
     def Feed(self, requests: Any, context: Any) -> Iterator[Any]:
-        first = next(requests)
-        for message in requests:
-            self.fed += message.bytes
-            if self.feed_breaks:
+        first = message = next(requests)
+        yield jobs_pb2.FeedResponse(taken=len(self.fed), received=len(self.fed))
+        while message is not None:
+            if message.rows:
+                self.sizes.append((message.rows, message.columns))
+            self.fed += message.bytes[max(0, len(self.fed) - message.offset) :]
+            if self.feed_breaks and message.bytes:
+                self.feed_breaks -= 1
+                self.fed = b"" if self.forgets_input else self.fed
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator was killed")
-            yield jobs_pb2.FeedResponse(taken=len(self.fed))
+            yield jobs_pb2.FeedResponse(taken=len(self.fed), received=len(self.fed))
             if message.eof:
                 self.end(first.id, exited(0))
+            message = next(requests, None)
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
         for event in self.events:

@@ -1,9 +1,11 @@
 """`hostler run` against a fake cluster: streams, exit status, signals, and a coordinator that goes away."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -156,15 +158,61 @@ def test_the_second_ctrl_c_stops_the_job(fake: FakeCluster) -> None:
     assert fake.heard == ["signal 2", "stop"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_sigterm_and_sighup_stop_the_job(number: int, fake: FakeCluster) -> None:
-    """Whoever ends the command means the job."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_is_the_jobs(number: int, fake: FakeCluster) -> None:
+    """It may do with it what it likes; here it ends by it."""
+    fake.on_signal = lambda one: killed(signal.Signals(one).name)
     run = start(fake)
 
     run.send_signal(number)
 
+    assert end(run)[:2] == (128 + number, b"")
+    assert fake.heard == [f"signal {int(number)}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_second_sigterm_or_sighup_stops_the_job(number: int, fake: FakeCluster) -> None:
+    """One that goes on all the same is stopped with all its processes."""
+    run = start(fake)
+
+    run.send_signal(number)
+    fake.wait_until_heard(f"signal {int(number)}")
+    run.send_signal(number)
+
     assert end(run)[:2] == (143, b"")
-    assert fake.heard == ["stop"]
+    assert fake.heard == [f"signal {int(number)}", "stop"]
+
+
+def test_a_signal_that_we_are_to_ignore_is_ignored(fake: FakeCluster) -> None:
+    """As under nohup: SIGHUP ends neither us nor the job."""
+    fake.on_signal = lambda one: killed(signal.Signals(one).name)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = start(fake)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    run.send_signal(signal.SIGHUP)
+    run.send_signal(signal.SIGUSR1)
+
+    assert end(run)[:2] == (138, b"")
+    assert fake.heard == ["signal 10"]
+
+
+def test_ctrl_z_suspends_the_job_and_then_us(fake: FakeCluster) -> None:
+    """And who continues us continues it."""
+    fake.on_signal = lambda one: exited(4) if one == signal.SIGUSR1 else None
+    run = start(fake)
+
+    run.send_signal(signal.SIGTSTP)
+    _, status = os.waitpid(run.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    run.send_signal(signal.SIGCONT)
+    fake.wait_until_heard("signal 18")
+    run.send_signal(signal.SIGUSR1)
+
+    assert end(run) == (4, b"", b"")
+    assert fake.heard == ["signal 19", "signal 18", "signal 10"]
 
 
 def test_a_reader_that_leaves_ends_the_job(fake: FakeCluster) -> None:
@@ -232,14 +280,35 @@ def test_an_empty_standard_input_is_not_forwarded(fake: FakeCluster) -> None:
     assert not job.spec.work.stdin
 
 
-def test_a_job_never_works_on_half_its_input(fake: FakeCluster) -> None:
-    """When the coordinator is lost while input is under way the job is stopped, and that is 125."""
+def test_input_goes_on_where_it_broke(fake: FakeCluster) -> None:
+    """What the job has not taken is kept and sent again: nothing is lost and nothing is there twice."""
     fake.begin = lambda _: (None, b"")
-    fake.feed_breaks = True
+    fake.feed_breaks = 3
+    content = bytes(range(256)) * 8000
     run = run_with(subprocess.PIPE, fake)
 
-    out_bytes, said = run.communicate(b"half", timeout=AT_MOST_S)
+    assert run.communicate(content, timeout=AT_MOST_S) == (b"", b"")
+
+    assert (run.returncode, fake.fed, fake.feed_breaks) == (0, content, 0)
+
+
+def test_a_job_never_works_on_half_its_input(fake: FakeCluster) -> None:
+    """One that begins anew while input is under way is stopped, since what it had read is gone; that is 125."""
+    fake.begin = lambda _: (None, b"")
+    run = run_with(subprocess.PIPE, fake)
+    assert run.stdin is not None
+    run.stdin.write(b"one half")
+    run.stdin.flush()
+    until = time.monotonic() + AT_MOST_S
+    while fake.fed != b"one half":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    fake.feed_breaks, fake.forgets_input = 1, True
+    run.stdin.write(b"the other half")
+    run.stdin.flush()
+
+    fake.wait_until_heard("stop")
+    out_bytes, said = run.communicate(b"", timeout=AT_MOST_S)
 
     assert (run.returncode, out_bytes) == (125, b"")
     assert b"standard input was cut off" in said
-    assert fake.heard == ["stop"]

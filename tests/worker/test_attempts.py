@@ -237,6 +237,43 @@ async def test_without_stdin_a_program_reads_nothing(bench: Bench, runner: Runne
     assert (await bench.ended("a")).exit_code == 0
 
 
+@pytest.mark.parametrize("start_path", ["warm", "hardened"])
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_signal_can_be_for_the_main_process_alone(
+    start_path: str, alone: bool, bench: Bench, runner: Runner
+) -> None:
+    """As `kill` sends it; by itself it goes to the whole group, as the keys of a terminal do."""
+    code = """
+import os, signal, time
+def caught(*_):
+    os.write(1, name)
+    if name == b"child ": os._exit(0)
+name = b"main "
+signal.signal(signal.SIGUSR1, caught)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+child = os.fork()
+if not child:
+    name = b"child "
+    while True: signal.sigwait([signal.SIGUSR1]); caught()
+open("up", "w").write("up\\n")
+signal.sigwait([signal.SIGUSR1]); caught()
+until = time.monotonic() + 0.5
+while os.waitpid(child, os.WNOHANG) == (0, 0):
+    if time.monotonic() > until: os.kill(child, signal.SIGKILL)
+    time.sleep(0.01)
+os._exit(4)
+"""
+    runner.start(bench.order("a", python(code), start_path=start_path))
+    await bench.appears("up")
+    await eventually(lambda: any(isinstance(e, Started) for e in bench.events), "start")
+
+    runner.signal(bench.key("a"), "SIGUSR1", alone=alone)
+
+    assert (await bench.ended("a")).exit_code == 4
+    lines = streams(whole_ledger(runner, bench.key("a")))[0].split()
+    assert sorted(lines) == ([b"main"] if alone else [b"child", b"main"])
+
+
 async def test_a_signal_reaches_the_group_of_the_main_process(bench: Bench, runner: Runner) -> None:
     """And an end by it says that it was sent on request."""
     runner.start(bench.order("a", sh("echo up > up; exec sleep 60")))
