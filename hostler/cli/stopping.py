@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from hostler.cli.connect import PAGE_JOBS, choose_jobs, cluster, pages
 from hostler.cli.failures import JOB_FAILED, OK, failure_of
 from hostler.cli.options import Place
-from hostler.cli.render import print_json, print_line, receipt_text, say, show_jobs, state_text
+from hostler.cli.render import print_json, print_line, say, show_jobs, state_text
 from hostler.client import Client
 from hostler.errors import HostlerError
 from hostler.jobs import Job, JobQuery
 from hostler.lifecycle import State
+from hostler.receipts import receipt_text
 from hostler.shape import job_shape
 
 AT_ONCE = 48  # calls that are open together: a job may take its whole grace
