@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from hostler import endpoint, logs
 from hostler.client import Client
-from hostler.processes import end_requested, run_program
+from hostler.processes import end_requested, run_program, settle_memory
 from hostler.settings import Settings, make_private_dir
 from hostler.tls import target_of
 from http_gateway.app import CONNECTIONS_MAX, make_app, serve
@@ -56,6 +56,7 @@ async def run(settings: Settings) -> int:
         )
         async with end_requested(settings.parent_fd) as told, serving as url, _looking(certificate):
             endpoint.write_gateway(data_dir, url)
+            settle_memory()
             mode = "secured" if secured else "local"
             logs.get().info("gateway.started", url=url, coordinator=client.address, mode=mode)
             await told.wait()

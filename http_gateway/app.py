@@ -155,6 +155,8 @@ def _edge(admission: Admission, opened: OpenRequests, apis: tuple[Api, ...]) -> 
             check_version(request)
             caller, rule = await admission.admit(request)
             note_caller(request, caller)
+            if not opened.concerns(caller, rule):
+                return await handler(request)
             async with opened.holding(request, caller, rule) as watched:
                 return await handler(request)
         except HostlerError as error:

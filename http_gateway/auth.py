@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -25,6 +26,7 @@ from http_gateway.networks import Address
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 KEY_HEADER = "x-api-key"
+ADDRESSES_KEPT = 1024  # of callers; taking one apart costs more than the rest of the look at its request
 BEARER = "bearer "
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -47,8 +49,13 @@ def peer_address(request: web.Request) -> Address | None:
 def address_of(transport: asyncio.BaseTransport | None) -> Address | None:
     """Return the address at the other end of a connection, as `peer_address` does."""
     peer = transport.get_extra_info("peername") if transport is not None else None
+    return _address(peer[0]) if peer else None
+
+
+@lru_cache(maxsize=ADDRESSES_KEPT)
+def _address(text: str) -> Address | None:
     try:
-        address = ip_address(peer[0].partition("%")[0]) if peer else None
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

@@ -176,8 +176,9 @@ def _size(spec: JobSpec) -> int:
     work = spec.work
     texts = (*work.argv, *spec.retry_on, spec.params, work.cwd, work.stdin_path, spec.name, spec.owner, spec.key)
     texts += (spec.family, spec.worker, spec.workload, spec.principal, spec.on_lost, work.loss_policy, work.start_path)
+    texts += (spec.where,)
     size = ITEM_BYTES + sum(map(len, texts))
-    for mapping in (work.env, spec.labels, spec.secrets):
+    for mapping in (work.env, spec.labels, spec.tags, spec.secrets):
         size += sum(PART_BYTES + len(name) + len(value) for name, value in mapping.items())
     for stage in spec.stages:
         size += PART_BYTES + len(stage.workload)

@@ -115,10 +115,11 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the first ones of a head start its deadline. aiohttp also calls it with none, to go on."""
-        if data and self._head_due is None and not self._busy:
-            self._head_due = asyncio.get_running_loop().call_later(HEAD_S, self.force_close)
+        """Take bytes; those of a head that is not complete start its deadline. aiohttp also calls it with none."""
         super().data_received(data)
+        # A head that came in one piece waits in aiohttp's queue now, and needs no timer.
+        if data and self._head_due is None and not self._busy and not self._messages:
+            self._head_due = asyncio.get_running_loop().call_later(HEAD_S, self.force_close)
 
     def request_began(self) -> None:
         """A head is complete and its request is being handled."""

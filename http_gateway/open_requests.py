@@ -55,6 +55,11 @@ class OpenRequests:
         self._with_key: set[OpenRequest] = set()
         self._downloads = 0
 
+    @staticmethod
+    def concerns(caller: Caller, rule: Rule | None) -> bool:
+        """Whether there is anything to count or watch: a local caller's requests are held without `holding`."""
+        return caller is not LOCAL_CALLER or (rule is not None and rule.downloads)
+
     @asynccontextmanager
     async def holding(
         self, request: web.Request, caller: Caller, rule: Rule | None

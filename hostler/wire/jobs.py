@@ -42,7 +42,7 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         family=spec.family,
         key=spec.key,
         worker=spec.worker,
-        labels=spec.labels,
+        labels=spec.labels or None,  # an empty one costs as much as ten fields
         priority=spec.priority,
         slots=spec.slots,
         slotless=spec.slots == 0,
@@ -56,9 +56,9 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
         on_lost=spec.on_lost,
         lost_after_s=spec.lost_after_s,
         crash_limit=spec.crash_limit,
-        secrets=spec.secrets,
+        secrets=spec.secrets or None,
         stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
-        tags=spec.tags,
+        tags=spec.tags or None,
         where=spec.where,
     )
 

@@ -107,7 +107,7 @@ def work_to_proto(work: Work) -> types_pb2.Work:
     """Encode what a worker executes."""
     message = types_pb2.Work(
         argv=work.argv,
-        env=work.env,
+        env=work.env or None,
         cwd=work.cwd,
         timeout_s=work.timeout_s,
         grace_s=work.grace_s,

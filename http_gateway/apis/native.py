@@ -181,12 +181,13 @@ class Native:
         items: list[JobItem | InvalidRequest] = []
         specs: list[JobSpec] = []
         for start in range(0, len(body.jobs), SLICE_ITEMS):
+            if start:
+                await asyncio.sleep(0)
             found = list(map(job_item, body.jobs[start : start + SLICE_ITEMS]))
             if key and isinstance(found[0], JobItem):
                 found[0] = _with_key(found[0], key)
             items += found
             specs += [item.spec(principal) for item in found if isinstance(item, JobItem)]
-            await asyncio.sleep(0)
         accepted = iter(await (self._run(specs, wait_s, principal) if wait_s else self._accept(specs)))
         results = [item if isinstance(item, InvalidRequest) else next(accepted) for item in items]
         return json_response({"jobs": [job_json.answer_json(result) for result in results]})
