@@ -100,11 +100,13 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "R15": Requirement(
         "A Host header names this host, or the answer is 421",
-        ("gateway/test_edge.py::test_a_host_header_that_names_another_host_is_421_on_every_route",),
+        ("gateway/test_browser.py::test_a_name_that_was_made_to_point_here_reaches_nothing",
+         "gateway/test_edge.py::test_a_host_header_that_names_another_host_is_421_on_every_route",),
     ),
     "R16": Requirement(
         "Pages of other sites are refused, on every route and method",
-        ("gateway/test_edge.py::test_a_page_of_another_site_is_403_on_every_route_and_changes_nothing",),
+        ("gateway/test_browser.py::test_nothing_that_a_foreign_page_sends_is_taken",
+         "gateway/test_edge.py::test_a_page_of_another_site_is_403_on_every_route_and_changes_nothing",),
     ),
     "R17": Requirement("GET and HEAD change nothing", ("gateway/test_edge.py::test_a_get_changes_nothing",)),
     "R18": Requirement(
