@@ -20,6 +20,8 @@ from hostler.jobs import (
     NO_LIMITS,
     PRIORITY_MAX,
     RETRIES_MAX,
+    TERM_CHARACTERS_MAX,
+    TERMINAL_SIDE_MAX,
     Container,
     File,
     JobSpec,
@@ -27,6 +29,7 @@ from hostler.jobs import (
     PythonScript,
     Service,
     Stage,
+    Terminal,
     Work,
 )
 from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
@@ -102,6 +105,18 @@ class LimitsItem(Request):
         return Limits(memory_bytes=self.memory_bytes, cpus=self.cpus, pids=self.pids)
 
 
+class TerminalItem(Request):
+    """A terminal of a program's own."""
+
+    rows: Annotated[int, Field(ge=0, le=TERMINAL_SIDE_MAX)] = 0
+    columns: Annotated[int, Field(ge=0, le=TERMINAL_SIDE_MAX)] = 0
+    term: Annotated[str, Field(max_length=TERM_CHARACTERS_MAX, pattern="^[!-~]*$")] = ""
+
+    def terminal(self) -> Terminal:
+        """Return what is submitted."""
+        return Terminal(rows=self.rows, columns=self.columns, term=self.term)
+
+
 class StageItem(Request):
     """A step of a chain."""
 
@@ -149,6 +164,7 @@ class JobItem(Request):
     output_stop: bool = False
     leftovers: Literal["kill", "wait"] = "kill"
     merge: bool = False
+    terminal: TerminalItem | None = None
     limits: LimitsItem | None = None
     start_path: str = ""
     start_within: Seconds = 0.0
@@ -178,6 +194,7 @@ class JobItem(Request):
                 python=self._python(),
                 output_stop=self.output_stop,
                 merge=self.merge,
+                terminal=None if self.terminal is None else self.terminal.terminal(),
                 limits=NO_LIMITS if self.limits is None else self.limits.limits(),
                 start_path=self.start_path,
                 loss_policy=self.loss_policy,

@@ -7,6 +7,7 @@ not noticed.
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -98,6 +99,8 @@ class Session:
         ):
             await asyncio.wait({copying, detached}, return_when=asyncio.FIRST_COMPLETED)
             if not copying.done():
+                if self._keyboard is not None:
+                    print(file=sys.stderr)  # the job has perhaps left an open line
                 self._say(f"detached from job {job}, which goes on; attach again with: hostler attach {job}")
                 return self._interrupts.status if self._interrupts.stop_signal else OK
             try:

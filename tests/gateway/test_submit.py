@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hostler.jobs import NO_LIMITS, File, JobSpec, Limits, PythonScript
+from hostler.jobs import NO_LIMITS, File, JobSpec, Limits, PythonScript, Terminal
 from http_gateway.native_bodies import JobItem
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import NOT_NOW, WORKER, FakeCoordinator
@@ -81,6 +81,7 @@ async def test_limits_losses_and_the_start_deadline_reach_the_coordinator(
         "output_bytes_max": 1000,
         "output_stop": True,
         "start_path": "hardened",
+        "terminal": {"rows": 30, "columns": 90, "term": "xterm"},
         "start_within": 30,
         "loss_policy": "stop",
         "on_lost": "retry",
@@ -95,9 +96,11 @@ async def test_limits_losses_and_the_start_deadline_reach_the_coordinator(
 
     assert spec.work.limits == Limits(memory_bytes=1 << 29, cpus=1.5, pids=100)
     assert (spec.work.merge, spec.work.output_stop, spec.work.start_path) == (True, True, "hardened")
+    assert spec.work.terminal == Terminal(rows=30, columns=90, term="xterm")
     assert (spec.work.loss_policy, spec.on_lost, spec.lost_after_s, spec.crash_limit) == ("stop", "retry", -1.0, 5)
     assert spec.start_within_s == 30.0
     assert (plain.work.limits, plain.work.merge, plain.work.loss_policy) == (NO_LIMITS, False, "")
+    assert plain.work.terminal is None
     assert (plain.on_lost, plain.lost_after_s, plain.crash_limit, plain.start_within_s) == ("", None, 0, 0.0)
     for key in ("limits", "merge", "start_within", "loss_policy", "on_lost", "lost_after", "crash_limit"):
         assert shown[key] == full[key]

@@ -1,0 +1,58 @@
+"""Which keys detach, and what of the typing reaches the job."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostler.cli.failures import Failure
+from hostler.cli.keyboard import DetachKeys, read_keys
+
+KEYS = st.binary(min_size=1, max_size=4).map(lambda keys: bytes(key % 3 for key in keys))
+TYPED = st.lists(st.binary(max_size=5).map(lambda typed: bytes(key % 3 for key in typed)), max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("ctrl-p,ctrl-q", b"\x10\x11"),
+        ("Ctrl-P", b"\x10"),
+        ("ctrl-],q", b"\x1dq"),
+        ("ctrl-@,ctrl-_,ctrl-[", b"\x00\x1f\x1b"),
+        ("a,-,~", b"a-~"),
+        ("", b""),
+    ],
+)
+def test_keys_are_read(text: str, keys: bytes) -> None:
+    """One character, or ctrl- and one."""
+    assert read_keys(text) == keys
+
+
+@pytest.mark.parametrize("text", ["ctrl-", "ctrl-pq", "alt-p", "ctrl-é", "ab", "ctrl-p,", "é", ",".join("a" * 17)])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    """In a sentence that shows what a key is."""
+    with pytest.raises(Failure):
+        read_keys(text)
+
+
+@given(keys=KEYS, typed=TYPED)
+def test_keys_are_found_and_nothing_else_is_lost(keys: bytes, typed: list[bytes]) -> None:
+    """However typing is cut into pieces: all before the keys is the job's, but for what may be their beginning."""
+    whole = b"".join(typed)
+    found, passed, detached = DetachKeys(keys), b"", False
+    for piece in typed:
+        more, detached = found.feed(piece)
+        passed += more
+        if detached:
+            break
+
+    place = whole.find(keys)
+    assert detached == (place >= 0)
+    if detached:
+        assert passed == whole[:place]
+    else:
+        assert whole.startswith(passed) and keys.startswith(whole[len(passed) :])
+
+
+def test_without_keys_everything_is_the_jobs() -> None:
+    """As in a private cluster, which one cannot leave."""
+    assert DetachKeys(b"").feed(b"\x10\x11") == (b"\x10\x11", False)
