@@ -25,6 +25,8 @@ from hostler.jobs import (
     RETRIES_MAX,
     RETRY_CAUSES,
     START_PATHS,
+    TERM_CHARACTERS_MAX,
+    TERMINAL_SIDE_MAX,
     VARIABLES_MAX,
     WORDS_MAX,
     WORK_BYTES_MAX,

@@ -270,7 +270,8 @@ class _Reader:
 
     def _value(self) -> Value:
         if self._next.kind not in ("bare", "quoted"):
-            raise self._expected("a value (one that is and, or, not or in stands in quotation marks)")
+            hint = "; such a word stands in quotation marks" if self._next.kind == "word" else ""
+            raise self._expected("a value", "; several go with in" if self._next.text == "(" else hint)
         self._count()
         token = self._advance()
         return Value(token.text, token.kind == "bare" and "*" in token.text)
@@ -307,8 +308,8 @@ class _Reader:
             return _Token("quoted", re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL), start - 1)
         return _Token("word" if kind == "bare" and text in WORDS else kind, text, start)
 
-    def _expected(self, what: str) -> InvalidRequest:
-        return self._wrong(f"{what} was expected, not {self._next.shown()}", self._next.place)
+    def _expected(self, what: str, hint: str = "") -> InvalidRequest:
+        return self._wrong(f"{what} was expected, not {self._next.shown()}{hint}", self._next.place)
 
     def _wrong(self, what: str, place: int) -> InvalidRequest:
         return InvalidRequest(f"{self._field}, character {place + 1}: {what}", field=self._field)

@@ -13,7 +13,7 @@ JOBS = "Jobs"
 Jobs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[JOB...]", help="Jobs: ids, starts of ids, names, `last`, or `last:N`.", show_default=False
+        metavar="JOB", help="Jobs: ids, starts of ids, names, `last`, or `last:N`.", show_default=False
     ),
 ]
 Filter = Annotated[

@@ -14,6 +14,7 @@ from hostler.cli.failures import JOB_FAILED, OK
 from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX
 from hostler.cli.options import Place
 from hostler.cli.render import print_json, print_line, say, state_text
+from hostler.cli.session import patiently
 from hostler.cli.stopping import jobs_named
 from hostler.client import Client
 from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
@@ -35,7 +36,7 @@ def wait(place: Place, texts: Sequence[str], *, chosen: str, timeout_s: float, a
     async def act() -> int:
         ended: dict[str, Progress] = {}
         async with cluster(place) as client:
-            ids = await choose_jobs(client, texts, chosen)
+            ids = await patiently(lambda: choose_jobs(client, texts, chosen), PATIENCE_S)
             if not ids and not place.as_json:
                 say("no job matches")
             deadline = time.monotonic() + timeout_s if timeout_s else None

@@ -12,10 +12,19 @@ from typing import Any, Self
 
 import grpc
 
-from hostler.errors import FileNotFound, HostlerError, InvalidRequest, JobNotFound, NotRunning, WorkerNotFound
+from hostler.errors import (
+    FileNotFound,
+    HostlerError,
+    InvalidRequest,
+    JobNotFound,
+    NotFinished,
+    NotRunning,
+    WorkerNotFound,
+)
 from hostler.explanation import Explained
 from hostler.frames import ERR, OUT, encode
 from hostler.ids import new_uuid
+from hostler.job_filters import facts_of, parse_filter
 from hostler.jobs import End, EndedProcess, Job, JobEvent, JobSpec, LogStatus, Outputs, Progress, Receipt, SentSignal
 from hostler.lifecycle import Outcome, State
 from hostler.pending import Pending, Reason
@@ -79,6 +88,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.spoils = False  # the outputs it sends are not what they should be
         self.kept = FakeWorkloads()
         self.events: list[JobEvent] = []
+        self.watch_breaks_after: list[int] = []  # numbers of events after which a watch breaks, once each
         self.outputs: dict[str, Outputs] = {}
         self.contents: dict[str, bytes] = {}  # of output files, by path
         self.archive = b""
@@ -158,8 +168,6 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     def Get(self, request: Any, context: Any) -> Any:
         return wire_jobs.job_to_proto(self.on_get(self._job(request.id, context)))
 
-    def List(self, request: Any, context: Any) -> Any:
-        query = wire_jobs.query_from_proto(request)
     def Explain(self, request: Any, context: Any) -> Any:
         job = self.on_get(self._job(request.id, context))
         events = tuple(event for event in self.events if event.job == job.id)
@@ -170,12 +178,15 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     def _names(self) -> dict[str, str]:
         return {worker.id: worker.name for worker in self.workers}
 
+    def List(self, request: Any, context: Any) -> Any:
+        query = wire_jobs.query_from_proto(request)
         fitting = [
             job
             for job in self.jobs.values()
             if (not query.states or job.state in query.states)
             and query.name in ("", job.spec.name)
             and job.id.startswith(query.id_prefix)
+            and self._matches(job, query.filter)
         ]
         fitting = fitting[::-1] if query.newest_first else fitting
         start = int(query.after or 0)
@@ -183,6 +194,44 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.pages.append(len(page))
         more = str(start + query.limit) if len(fitting) > start + query.limit else ""
         return jobs_pb2.ListResponse(jobs=[wire_jobs.job_to_proto(job) for job in page], next=more)
+
+    def _matches(self, job: Job, text: str) -> bool:
+        facts = facts_of(
+            job_id=job.id,
+            state=job.state,
+            outcome=job.outcome,
+            name=job.spec.name,
+            workload=job.spec.workload,
+            worker=job.worker,
+            worker_name=WORKER.name,
+            family=job.spec.family,
+            owner=job.spec.owner,
+            cause=job.end.cause if job.end is not None else "",
+            tags=job.spec.tags,
+        )
+        return not text or parse_filter(text).matches(facts)
+
+    def Retry(self, request: Any, context: Any) -> Any:
+        self._hear(f"retry {len(request.ids)}")
+        answer = jobs_pb2.SubmitResponse()
+        for name in request.ids:
+            if name not in self.jobs:
+                answer.results.add(error=wire_errors.error_to_proto(JobNotFound(f"job {name!r} not found")))
+            elif not self._ended(name):
+                answer.results.add(error=wire_errors.error_to_proto(NotFinished(f"job {name} is running")))
+            else:
+                answer.results.add(id=self.add(spec=self.jobs[name].spec))
+        return answer
+
+    def happen(self, job: str, *kinds: str) -> None:
+        """Let transitions of a job be committed."""
+        with self._changed:
+            for kind in kinds:
+                number = self.events[-1].number + 3 if self.events else 1
+                self.events.append(
+                    JobEvent(number=number, job=job, kind=kind, at_us=NOON_US, stage=0, attempt=0, worker="", detail="")
+                )
+            self._changed.notify_all()
 
     def Stop(self, request: Any, context: Any) -> Any:
         job = self._job(request.id, context)
@@ -249,11 +298,15 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
             message = next(requests, None)
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
-        for event in self.events:
-            if event.job in request.ids:
-                yield wire_jobs.event_to_proto(event)
-        until = time.monotonic() + self.at_most_s
+        after, until = request.after, time.monotonic() + self.at_most_s
         while context.is_active() and time.monotonic() < until:  # it never ends by itself
+            for event in [event for event in self.events if event.number > after]:
+                after = event.number
+                if event.job in (request.ids or [event.job]):
+                    yield wire_jobs.event_to_proto(event)
+                    if self.watch_breaks_after and event.number >= self.watch_breaks_after[0]:
+                        self.watch_breaks_after.pop(0)
+                        context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator was killed")
             time.sleep(0.02)
 
     def ListOutputs(self, request: Any, context: Any) -> Any:
@@ -299,7 +352,8 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         return self._refuse(context, WorkerNotFound("no such worker"))
 
     def Describe(self, request: Any, context: Any) -> Any:
-        return jobs_pb2.DescribeResponse(version="fake", workers=len(self.workers))
+        event = self.events[-1].number if self.events else 0
+        return jobs_pb2.DescribeResponse(version="fake", workers=len(self.workers), event=event)
 
     def Metrics(self, request: Any, context: Any) -> Any:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no command asks for measurements")
