@@ -31,12 +31,17 @@ def reasons(live: Live, wanted: ClassKey) -> tuple[Reason, ...]:
     if wanted.pin in live.workers:
         why = _why_not(live.workers[wanted.pin], wanted)
         return () if why is None else (Reason(code=why.code, text=f"the worker asked for {why.text}", workers=1),)
-    found = Counter(why for worker in live.workers.values() if (why := _why_not(worker, wanted)))
-    if sum(found.values()) < len(live.workers):
-        return ()
+    counts: Counter[str] = Counter()  # by the text: enums are slow to hash, and there may be thousands of workers
+    codes: dict[str, Code] = {}
+    for worker in live.workers.values():
+        why = _why_not(worker, wanted)
+        if why is None:
+            return ()
+        counts[why.text] += 1
+        codes[why.text] = why.code
     return tuple(
-        Reason(code=why.code, text=f"{number} {'worker' if number == 1 else 'workers'}: {why.text}", workers=number)
-        for why, number in sorted(found.items(), key=lambda item: (-item[1], item[0].text))
+        Reason(code=codes[text], text=f"{number} {'worker' if number == 1 else 'workers'}: {text}", workers=number)
+        for text, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
 
 
