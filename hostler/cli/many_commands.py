@@ -12,9 +12,7 @@ from hostler.cli.options import Place, expanded
 JOBS = "Jobs"
 Jobs = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="JOB", help="Jobs: ids, starts of ids, names, `last`, or `last:N`.", show_default=False
-    ),
+    typer.Argument(metavar="JOB", help="Jobs: ids, starts of ids, names, `last`, or `last:N`.", show_default=False),
 ]
 Filter = Annotated[
     str, typer.Option("--filter", metavar="EXPR", help="All jobs that match, as `batch = 7 and outcome != succeeded`.")
