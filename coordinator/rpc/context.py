@@ -26,8 +26,13 @@ def parse(kind: type[M], data: bytes) -> M:
     try:
         message.ParseFromString(data)
     except (DecodeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the request is not a {kind.DESCRIPTOR.full_name}") from error
+        raise wrong(kind.DESCRIPTOR.full_name) from error
     return message
+
+
+def wrong(name: str) -> InvalidRequest:
+    """Return what is said of bytes that are no message of this name."""
+    return InvalidRequest(f"the request is not a {name}")
 
 
 def visible(job: Job | None, job_id: str, principal: Principal, family: str = "") -> Job:

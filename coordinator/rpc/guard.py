@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.context import Caller, Context, M, fail, parse
+from coordinator.rpc.large_messages import parse_in_pieces, parse_large
 from hostler import logs
 from hostler.errors import DeadlineExceeded, HostlerError, InternalError, PermissionDenied, Unauthenticated
 from hostler.policy import RPCS, Door, Principal, Scope
@@ -131,7 +132,7 @@ class Guard:
         async def call(data: bytes, context: Context) -> bytes:
             async with self._call(name, context) as caller:
                 _pass(door, caller)
-                caller.content, caller.request = data, parse(kind, data)
+                caller.content, caller.request = data, await parse_in_pieces(kind, data)
                 return await self._noted(name, caller, context, await handler(caller.request, caller))
             raise AssertionError("a failed call does not come here")
 
@@ -289,7 +290,7 @@ def _admitted(scope: Scope, caller: Caller, kind: type[M], data: bytes) -> tuple
     """The request and the principal for whom it is, who has the scope."""
     if not caller.may_assert:
         _check(scope, caller.principal)  # before anything of his is looked at
-    caller.request = request = parse(kind, data)
+    caller.request = request = parse_large(kind, data)
     caller.asked = principal = caller.acting_for(getattr(request, "principal", ""))
     _check(scope, principal)
     return request, principal

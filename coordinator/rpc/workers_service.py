@@ -20,6 +20,7 @@ from coordinator.rpc.certificates import Certificates, refused
 from coordinator.rpc.context import Caller, Context, parse
 from coordinator.rpc.feed_service import note_fed, piece_to_proto
 from coordinator.rpc.hellos import checked_number, hello_of
+from coordinator.rpc.large_messages import parse_large
 from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Note, Session
@@ -75,7 +76,7 @@ class WorkersService:
 
     async def connect(self, context: Context, caller: Caller) -> None:
         """Connect: reconcile, then pass reports in and commands out until the stream ends."""
-        first = parse(workers_pb2.WorkerMessage, await self._read(context) or b"")
+        first = parse_large(workers_pb2.WorkerMessage, await self._read(context) or b"")
         if not first.HasField("hello"):
             raise InvalidRequest("the first message of a worker carries its hello")
         if self._certificates is not None:
@@ -134,7 +135,7 @@ class WorkersService:
             if session.closed:
                 return False
             self._check(caller, context)  # a worker speaks at every heartbeat
-            message = parse(workers_pb2.WorkerMessage, data)
+            message = parse_large(workers_pb2.WorkerMessage, data)
             session.heard_ns = message.sent_at_ns
             if message.reports:
                 reports = [_report(r) for r in message.reports]

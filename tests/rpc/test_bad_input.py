@@ -37,6 +37,7 @@ UNARY = [
     "Access/ListKeys",
     "Access/RevokeKey",
     "Access/Authenticate",
+    "Access/NoteRefusals",
     "Access/Invite",
     "Access/Join",
     "Access/Renew",
