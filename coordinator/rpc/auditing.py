@@ -91,7 +91,8 @@ class Auditing:
         if name == SUBMIT and caller is not None:
             self._note_submit(caller, context, request, answer)
         elif name in CHANGING and not (name == "Files/Put" and request.output):
-            self._note(name, ALLOWED, caller, context, request, answer, _detail(name, request, answer))
+            decision = REFUSED if name == "Jobs/Retry" and not _accepted(answer) and request.ids else ALLOWED
+            self._note(name, decision, caller, context, request, answer, _detail(name, request, answer))
             if name in DURABLE:
                 await self._log.settled()
 
@@ -180,6 +181,10 @@ def _codes(results: Sequence[Any]) -> str:
     return ", ".join(sorted({result.error.code for result in results if not result.id})[:5])
 
 
+def _accepted(answer: Any) -> list[str]:
+    return [result.id for result in answer.results if result.id]
+
+
 def _several(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
     return f"{ids[0][:64]}{more}" if ids else ""
@@ -193,8 +198,9 @@ def _detail(name: str, request: Any, answer: Any) -> str:
     if name == "Jobs/Signal":
         return f"signal {request.signal}"
     if name == "Jobs/Retry" and answer is not None:
-        accepted = [result.id for result in answer.results if result.id]
-        return f"{len(accepted)} accepted{', as ' if accepted else ''}{_several(accepted)}"
+        accepted, lacking = _accepted(answer), len(request.ids) - len(_accepted(answer))
+        ids = f", as {_several(accepted)}" if accepted else ""
+        return f"{len(accepted)} accepted{ids}; {lacking} refused" + (f": {_codes(answer.results)}" if lacking else "")
     return ""
 
 

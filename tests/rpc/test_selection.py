@@ -4,8 +4,9 @@ import pytest
 
 from hostler.client import Client
 from hostler.errors import InvalidRequest, TooLarge
-from hostler.jobs import JobQuery
+from hostler.jobs import JobQuery, JobSpec, Stage, Work
 from hostler.lifecycle import State
+from hostler.workloads import Workload
 from tests.rpc.conftest import MakeWorker
 from tests.support.builders import a_spec
 from tests.support.fake_worker import FakeWorker
@@ -85,6 +86,23 @@ async def test_a_job_goes_to_a_worker_that_matches(client: Client, make_worker: 
     assert waiting.pending_reasons == ("2 workers: does not match zone = c",)
     three = await make_worker(name="three", labels={"zone": "c"}, journal_id="3")
     assert [key.job for key in await three.takes()] == [third]
+
+
+async def test_each_stage_of_a_chain_goes_to_a_worker_that_matches(client: Client, make_worker: MakeWorker) -> None:
+    """Not only the first."""
+    await make_worker(name="one", journal_id="1")
+    two = await make_worker(name="two", journal_id="2")
+    await client.workloads.apply([Workload(name="a", argv=("a",)), Workload(name="b", argv=("b",))])
+    chain = JobSpec(work=Work(), stages=(Stage(workload="a"), Stage(workload="b")), where="name = two")
+
+    job = await client.submit_one(chain)
+    (key,) = await two.takes()
+    await two.report_started(key)
+    await two.report_ended(key, result=b"{}")
+    *_, key = await two.takes(2)
+
+    assert (key.job, key.stage) == (job, 1)
+    assert (await client.get(job)).spec.where == "name = two"
 
 
 async def test_a_watch_of_what_there_is_ends(client: Client, worker: FakeWorker) -> None:

@@ -55,6 +55,22 @@ async def test_many_jobs_of_one_call_are_one_line(client: Client, data_dir: Path
     assert verify(data_dir / "coordinator/audit").problem == ""
 
 
+async def test_a_retry_is_one_line_with_what_came_of_it(client: Client, worker: FakeWorker) -> None:
+    """The jobs that were to be repeated, and the new ones; one that gave nothing counts as refused."""
+    job = await client.submit_one(a_spec())
+    (key,) = await worker.takes()
+    await worker.report_ended(key)
+    assert await client.wait_one(job)
+
+    new, _ = await client.retry([job, "x"])
+    await client.retry(["x"])
+
+    one, other = await noted(client, "Jobs/Retry", 2)
+    assert (one.decision, one.target) == (ALLOWED, f"{job} and 1 more")
+    assert one.detail == f"1 accepted, as {new}; 1 refused: job_not_found"
+    assert (other.decision, other.target, other.detail) == (REFUSED, "x", "0 accepted; 1 refused: job_not_found")
+
+
 async def test_a_call_of_a_gateway_is_one_line_for_each_of_its_callers(client: Client) -> None:
     """Under the name of the one for whom it asks; who is not known, or may not, is told too."""
     alice = await client.access.create_key("alice", scopes=["developer"])
