@@ -36,6 +36,7 @@ UNARY = [
     "Access/CreateKey",
     "Access/ListKeys",
     "Access/RevokeKey",
+    "Jobs/Retry",
     "Access/Authenticate",
     "Access/NoteRefusals",
     "Access/Invite",
