@@ -16,6 +16,7 @@ from coordinator.live import Job, Live
 from hostler.errors import HostlerError
 from hostler.pending import Code
 from hostler.selectors import Selector, parse_selector
+from hostler.workers import worker_facts
 
 Assign = Callable[[Job, Worker, str], None]  # with why it is this worker
 
@@ -91,8 +92,8 @@ def _unable(ability: str) -> Obstacle:
 
 
 def facts_of(worker: Worker) -> dict[str, str]:
-    """What a selector of workers is held against; a label that is called as one of these is not seen."""
-    return {**worker.labels, "name": worker.name, "host": worker.host, "id": worker.id}
+    """What a selector of workers is held against."""
+    return worker_facts(worker.labels, name=worker.name, host=worker.host, worker=worker.id)
 
 
 def _matches(worker: Worker, where: str) -> bool:

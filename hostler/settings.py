@@ -386,6 +386,11 @@ def set_for_children(name: str, value: str) -> None:
     os.environ[name] = value
 
 
+def has_colours() -> bool:
+    """Whether a terminal of ours may be given colours (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and terminal_kind() not in ("", "dumb")
+
+
 def base_environment() -> dict[str, str]:
     """A copy of this process's environment, for the programs that start others."""
     return dict(os.environ)

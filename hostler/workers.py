@@ -3,6 +3,7 @@
 Pure. A worker is one agent on one host; its id is given by the coordinator and kept by the agent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,6 +19,11 @@ class WorkerState(StrEnum):
     UNREACHABLE = "unreachable"  # its stream ended without a goodbye
     GONE = "gone"  # it said goodbye
     QUARANTINED = "quarantined"  # two agents spoke for it: nobody is heard as this worker until it is released
+
+
+def worker_facts(labels: Mapping[str, str], *, name: str, host: str, worker: str) -> dict[str, str]:
+    """What a selector of workers is held against; a label that is called as one of these is not seen."""
+    return {**labels, "name": name, "host": host, "id": worker}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

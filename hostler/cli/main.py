@@ -18,7 +18,7 @@ from hostler.cli.audit import audit
 from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
 from hostler.cli.keys import keys
 from hostler.cli.many_commands import Filter, add_commands
-from hostler.cli.options import Place, RunOptions, SubmitOptions, expanded
+from hostler.cli.options import FanOptions, Place, RunOptions, SubmitOptions, expanded
 from hostler.cli.worker_commands import workers
 from hostler.errors import HostlerError
 
@@ -222,12 +222,20 @@ def gateway(
 
 @app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
 @expanded
-def run(argv: Argv, options: RunOptions, place: Place) -> int:
+def run(options: RunOptions, fan: FanOptions, place: Place, argv: OptionalArgv = None) -> int:
     """Run a command as a job that behaves like the command itself.
 
     Its output and its exit status come out here. Ctrl-C interrupts it, a second one stops it.
-    Without a cluster, a private one is started for it.
+    Without a cluster, a private one is started for it. With --all it runs on many workers at once.
     """
+    if fan.every or fan.retry_failed:
+        from hostler.cli.fan_out import run_on_all
+
+        return run_on_all(place, options, fan, argv or ())
+    if fan.group:
+        raise usage_failure("--group needs --all or --retry-failed")
+    if not argv:
+        raise usage_failure("there is no command", hint="put it behind --")
     from hostler.cli.run import run
 
     return run(place, options, argv)

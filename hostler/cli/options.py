@@ -110,6 +110,22 @@ class RunOptions(JobOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FanOptions:
+    """What `run` lets one say about several workers at once."""
+
+    every: Annotated[
+        str,
+        typer.Option("--all", metavar="EXPR", help="Run it on every worker that matches (zone=a); '*': on each."),
+    ] = ""
+    group: Annotated[
+        bool, typer.Option("--group", help="With --all: each worker's output in one piece, when it has ended.")
+    ] = False
+    retry_failed: Annotated[
+        str, typer.Option(metavar="NAME|last", help="Once more where an earlier --all has failed; without a command.")
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOptions(JobOptions):
     """What only `submit` lets one say."""
 

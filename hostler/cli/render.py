@@ -116,9 +116,9 @@ def print_job(job: Job) -> None:
     print_fields(_job_lines(job))
 
 
-def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table of texts."""
-    console, _ = _console()
+def print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: bool = False) -> None:
+    """Print a table of texts, to standard output unless that is the jobs'."""
+    console, _ = _console(to_stderr=to_stderr)
     table = _table(*names)
     for row in rows:
         table.add_row(*(_croppable(text) for text in row))
@@ -321,11 +321,12 @@ def _log_text(job: Job) -> str:
     return f"{text} ({job.log_lost_bytes:,} bytes)" if job.log_lost_bytes else f"{text} (how much is not known)"
 
 
-def _console() -> tuple[Any, bool]:
+def _console(*, to_stderr: bool = False) -> tuple[Any, bool]:
     from rich.console import Console
 
-    narrow = sys.stdout.isatty()
-    return Console(width=None if narrow else PIPE_WIDTH, highlight=False, markup=False, emoji=False), narrow
+    narrow = (sys.stderr if to_stderr else sys.stdout).isatty()
+    width = None if narrow else PIPE_WIDTH
+    return Console(stderr=to_stderr, width=width, highlight=False, markup=False, emoji=False), narrow
 
 
 def _table(*names: str) -> "Table":

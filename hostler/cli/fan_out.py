@@ -1,0 +1,290 @@
+"""`hostler run --all EXPR`: a command on every worker that matches, one job each, as if it were one command.
+
+The jobs are ordinary ones that name their worker and carry a common tag (`FAN_OUT`), by which `--retry-failed` finds
+them again. Each line of output is written whole, with the worker's name before it, or with `--group` each worker's
+output in one piece once its job is over. Limits: standard input is not forwarded; output without a line end is cut
+into lines of 64 KiB.
+"""
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from hostler.cli.beside import beside
+from hostler.cli.connect import cluster
+from hostler.cli.failures import JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
+from hostler.cli.follow import gap_text, log_chunks, runs
+from hostler.cli.interrupts import Interrupts
+from hostler.cli.options import FanOptions, Place, RunOptions
+from hostler.cli.render import print_json, print_table, printable, say, state_text
+from hostler.cli.submission import spec_of
+from hostler.cli.writing import write_all
+from hostler.client import Client
+from hostler.errors import ErrorCode, HostlerError, InvalidRequest, NotRunning
+from hostler.frames import ERR, GAP, OUT, iter_frames
+from hostler.jobs import Job, JobQuery, JobSpec, LogStatus
+from hostler.lifecycle import Outcome
+from hostler.selectors import parse_selector
+from hostler.settings import has_colours
+from hostler.shape import job_shape
+from hostler.workers import Worker, WorkerState, worker_facts
+
+FAN_OUT = "fan-out"  # the tag
+EVERY = "*"
+LINE_BYTES_MAX = 64 * 1024
+HELD_BYTES_MAX = 8 * 1024 * 1024  # of one worker's output with --group; what is more is written at once
+STOPS_AT_ONCE = 32
+JOBS_MAX = 10_000
+COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
+
+
+@dataclass(slots=True)
+class Part:
+    """One worker's job, and its output that is not written yet."""
+
+    worker: str
+    job: str = ""
+    error: HostlerError | None = None
+    ended: Job | None = None
+    lines: dict[int, bytes] = field(default_factory=lambda: {OUT: b"", ERR: b""})  # begun and not ended, by stream
+    held: list[tuple[int, bytes]] = field(default_factory=list)
+    held_bytes: int = 0
+
+
+def run_on_all(place: Place, options: RunOptions, wanted: FanOptions, argv: Sequence[str]) -> int:
+    """Run the command everywhere, print its output and a line for each worker; 0 when all succeeded, else 1.
+
+    Raises:
+        Failure: the options do not go together, no worker matches, or there is no such earlier fan-out.
+    """
+    if wanted.retry_failed:
+        if argv or wanted.every:
+            raise usage_failure("--retry-failed runs the same command again; leave --all and the command out")
+        spec = None
+    else:
+        if not argv:
+            raise usage_failure("there is no command", hint="put it behind --")
+        if options.worker or options.where or options.label or options.private:
+            raise usage_failure("--all chooses the workers; leave --worker, --label, --where and --private out")
+        spec = spec_of(options, argv)
+    return asyncio.run(_run(place, wanted, spec))
+
+
+async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
+    interrupts = Interrupts()
+    async with cluster(place) as client:
+        if spec is not None:
+            name = uuid.uuid4().hex[:8]
+            parts = await _submit(client, wanted.every, spec, name)
+        else:
+            name, parts = await _submit_again(client, wanted.retry_failed)
+        interrupts.listen()
+        fan = _Fan(client, parts, interrupts, group=wanted.group)
+        await fan.run()
+    fan.show(name, as_json=place.as_json)
+    if interrupts.presses or interrupts.stop_signal:
+        return interrupts.status
+    return OK if all(_succeeded(part.ended) for part in parts) else JOB_FAILED
+
+
+async def _submit(client: Client, every: str, spec: JobSpec, name: str) -> list[Part]:
+    workers = _chosen(await client.workers(), every)
+    parts = [Part(printable(worker.name)) for worker in workers]
+    tags = dict(spec.tags) | {FAN_OUT: name}
+    specs = [replace(spec, worker=worker.id, tags=tags, key=f"{name}-{worker.id}") for worker in workers]
+    _note(parts, await client.submit(specs))
+    return parts
+
+
+def _chosen(workers: Iterable[Worker], every: str) -> list[Worker]:
+    """The workers that are to run it; says which of those that match will not."""
+    try:
+        selector = parse_selector(every, field="--all") if every != EVERY else None
+    except InvalidRequest as error:
+        raise usage_failure(error.message) from None
+    matching = [one for one in workers if selector is None or selector.matches(_facts(one))]
+    chosen = [one for one in matching if one.state is WorkerState.CONNECTED]
+    for one in matching:
+        if one.state is not WorkerState.CONNECTED:
+            say(f"{one.name} is {one.state.value}: it is left out")
+    if not chosen:
+        raise Failure(
+            "no connected worker matches",
+            hint="hostler workers shows them with their labels; --all '*' means every one",
+            exit_code=NOT_FOUND,
+            code=ErrorCode.WORKER_NOT_FOUND.value,
+        )
+    return sorted(chosen, key=lambda one: (one.name, one.id))
+
+
+def _facts(worker: Worker) -> dict[str, str]:
+    return worker_facts(worker.labels, name=worker.name, host=worker.host, worker=worker.id)
+
+
+async def _submit_again(client: Client, named: str) -> tuple[str, list[Part]]:
+    """Submit again what has failed of an earlier fan-out: of each worker its newest job counts."""
+    name = named
+    if named == "last":
+        newest = await client.find(JobQuery(filter=FAN_OUT, newest_first=True, limit=1))
+        name = newest.jobs[0].spec.tags[FAN_OUT] if newest.jobs else ""
+    query = JobQuery(filter=f'{FAN_OUT} = "{name}"', limit=1000)
+    newest_of: dict[str, Job] = {}
+    while name:
+        page = await client.find(query)
+        newest_of |= {job.spec.worker: job for job in page.jobs}
+        if not page.next or len(newest_of) > JOBS_MAX:
+            break
+        query = replace(query, after=page.next)
+    if not newest_of:
+        missing = "there was no run with --all yet" if named == "last" else f"no run with --all has the name {named}"
+        raise Failure(missing, exit_code=NOT_FOUND, code=ErrorCode.JOB_NOT_FOUND.value)
+    failed = [job for job in newest_of.values() if not _succeeded(job)]
+    if not failed:
+        say(f"all {len(newest_of)} jobs of {name} have succeeded")
+    names = {worker.id: printable(worker.name) for worker in await client.workers()}
+    failed.sort(key=lambda job: (names.get(job.spec.worker, ""), job.spec.worker))
+    parts = [Part(names.get(job.spec.worker, job.spec.worker[:8])) for job in failed]
+    if parts:
+        _note(parts, await client.retry([job.id for job in failed]))
+    return name, parts
+
+
+def _note(parts: list[Part], results: Sequence[str | HostlerError]) -> None:
+    for part, result in zip(parts, results, strict=True):
+        if isinstance(result, HostlerError):
+            part.error = result
+        else:
+            part.job = result
+
+
+class _Fan:
+    """Follows the jobs: their output, their ends, and what the person at the terminal asks for meanwhile."""
+
+    def __init__(self, client: Client, parts: list[Part], interrupts: Interrupts, *, group: bool) -> None:
+        self._client, self._parts, self._interrupts, self._group = client, parts, interrupts, group
+        self._width = max((len(part.worker) for part in parts), default=0)
+        self._writing = asyncio.Lock()
+        self._coloured = {descriptor: has_colours() and os.isatty(descriptor) for descriptor in (1, 2)}
+
+    async def run(self) -> None:
+        """Return once every job is over and its output is written."""
+        submitted = [part for part in self._parts if part.job]
+        async with beside(self._heed()), asyncio.TaskGroup() as group:
+            for part in submitted:
+                group.create_task(self._copy(part))
+        for part in submitted:
+            part.ended = await self._client.wait_one(part.job)
+
+    def show(self, name: str, *, as_json: bool) -> None:
+        """Print how it ended everywhere, to standard error: standard output is the jobs'."""
+        if as_json:
+            jobs = [job_shape(part.ended) for part in self._parts if part.ended is not None]
+            print_json({"fan_out": name, "jobs": jobs}, to_stderr=True)
+            return
+        if not self._parts:
+            return
+        rows = [(part.worker, _end_text(part), _took_text(part.ended), part.job) for part in self._parts]
+        print_table(("worker", "end", "took", "job"), rows, to_stderr=True)
+        failed = sum(not _succeeded(part.ended) for part in self._parts)
+        say(f"{len(self._parts) - failed} of {len(self._parts)} succeeded")
+        if failed:
+            say(f"once more where it failed: hostler run --retry-failed {name}")
+
+    async def _copy(self, part: Part) -> None:
+        async for chunk in log_chunks(self._client, part.job, follow=True):
+            for kind, content in runs(iter_frames(chunk.frames)):
+                if kind == GAP:
+                    say(f"{part.worker}: {gap_text(content)}")
+                elif kind in part.lines:
+                    await self._take(part, kind, content)
+            if chunk.end and chunk.status is LogStatus.LOST:
+                say(f"{part.worker}: {chunk.lost_bytes:,} bytes or more of the log were lost with its host")
+        for kind, rest in part.lines.items():
+            if rest:
+                await self._take(part, kind, b"\n")
+        await self._release(part)
+
+    async def _take(self, part: Part, kind: int, content: bytes) -> None:
+        *whole, rest = (part.lines[kind] + content).split(b"\n")
+        while len(rest) > LINE_BYTES_MAX:
+            whole.append(rest[:LINE_BYTES_MAX])
+            rest = rest[LINE_BYTES_MAX:]
+        part.lines[kind] = rest
+        if not whole:
+            return
+        text = b"\n".join(whole) + b"\n"
+        if not self._group:
+            await self._write(kind, b"".join(self._prefix(part, kind) + line + b"\n" for line in whole))
+            return
+        part.held.append((kind, text))
+        part.held_bytes += len(text)
+        if part.held_bytes > HELD_BYTES_MAX:
+            await self._release(part)
+
+    async def _release(self, part: Part) -> None:
+        held, part.held, part.held_bytes = part.held, [], 0
+        if not held:
+            return
+        async with self._writing:
+            await asyncio.to_thread(write_all, 1, f"== {part.worker}\n".encode())
+            for kind, text in held:
+                await asyncio.to_thread(write_all, _descriptor(kind), text)
+
+    async def _write(self, kind: int, text: bytes) -> None:
+        async with self._writing:
+            await asyncio.to_thread(write_all, _descriptor(kind), text)
+
+    def _prefix(self, part: Part, kind: int) -> bytes:
+        name = part.worker.ljust(self._width)
+        if self._coloured[_descriptor(kind)]:
+            colour = COLOURS[self._parts.index(part) % len(COLOURS)]
+            return f"\x1b[{colour}m{name}\x1b[0m | ".encode()
+        return f"{name} | ".encode()
+
+    async def _heed(self) -> None:
+        """The first Ctrl-C interrupts the jobs; the second, and SIGTERM, stop them."""
+        while True:
+            await self._interrupts.heard.wait()
+            self._interrupts.heard.clear()
+            only_once = self._interrupts.presses == 1 and not self._interrupts.stop_signal
+            places = asyncio.Semaphore(STOPS_AT_ONCE)
+            asked = [self._end(part, places, interrupt=only_once) for part in self._parts if part.job]
+            await asyncio.gather(*asked)
+
+    async def _end(self, part: Part, places: asyncio.Semaphore, *, interrupt: bool) -> None:
+        async with places:
+            try:
+                if not (interrupt and await self._interrupted(part.job)):
+                    await self._client.stop(part.job)
+            except HostlerError as error:
+                say(f"{part.worker}: {error.message}")
+
+    async def _interrupted(self, job: str) -> bool:
+        try:
+            await self._client.signal(job, signal.SIGINT)
+        except NotRunning:
+            return False  # it waits, or is over: a stop is right for both
+        return True
+
+
+def _succeeded(job: Job | None) -> bool:
+    return job is not None and job.outcome is Outcome.SUCCEEDED
+
+
+def _end_text(part: Part) -> str:
+    if part.error is not None:
+        return f"not submitted: {failure_of(part.error).message}"
+    return "not known" if part.ended is None else state_text(part.ended)
+
+
+def _took_text(job: Job | None) -> str:
+    if job is None or not job.started_at_us:
+        return ""
+    return f"{(job.finished_at_us - job.started_at_us) / 1e6:.1f} s"
+
+
+def _descriptor(kind: int) -> int:
+    return 2 if kind == ERR else 1
