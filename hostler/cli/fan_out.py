@@ -60,6 +60,8 @@ def run_on_all(place: Place, options: RunOptions, wanted: FanOptions, argv: Sequ
     Raises:
         Failure: the options do not go together, no worker matches, or there is no such earlier fan-out.
     """
+    if options.tty or options.detach:
+        raise usage_failure("--tty and --detach are for one job; leave them out, or --all")
     if wanted.retry_failed:
         if argv or wanted.every:
             raise usage_failure("--retry-failed runs the same command again; leave --all and the command out")

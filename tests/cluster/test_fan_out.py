@@ -166,6 +166,7 @@ def test_nothing_is_submitted_when_it_cannot_be_meant(hostler: Hostler) -> None:
         (2, ["--all", "zone=(", "--", "true"]),
         (2, ["--all", "*"]),
         (2, ["--all", "*", "--worker", "a", "--", "true"]),
+        (2, ["--all", "*", "--tty", "--", "true"]),
         (2, ["--retry-failed", "last", "--", "true"]),
         (2, ["--group", "--", "true"]),
         (3, ["--retry-failed", "0000"]),
