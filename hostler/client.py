@@ -166,8 +166,8 @@ class Client:
         self.files = FilesClient(self._channel, self._as)
         self.workloads = WorkloadsClient(self._channel, self._as)
         self.records = RecordsClient(self._channel, self._as)
-        self.access = AccessClient(self._channel, self._as)
         self.explanations = ExplanationClient(self._channel, self._as)
+        self.access = AccessClient(self._channel, self._as)
 
     async def __aenter__(self) -> Self:
         return self
