@@ -33,6 +33,7 @@ _NOT_BRACKETS = bytes(b for b in range(256) if b not in _BRACKETS)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 # A text without its end reaches to the end of all, and nothing is ever tried twice: the time is that of the length.
 _MARKS = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[\[{,\]}]', re.DOTALL)
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape, unless its backslash is escaped itself
 _SURROGATE_BYTES = len(rb"\ud800")
 
@@ -130,13 +131,15 @@ def parse(raw: bytes) -> object:
 
 
 def _needs_look(raw: bytes) -> bool:
-    # Brackets and commas inside of texts count here too, which is why the answer is "may be": ordinary bodies
-    # end with no, at a hundredth of the cost of an exact look. A body that hides its depth behind
-    # brackets in texts meets the decoder's own limit.
+    # Brackets and commas inside of texts count first, which is why the answer is "may be": ordinary bodies end with
+    # no, at a hundredth of the cost of an exact look. Depth is told without the texts, which may hide it.
     brackets = raw.translate(None, delete=_NOT_BRACKETS)
-    if len(brackets) + raw.count(b",") > LOOK_VALUES:
+    if len(brackets) + raw.count(b",") > LOOK_VALUES or raw.count(b'"') > 4 * LOOK_VALUES:
         return True
-    return len(brackets) > DEPTH_MAX and max(accumulate(map(_STEP.__getitem__, brackets))) > DEPTH_MAX
+    if len(brackets) <= DEPTH_MAX:
+        return False
+    bare = _TEXT.sub(b"", raw).translate(None, delete=_NOT_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, bare)), default=0) > DEPTH_MAX
 
 
 def _look(text: str) -> None:
