@@ -17,7 +17,7 @@ from hostler.cli.beside import beside
 from hostler.cli.connect import cluster
 from hostler.cli.failures import JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
 from hostler.cli.follow import gap_text, log_chunks, runs
-from hostler.cli.interrupts import Interrupts
+from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
 from hostler.cli.render import print_json, print_table, printable, say, state_text
 from hostler.cli.submission import spec_of
@@ -36,7 +36,7 @@ FAN_OUT = "fan-out"  # the tag
 EVERY = "*"
 LINE_BYTES_MAX = 64 * 1024
 HELD_BYTES_MAX = 8 * 1024 * 1024  # of one worker's output with --group; what is more is written at once
-STOPS_AT_ONCE = 32
+CALLS_AT_ONCE = 32
 JOBS_MAX = 10_000
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 
@@ -169,6 +169,7 @@ class _Fan:
         self._client, self._parts, self._interrupts, self._group = client, parts, interrupts, group
         self._width = max((len(part.worker) for part in parts), default=0)
         self._writing = asyncio.Lock()
+        self._places = asyncio.Semaphore(CALLS_AT_ONCE)
         self._coloured = {descriptor: has_colours() and os.isatty(descriptor) for descriptor in (1, 2)}
 
     async def run(self) -> None:
@@ -247,28 +248,31 @@ class _Fan:
         return f"{name} | ".encode()
 
     async def _heed(self) -> None:
-        """The first Ctrl-C interrupts the jobs; the second, and SIGTERM, stop them."""
+        """The first Ctrl-C interrupts the jobs; the second, and SIGTERM, stop them; other signals are passed on."""
         while True:
             await self._interrupts.heard.wait()
             self._interrupts.heard.clear()
-            only_once = self._interrupts.presses == 1 and not self._interrupts.stop_signal
-            places = asyncio.Semaphore(STOPS_AT_ONCE)
-            asked = [self._end(part, places, interrupt=only_once) for part in self._parts if part.job]
-            await asyncio.gather(*asked)
+            while self._interrupts.waiting:
+                number = self._interrupts.waiting.popleft()
+                if number == signal.SIGTSTP:
+                    suspend()
+                elif number != signal.SIGCONT:
+                    await asyncio.gather(*(self._pass_on(part, number) for part in self._parts if part.job))
 
-    async def _end(self, part: Part, places: asyncio.Semaphore, *, interrupt: bool) -> None:
-        async with places:
+    async def _pass_on(self, part: Part, number: int) -> None:
+        interrupts = self._interrupts
+        async with self._places:
             try:
-                if not (interrupt and await self._interrupted(part.job)):
+                if number in STOP_SIGNALS or interrupts.presses > 1 or not await self._hears(part.job, number):
                     await self._client.stop(part.job)
             except HostlerError as error:
                 say(f"{part.worker}: {error.message}")
 
-    async def _interrupted(self, job: str) -> bool:
+    async def _hears(self, job: str, number: int) -> bool:
         try:
-            await self._client.signal(job, signal.SIGINT)
+            await self._client.signal(job, number)
         except NotRunning:
-            return False  # it waits, or is over: a stop is right for both
+            return number != signal.SIGINT  # it waits, or is over: for an interrupt a stop is right for both
         return True
 
 
