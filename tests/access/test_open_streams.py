@@ -32,8 +32,12 @@ async def follow_everything(channel: Any, key: str, job: str) -> list[Any]:
     """Every kind of stream that stays open, on a running job."""
     feed = channel.stream_stream("/hostler.v1.Jobs/Feed")(timeout=60, metadata=(("x-api-key", key),))
     await feed.write(jobs_pb2.FeedRequest(id=job).SerializeToString())
+    return [feed, *follow(channel, key, job)]
+
+
+def follow(channel: Any, key: str, job: str) -> list[Any]:
+    """Those of them of which a job may have several: who feeds it takes its input over from whoever did."""
     return [
-        feed,
         start(channel, "Jobs/Watch", key, timeout_s=60),
         start(channel, "Jobs/Wait", key, timeout_s=60, ids=[job]),
         start(channel, "Jobs/ReadLog", key, timeout_s=60, id=job, follow=True),
@@ -57,7 +61,7 @@ async def test_a_revoked_key_ends_every_open_stream_of_its_own(port: Any, local:
     gone = await local.access.create_key("gone", owner="ada", scopes=["developer"])
     good = await local.access.create_key("good", owner="ada", scopes=["developer"])
     streams = await follow_everything(port, gone.text, running)
-    others = await follow_everything(port, good.text, running)
+    others = follow(port, good.text, running)
     ends = [asyncio.create_task(end_after_reading(stream, stream=True)) for stream in streams]
     await asyncio.sleep(OPEN_S)  # nothing ends by itself meanwhile
     assert not any(end.done() for end in ends)
