@@ -9,6 +9,14 @@ import pytest
 
 from tests.cluster.real_cluster import RealCluster, until
 
+SHOWN_CHARACTERS = 6000  # of each part's log
+
+
+def _show_logs(directory: Path) -> None:
+    """What is printed is shown when the test has failed."""
+    for log in sorted(directory.glob("*.log")):
+        print(f"== {log.name}\n{log.read_text(errors='replace')[-SHOWN_CHARACTERS:]}")
+
 
 def _below(directory: Path) -> list[str]:
     """The processes that speak of a directory in their command line."""
@@ -33,6 +41,7 @@ async def cluster() -> AsyncIterator[RealCluster]:
         yield made
     finally:
         await made.down()
+        _show_logs(directory)
 
         async def nothing_left() -> bool:
             return not _below(directory)

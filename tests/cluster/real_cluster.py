@@ -20,7 +20,7 @@ from hostler.jobs import JobSpec, Work
 from hostler.settings import load
 from hostler.workers import WorkerState
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 MODULES = {"coordinator": "coordinator", "gateway": "http_gateway"}
 
 
