@@ -77,8 +77,8 @@ def _scan(reader: sqlite3.Connection, query: JobQuery, limit: int) -> tuple[list
 def _facts(row: sqlite3.Row, workers: dict[str, str]) -> Any:
     return facts_of(
         job_id=row["id"],
-        state=State(row["state"]),
-        outcome=Outcome(row["outcome"]),
+        state=row["state"],
+        outcome=row["outcome"],
         name=row["name"],
         workload=row["workload"],
         worker=row["worker"],
