@@ -7,7 +7,7 @@ Under load batches grow and one fsync serves hundreds of jobs; idle, a batch is 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -73,6 +73,7 @@ class Batch:
 
     changes: list[Change] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    began_s: float = 0.0  # its commit
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.effects)
@@ -230,7 +231,7 @@ class Engine:
         return decisions.on_tick(live, now, lost_after=self._lost_after, lease_s=self._lease_s)
 
     async def _loop(self) -> None:
-        commit: asyncio.Task[dict[int, bytes]] | None = None
+        commit: asyncio.Future[dict[int, bytes]] | None = None
         try:
             while True:
                 if self._inbox and not self._pending.full:
@@ -241,7 +242,7 @@ class Engine:
                 if commit is None and self._pending:
                     self._in_flight, self._pending = self._pending, Batch()
                     if self._in_flight.changes or _missing_works(self._in_flight):
-                        commit = asyncio.create_task(self._commit(self._in_flight))
+                        commit = asyncio.ensure_future(self._commit(self._in_flight))
                         commit.add_done_callback(lambda _: self._wake.set())
                     else:
                         self._act(self._in_flight, {})
@@ -292,13 +293,11 @@ class Engine:
 
         place(self.live, assign, limit=PLACED_MAX)
 
-    async def _commit(self, batch: Batch) -> dict[int, bytes]:
-        began_s = self._clock.monotonic()
-        works = await self._store.commit(batch.changes, _missing_works(batch))
-        self._metrics.observe_commit(self._clock.monotonic() - began_s, len(batch.changes))
-        return works
+    def _commit(self, batch: Batch) -> Awaitable[dict[int, bytes]]:
+        batch.began_s = self._clock.monotonic()
+        return self._store.commit(batch.changes, _missing_works(batch))
 
-    async def _finish(self, commit: asyncio.Task[dict[int, bytes]]) -> None:
+    async def _finish(self, commit: asyncio.Future[dict[int, bytes]]) -> None:
         batch = self._in_flight
         assert batch is not None
         try:
@@ -309,6 +308,7 @@ class Engine:
         except StoreBroken as error:
             logs.get().error("store.broken", error=str(error))
             raise
+        self._metrics.observe_commit(self._clock.monotonic() - batch.began_s, len(batch.changes))
         self._act(batch, works)
 
     async def _start_again(self, error: StoreFull) -> None:

@@ -4,7 +4,7 @@ One engine is behind it (`coordinator.storage.sqlite`); tests run the same engin
 bytes are not here: logs are in `coordinator.log_store`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -84,7 +84,7 @@ class Store(Protocol):
         """Return what rebuilds the live set."""
         ...
 
-    async def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
+    def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> Awaitable[dict[int, bytes]]:
         """Make *changes* durable in one transaction; then return the work of the jobs in *fetch*.
 
         At most one commit is in flight.

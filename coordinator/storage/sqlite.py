@@ -9,7 +9,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -168,14 +168,9 @@ class SqliteStore:
             if connection is not None:
                 connection.close()
 
-    async def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
+    def commit(self, changes: Sequence[Change], fetch: Collection[int]) -> Awaitable[dict[int, bytes]]:
         """See the protocol."""
-        loop = asyncio.get_running_loop()
-        works = await loop.run_in_executor(self._writer_thread, self._commit, changes, fetch)
-        if changes and time.monotonic() - self._checkpointed > CHECKPOINT_S:
-            self._checkpointed = time.monotonic()
-            self._reader_thread.submit(self._checkpoint)
-        return works
+        return asyncio.get_running_loop().run_in_executor(self._writer_thread, self._commit, changes, fetch)
 
     def _checkpoint(self) -> None:
         # A checkpoint that finds the database busy or the disk full is tried again a second later.
@@ -207,6 +202,9 @@ class SqliteStore:
                     raise StoreFull(str(error)) from error
                 raise StoreBroken(f"COMMIT failed, its outcome is unknown: {error}") from error
             self.epoch = epoch
+            if time.monotonic() - self._checkpointed > CHECKPOINT_S:
+                self._checkpointed = time.monotonic()
+                self._reader_thread.submit(self._checkpoint)
         if self._wal_too_long:
             self._wal_too_long = False
             with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way: at the next look
