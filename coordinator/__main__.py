@@ -7,9 +7,12 @@ import asyncio
 import os
 import sys
 
-from coordinator.app import Coordinator, EngineFailed
-from hostler.processes import end_requested, run_program
+from hostler.processes import choose_grpc_polling, end_requested, run_program
 from hostler.settings import Settings
+
+choose_grpc_polling()
+
+from coordinator.app import Coordinator, EngineFailed  # noqa: E402
 
 EXIT_BROKEN = 70
 # The store's thread gives the interpreter up at every row and waits for it again, up to this long while the event

@@ -12,9 +12,17 @@ from typing import Any
 
 from hostler import logs
 from hostler.errors import InvalidRequest, Unavailable
-from hostler.settings import Settings, from_arguments
+from hostler.settings import Settings, from_arguments, set_for_children
 
 GC_THRESHOLD = 50_000
+# Without them gRPC reads its sockets in the thread that waits for them (docs/decisions/0015). A gRPC that does not know
+# these words any more says so on standard error and goes on.
+GRPC_WITHOUT = "-event_engine_client,-event_engine_listener"
+
+
+def choose_grpc_polling() -> None:
+    """Call before anything imports gRPC, which looks only then: a message wakes two threads less on its way."""
+    set_for_children("GRPC_EXPERIMENTS", GRPC_WITHOUT)
 
 
 LARGE_BLOCK_BYTES = 256 * 1024

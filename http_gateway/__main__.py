@@ -10,15 +10,18 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from hostler import endpoint, logs
-from hostler.client import Client
-from hostler.processes import end_requested, run_program, settle_memory
+from hostler.processes import choose_grpc_polling, end_requested, run_program, settle_memory
 from hostler.settings import Settings, make_private_dir
-from hostler.tls import target_of
-from http_gateway.app import CONNECTIONS_MAX, make_app, serve
-from http_gateway.callers import UNSAID
-from http_gateway.certificates import Certificate, certificate_of
-from http_gateway.connections import check_parser
+
+choose_grpc_polling()
+
+from hostler import endpoint, logs  # noqa: E402
+from hostler.client import Client  # noqa: E402
+from hostler.tls import target_of  # noqa: E402
+from http_gateway.app import CONNECTIONS_MAX, make_app, serve  # noqa: E402
+from http_gateway.callers import UNSAID  # noqa: E402
+from http_gateway.certificates import Certificate, certificate_of  # noqa: E402
+from http_gateway.connections import check_parser  # noqa: E402
 
 FETCH_S = 60.0  # how long a coordinator on another host may take to show whom it is
 # Otherwise gRPC reads ever further ahead of a download that nobody reads: 7 MiB of each; with these it is 3 MiB.

@@ -6,9 +6,12 @@ Exit codes: 0 ended in order, 2 cannot start as configured, 3 another agent spea
 import os
 import sys
 
-from hostler.processes import end_requested, run_program
+from hostler.processes import choose_grpc_polling, end_requested, run_program
 from hostler.settings import Settings, set_for_children
-from worker_agent import app
+
+choose_grpc_polling()
+
+from worker_agent import app  # noqa: E402
 
 
 async def run(settings: Settings) -> int:

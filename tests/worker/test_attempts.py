@@ -109,10 +109,10 @@ async def test_what_the_worker_tells_its_own_parts_is_not_for_jobs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its settings nor what it tells its gRPC; everything else of its environment is."""
-    for name in ("GRPC_ENABLE_FORK_SUPPORT", "HOSTLER_NAME", "GRPC_VERBOSITY"):
+    for name in ("GRPC_ENABLE_FORK_SUPPORT", "GRPC_EXPERIMENTS", "HOSTLER_NAME", "GRPC_VERBOSITY"):
         monkeypatch.setenv(name, "0")
     async with bench.runner() as runner:
-        runner.start(bench.order("a", sh("env | grep -oE '^(GRPC_ENABLE|GRPC_VERB|HOSTLER_NAME)[^=]*'")))
+        runner.start(bench.order("a", sh("env | grep -oE '^(GRPC_ENABLE|GRPC_EXP|GRPC_VERB|HOSTLER_NAME)[^=]*'")))
         ended = await bench.ended("a")
         assert streams(whole_ledger(runner, ended.key))[0] == b"GRPC_VERBOSITY\n"
         await bench.end_all(runner)
