@@ -3,7 +3,6 @@
 `verify` reads files and asks no cluster, so it works on a copy, too.
 """
 
-import asyncio
 import contextlib
 import json
 from pathlib import Path
@@ -38,6 +37,8 @@ def audit_show(
     ] = 0,
 ) -> int:
     """Show the audit log, oldest first; `verify` tells whether its files are whole."""
+    import asyncio
+
     context.obj = place
     if context.invoked_subcommand is not None:
         return OK
@@ -67,6 +68,8 @@ def audit_verify(
 
 
 async def _show(place: Place, *, after: int, limit: int, follow: bool) -> None:
+    import asyncio
+
     from hostler.cli.connect import cluster
 
     left = limit

@@ -19,6 +19,7 @@ from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_
 from hostler.cli.keys import keys
 from hostler.cli.many_commands import Filter, add_commands
 from hostler.cli.options import FanOptions, Place, RunOptions, SubmitOptions, expanded
+from hostler.cli.terminal_commands import add_commands as add_terminal_commands
 from hostler.cli.worker_commands import workers
 from hostler.errors import HostlerError
 
@@ -346,6 +347,7 @@ def result(job: JobId, place: Place, stage: Stage = None) -> int:
 
 
 add_commands(app)
+add_terminal_commands(app)
 
 
 @app.command(rich_help_panel=JOBS)

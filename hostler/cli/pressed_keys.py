@@ -5,17 +5,18 @@ import os
 import sys
 import termios
 import tty
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 KEYS_BYTES_MAX = 64  # read at once
 
 
 @contextmanager
-def pressed(keys: Collection[str], act: Callable[[], object]) -> Iterator[None]:
-    """Call *act* whenever one of *keys* is pressed while the body runs; nothing without a terminal to press them at.
+def pressed(keys: Mapping[str, Callable[[], object]]) -> Iterator[None]:
+    """Do what belongs to one of *keys* when it is pressed while the body runs; nothing without a terminal.
 
     What is pressed is not shown. Signals of the keyboard stay signals. The terminal is as before afterwards.
+    When the terminal goes away, that is the first of the keys.
     """
     if not sys.stdin.isatty():
         yield
@@ -28,8 +29,10 @@ def pressed(keys: Collection[str], act: Callable[[], object]) -> Iterator[None]:
         text = os.read(descriptor, KEYS_BYTES_MAX).decode("latin-1")
         if not text:
             loop.remove_reader(descriptor)  # the terminal has gone
-        if not text or any(key in text for key in keys):
-            act()
+            next(iter(keys.values()))()
+        for key in text:
+            if key in keys:
+                keys[key]()
 
     try:
         tty.setcbreak(descriptor)

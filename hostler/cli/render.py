@@ -118,7 +118,7 @@ def print_job(job: Job) -> None:
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: bool = False) -> None:
     """Print a table of texts, to standard output unless that is the jobs'."""
-    console, _ = _console(to_stderr=to_stderr)
+    console, _ = terminal_console(to_stderr=to_stderr)
     table = _table(*names)
     for row in rows:
         table.add_row(*(_croppable(text) for text in row))
@@ -137,7 +137,7 @@ def show_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
 
 def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
     """Print a table of jobs."""
-    console, narrow = _console()
+    console, narrow = terminal_console()
     console.print(jobs_table(jobs, now_us=now_us, narrow=narrow))
 
 
@@ -150,22 +150,22 @@ def jobs_table(jobs: Iterable[Job], *, now_us: int, narrow: bool) -> "Table":
             command = command[:COMMAND_CHARACTERS_MAX] + "..."
         took = ""
         if job.started_at_us:
-            took = _span((job.finished_at_us or now_us) - job.started_at_us)
+            took = span_text((job.finished_at_us or now_us) - job.started_at_us)
         table.add_row(
             job.id[:SHORT_ID_CHARACTERS] if narrow else job.id,
             state_text(job),
-            _span(now_us - job.queued_at_us),
+            span_text(now_us - job.queued_at_us),
             took,
             _croppable(job.spec.name),
             _croppable(command),
-            style=_style(job),
+            style=job_style(job),
         )
     return table
 
 
 def print_workers(workers: Iterable[Worker]) -> None:
     """Print a table of workers; their ids are whole, because other interfaces ask for them."""
-    console, _ = _console()
+    console, _ = terminal_console()
     workers = list(workers)
     explained = any(worker.reason for worker in workers)
     table = _table("id", "name", "state", "running", "labels", *(["reason"] if explained else []))
@@ -321,7 +321,8 @@ def _log_text(job: Job) -> str:
     return f"{text} ({job.log_lost_bytes:,} bytes)" if job.log_lost_bytes else f"{text} (how much is not known)"
 
 
-def _console(*, to_stderr: bool = False) -> tuple[Any, bool]:
+def terminal_console(*, to_stderr: bool = False) -> tuple[Any, bool]:
+    """What tables are drawn with, and whether it is a terminal, where ids are cut."""
     from rich.console import Console
 
     narrow = (sys.stderr if to_stderr else sys.stdout).isatty()
@@ -345,13 +346,15 @@ def _croppable(text: str) -> "Text":
     return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
-def _style(job: Job) -> str:
+def job_style(job: Job) -> str:
+    """How the line of a job is drawn."""
     if job.state is State.FINISHED:
         return "" if job.outcome is Outcome.SUCCEEDED else "red"
     return "green" if job.state is State.RUNNING else "yellow"
 
 
-def _span(span_us: int) -> str:
+def span_text(span_us: int) -> str:
+    """A length of time in few characters: ``90s``, ``2m``, ``5h``, ``3d``."""
     seconds = max(0, span_us) // 1_000_000
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:

@@ -175,7 +175,7 @@ async def _show_live(client: Client, query: JobQuery) -> int:
     from rich.live import Live
 
     changed, ended = asyncio.Event(), asyncio.Event()
-    with Live(screen=True, auto_refresh=False) as live, pressed(QUIT, ended.set):
+    with Live(screen=True, auto_refresh=False) as live, pressed(dict.fromkeys(QUIT, ended.set)):
         screen = _Screen(live)
         async with (
             beside(_look(client, query, screen, changed)) as looking,
