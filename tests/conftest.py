@@ -8,6 +8,19 @@ from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).parent
+# Folders whose tests start whole clusters, containers or hosts: they share the machine's cgroups, network and podman,
+# so of two processes that run tests one runs all of these, one after the other.
+OF_THE_MACHINE = frozenset({"benchmarks", "cli", "cluster", "faults", "worker", "zoo"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what may run beside what (`--dist loadgroup`): files of other folders each by itself."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        group = "machine" if place.parts[0] in OF_THE_MACHINE else str(place)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_surroundings() -> Iterator[None]:
