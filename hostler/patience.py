@@ -107,4 +107,5 @@ async def _passes(call: Any) -> bool:
     code = await call.code()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # of ours it says when to come again; a message too large does not
         return any(key == RETRY_KEY for key, _ in await call.trailing_metadata() or ())
-    return code is grpc.StatusCode.UNAVAILABLE
+    # Of many calls that are refused at once gRPC shows some as cancelled; one that we cancel ends otherwise.
+    return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

@@ -51,6 +51,8 @@ def error_from_call(error: grpc.aio.AioRpcError) -> HostlerError:
         return from_code(trailers[CODE_KEY], text, field=field, retry_after_s=retry_after_s)
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"the coordinator cannot be reached: {text}")
+    if error.code() is grpc.StatusCode.CANCELLED:  # our own cancelling is no error of a call
+        return Unavailable("the call was broken off before its answer came")
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return Unavailable(f"what answers there is no hostler coordinator: {text}")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

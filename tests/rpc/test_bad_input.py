@@ -102,7 +102,7 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument(
     assert (await client.describe()).queued == 0
 
 
-SENDING = ("Jobs/Feed", "Files/Put", "Workers/SendOutput")
+BROKEN_OFF_SHARE = 0.04
 
 
 async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: Any) -> None:
@@ -119,9 +119,14 @@ async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: 
 
     found = [(method, (await outcome(each))[0]) for method, each in zip(methods * 30, calls, strict=True)]
 
-    wrong = {(method, status) for method, status in found if status not in allowed}
-    # gRPC may show a caller who is still sending a broken call, instead of the status it was refused with.
-    assert wrong <= {(method, grpc.StatusCode.CANCELLED) for method in SENDING}, wrong
+    # Of a thousand calls that are refused at once, gRPC itself shows about twenty as broken off: also of a server that
+    # does nothing but refuse.
+    broken_off = [method for method, status in found if status is grpc.StatusCode.CANCELLED]
+    assert len(broken_off) <= BROKEN_OFF_SHARE * len(found)
+    wrong = {(method, status) for method, status in found if status not in (*allowed, grpc.StatusCode.CANCELLED)}
+    # Random bytes are no invitation, and no certificate.
+    joining = {("Access/Join", grpc.StatusCode.UNAUTHENTICATED), ("Access/Renew", grpc.StatusCode.PERMISSION_DENIED)}
+    assert wrong <= joining, wrong
     assert await client.submit_one(a_spec())
 
 
