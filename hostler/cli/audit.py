@@ -109,7 +109,8 @@ def _verify(path: Path, expected: str, *, as_json: bool) -> int:
         found = verify(path)
         problem = found.problem or _unexpected(path, expected)
     except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}", exit_code=NOT_FOUND) from None
+        hint = "name a directory with an audit log, or one of its files"
+        raise Failure(f"{path} cannot be read: {error.strerror}", hint=hint, exit_code=NOT_FOUND) from None
     if as_json:
         print_json(
             {

@@ -97,6 +97,11 @@ def offers(root: Any, words: Sequence[str]) -> list[Offer]:
     return _argument(typed, last)
 
 
+def command_of(root: Any, words: Sequence[str]) -> tuple[str, ...]:
+    """The names of the command that these words are about: ``("workers", "drain")``; empty: the program."""
+    return _follow(root, words).path
+
+
 def _argument(typed: _Typed, last: str) -> list[Offer]:
     left = typed.arguments
     for parameter in typed.command.params:

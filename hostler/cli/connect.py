@@ -100,7 +100,7 @@ def unreachable(settings: Settings, address: str) -> Failure:
             exit_code=UNREACHABLE,
             code=ErrorCode.UNAVAILABLE.value,
         )
-    return Failure(f"{where}; start one with: hostler up", exit_code=UNREACHABLE, code=ErrorCode.UNAVAILABLE.value)
+    return Failure(where, hint="start one with: hostler up", exit_code=UNREACHABLE, code=ErrorCode.UNAVAILABLE.value)
 
 
 async def pages(client: "Client", query: "JobQuery") -> "AsyncIterator[Sequence[Job]]":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from hostler.cli.connect import cluster, resolve_job
 from hostler.cli.failures import OK
 from hostler.cli.options import Place
-from hostler.cli.render import print_json, print_line, state_text, work_text
+from hostler.cli.render import print_json, print_sentence, state_text, work_text
 from hostler.explanation import Attempt, Explanation, explain, explanation_shape
 from hostler.jobs import Job
 
@@ -25,7 +25,7 @@ def explain_job(place: Place, text: str) -> int:
             print_json(explanation_shape(known))
         else:
             for line in _lines(known.job, explain(known)):
-                print_line(line)
+                print_sentence(line)
         return OK
 
     return asyncio.run(act())

@@ -73,8 +73,11 @@ def usage_failure(message: str, *, hint: str = "") -> Failure:
     return Failure(message, hint=hint, exit_code=USAGE, code=ErrorCode.INVALID_REQUEST.value)
 
 
+SELECTOR_FIELDS = frozenset({"--filter", "filter", "--all", "where", "--where"})
+SELECTOR_HINT = "docs/selectors.md has the language of these expressions"
+
+
 def failure_of(error: HostlerError) -> Failure:
     """What a command says and returns for an error of the cluster's."""
-    return Failure(
-        error.message, hint=HINTS.get(error.code, ""), exit_code=EXIT_CODES[error.code], code=error.code.value
-    )
+    hint = SELECTOR_HINT if error.field in SELECTOR_FIELDS else HINTS.get(error.code, "")
+    return Failure(error.message, hint=hint, exit_code=EXIT_CODES[error.code], code=error.code.value)

@@ -142,7 +142,8 @@ async def _submit_again(client: Client, named: str) -> tuple[str, list[Part]]:
         query = replace(query, after=page.next)
     if not newest_of:
         missing = "there was no run with --all yet" if named == "last" else f"no run with --all has the name {named}"
-        raise Failure(missing, exit_code=NOT_FOUND, code=ErrorCode.JOB_NOT_FOUND.value)
+        hint = "hostler jobs --filter fan-out shows their jobs"
+        raise Failure(missing, hint=hint, exit_code=NOT_FOUND, code=ErrorCode.JOB_NOT_FOUND.value)
     failed = [job for job in newest_of.values() if not _succeeded(job)]
     if not failed:
         say(f"all {len(newest_of)} jobs of {name} have succeeded")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hostler.cli.connect import PAGE_JOBS, cluster, pages, resolve_job
-from hostler.cli.failures import JOB_FAILED, OK, usage_failure
+from hostler.cli.failures import JOB_FAILED, NOT_FOUND, OK, Failure, usage_failure
 from hostler.cli.follow import copy_log, follow_job, log_chunks, wait_for_attempt
 from hostler.cli.options import Place, SubmitOptions
 from hostler.cli.outputs import say_outputs
@@ -31,7 +31,7 @@ from hostler.cli.render import (
 from hostler.cli.submission import place_on_worker, submission_of
 from hostler.cli.transfer import check_source, send_file
 from hostler.client import Client
-from hostler.errors import JobNotFound
+from hostler.errors import ErrorCode
 from hostler.frames import ERR, GAP, OUT, iter_frames, parse_gap
 from hostler.job_filters import parse_filter
 from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus
@@ -205,7 +205,12 @@ def _place_of_log(job: Job, stage: int | None) -> tuple[int | None, int]:
         return None, 0
     found = [one for one in attempts_of(job) if stage in (None, one[0])]
     if not found and stage is not None:
-        raise JobNotFound(f"stage {stage} of job {job.id} has no log; it has not run")
+        raise Failure(
+            f"stage {stage} of job {job.id} has no log: it has not run",
+            hint="hostler show ID lists its stages",
+            exit_code=NOT_FOUND,
+            code=ErrorCode.JOB_NOT_FOUND.value,
+        )
     return found[-1] if found else (job.stage, job.attempt)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from hostler.cli.connect import cluster, resolve_worker
-from hostler.cli.failures import OK
+from hostler.cli.failures import OK, Failure
 from hostler.cli.options import Place
 from hostler.cli.render import moment_text, print_json, print_line, printable, say
 from hostler.errors import WorkerNotFound
@@ -48,6 +48,11 @@ def revoke(place: Place, text: str) -> int:
                 count = await client.access.revoke_worker(await resolve_worker(client, text))
         if place.as_json:
             print_json({"revoked": count})
+        elif not count:
+            raise Failure(
+                f"{printable(text)} has no certificate that is good: nothing was revoked",
+                hint="it is no worker of another host; hostler workers drain NAME keeps a worker from getting jobs",
+            )
         else:
             print_line(
                 f"{printable(text)} is not heard any more; {count} certificate{'' if count == 1 else 's'} revoked"

@@ -15,7 +15,7 @@ import typer
 
 from hostler import __version__
 from hostler.cli.audit import audit
-from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, Failure, failure_of, usage_failure
+from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Failure, failure_of, usage_failure
 from hostler.cli.keys import keys
 from hostler.cli.many_commands import Filter, add_commands
 from hostler.cli.options import FanOptions, Place, RunOptions, SubmitOptions, expanded
@@ -95,9 +95,9 @@ def call(arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="hostler", standalone_mode=False)
     except Failure as failure:
-        return _print(failure, as_json=as_json)
+        return _print(failure, as_json=as_json, arguments=arguments)
     except HostlerError as error:
-        return _print(failure_of(error), as_json=as_json)
+        return _print(failure_of(error), as_json=as_json, arguments=arguments)
     except TyperError as error:
         return _print(_usage(error), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
@@ -109,7 +109,7 @@ def call(arguments: Sequence[str]) -> int:
         wrong = next((text for text in arguments if text.encode(errors="replace").decode() != text), None)
         if wrong is None:
             raise
-        return _print(usage_failure(f"{wrong[:100]!r} is not UTF-8 text"), as_json=as_json)
+        return _print(usage_failure(f"{wrong[:100]!r} is not UTF-8 text"), as_json=as_json, arguments=arguments)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -444,9 +444,14 @@ def outputs_get(
     return get_outputs(place, job, paths or (), into=into, archive=archive, force=force)
 
 
-def _print(failure: Failure, *, as_json: bool) -> int:
+def _print(failure: Failure, *, as_json: bool, arguments: Sequence[str] = ()) -> int:
     from hostler.cli.render import print_failure
 
+    if failure.exit_code == USAGE and not failure.hint:
+        from hostler.cli.completion import command_of
+
+        path = command_of(typer.main.get_command(app), arguments)
+        failure.hint = f"see {' '.join(('hostler', *path))} --help"
     print_failure(failure, as_json=as_json)
     return failure.exit_code
 

@@ -7,7 +7,9 @@ pipe nothing is cut.
 
 import json
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -41,6 +43,16 @@ def say(message: str) -> None:
 def print_line(text: str) -> None:
     """Print one line of an answer for people to standard output."""
     print(printable(text), flush=True)
+
+
+def print_sentence(text: str) -> None:
+    """Print a line of an answer; on a terminal it goes on, where it has to, at a blank and as far in as it began."""
+    line = printable(text)
+    if sys.stdout.isatty():
+        indent = line[: len(line) - len(line.lstrip())]
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    print(line, flush=True)
 
 
 def print_json(value: Any, *, to_stderr: bool = False) -> None:

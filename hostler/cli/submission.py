@@ -190,7 +190,10 @@ def _whole_params(whole: str | None) -> str:
         return content.decode()
     except FileNotFoundError:
         raise Failure(
-            f"--params: there is no file {path}", exit_code=NOT_FOUND, code=ErrorCode.FILE_NOT_FOUND.value
+            f"--params: there is no file {path}",
+            hint="name a file of this host, or give the JSON itself",
+            exit_code=NOT_FOUND,
+            code=ErrorCode.FILE_NOT_FOUND.value,
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -38,7 +38,10 @@ def check_source(path: Path) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise Failure(
-            f"there is no file {path}", exit_code=NOT_FOUND, code=ErrorCode.FILE_NOT_FOUND.value, hint="see --file"
+            f"there is no file {path}",
+            exit_code=NOT_FOUND,
+            code=ErrorCode.FILE_NOT_FOUND.value,
+            hint="name a file of this host",
         ) from None
     except (OSError, ValueError) as error:
         raise usage_failure(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

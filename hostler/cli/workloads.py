@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hostler.cli.connect import cluster
-from hostler.cli.failures import OK, usage_failure
+from hostler.cli.failures import NOT_FOUND, OK, Failure, usage_failure
 from hostler.cli.options import Place
 from hostler.cli.render import command_text, moment_text, print_fields, print_json, print_line, print_table, say
+from hostler.errors import ErrorCode
 from hostler.jobs import Container, Service
 from hostler.shape import workload_shape
 from hostler.workload_files import Definition, read_directory, with_script
@@ -19,12 +20,19 @@ def apply(place: Place, paths: Sequence[Path]) -> int:
     """Store the scripts of the workloads in *paths* and register them, all or none."""
     definitions: dict[str, Definition] = {}
     for path in paths:
+        if not path.exists():
+            code = ErrorCode.FILE_NOT_FOUND.value
+            raise Failure(
+                f"there is no {path}", hint="name TOML files or directories of them", exit_code=NOT_FOUND, code=code
+            )
         for definition in read_directory(path):
             name = definition.workload.name
             if definitions.setdefault(name, definition) is not definition:
                 raise usage_failure(f"{path}: the workload {name} is in the files twice")
     if not definitions:
-        raise usage_failure("there is no *.toml file in these directories")
+        raise usage_failure(
+            "there is no *.toml file in these directories", hint="docs/workloads.md shows what is in one"
+        )
 
     async def act() -> int:
         async with cluster(place) as client:

@@ -43,7 +43,7 @@ def test_where_no_cluster_answers_every_command_says_how_to_start_one(tmp_path: 
 
     assert answer.returncode == 4
     socket = tmp_path / "run" / "coordinator.sock"
-    assert answer.stderr == f"hostler: no cluster answers at unix:{socket}; start one with: hostler up\n"
+    assert answer.stderr == f"hostler: no cluster answers at unix:{socket}\n  next: start one with: hostler up\n"
 
 
 @pytest.mark.parametrize("wrong", [("frob",), ("jobs", "--frob"), ("show",), (), ("--coordinator", "x", "jobs")])

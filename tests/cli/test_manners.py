@@ -1,0 +1,222 @@
+"""What all commands have in common: help, JSON, no escapes in pipes, and errors that say what to do next."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hostler.cli.main import app, call
+from hostler.jobs import JobSpec, OutputFile, Outputs, Work
+from tests.cli.conftest import Answer
+from tests.cli.fake_cluster import NOON_US, FakeCluster, exited
+
+ROOT = Path(__file__).parents[2]
+A_SPEC = JobSpec(work=Work(argv=("sleep", "\x1b[31m" + "w" * 300), cwd="/"), name="two \x1b words")
+OVER = "00000000-0000-4000-8000-00000000000a"
+RUNS = "00000000-0000-4000-8000-00000000000b"
+
+# Of each command a call that succeeds; those that do not end, and those that another service answers, have none.
+CALLS: dict[str, tuple[str, ...]] = {
+    "submit": ("submit", "--", "ls"),
+    "run": ("run", "--", "ls"),
+    "jobs": ("jobs",),
+    "show": ("show", OVER),
+    "explain": ("explain", OVER),
+    "logs": ("logs", OVER),
+    "stop": ("stop", RUNS),
+    "wait": ("wait", OVER),
+    "retry": ("retry", OVER),
+    "signal": ("signal", RUNS, "INT"),
+    "top": ("top",),
+    "completion": ("completion", "bash"),
+    "workers": ("workers",),
+    "workers drain": ("workers", "drain", "stable"),
+    "workers resume": ("workers", "resume", "stable"),
+    "workers release": ("workers", "release", "stable"),
+    "workloads list": ("workloads", "list"),
+    "outputs ls": ("outputs", "ls", OVER),
+}
+OTHERS = {
+    *("up", "coordinator", "worker", "gateway"),  # they go on
+    *("attach", "result", "complete", "workloads", "keys", "outputs"),  # of a terminal, a chain, a shell; groups
+    *("workers invite", "workers revoke", "keys create", "keys list", "keys revoke", "audit", "audit verify"),
+    *("workloads apply", "workloads show", "workloads remove", "outputs get"),
+}
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its name."""
+
+    def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield " ".join((*path, name)), inner
+            yield from walk(inner, (*path, name))
+
+    return walk(typer.main.get_command(app), ())
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.fixture
+def known(fake: FakeCluster) -> FakeCluster:
+    """A fake cluster with a job that runs and one that is over, with names that no terminal should see as they are."""
+    fake.add(exited(3), spec=A_SPEC, job=OVER)
+    fake.add(spec=A_SPEC, job=RUNS)
+    fake.outputs[OVER] = Outputs(files=(OutputFile(path="a\x1b[2J", size_bytes=1, modified_at_us=NOON_US, digest="d"),))
+    return fake
+
+
+def test_every_command_is_looked_at_here() -> None:
+    """A new one is given a call, or named among those that have none."""
+    assert CALLS.keys() | OTHERS == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_the_width(
+    name: str, columns: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every command, without an escape in a pipe."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERMINAL_WIDTH", str(columns))
+    assert call([*name.split(), "--help"]) == 0
+    out = capfd.readouterr().out
+    assert "Usage" in out and "\x1b" not in out
+    assert max(len(line) for line in out.splitlines()) <= columns
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_answers_in_a_pipe_have_no_escape_and_json_can_be_read(
+    name: str, known: FakeCluster, hostler: Callable[..., Answer]
+) -> None:
+    """Whatever jobs are called: each line of an answer with --json is JSON, and so is each line of ours beside it."""
+    answer = hostler(*CALLS[name])
+    assert "\x1b" not in answer.out + answer.err
+    again = hostler("--json", *CALLS[name])
+    assert "\x1b" not in again.out + again.err
+    lines = again.out.splitlines() + (again.err.splitlines() if name == "run" else [])
+    for line in lines:
+        json.loads(line)
+    assert lines or name == "logs"
+
+
+def test_the_keys_of_json_are_those_of_the_documentation(known: FakeCluster, hostler: Callable[..., Answer]) -> None:
+    """Each key of a job, of a worker and of `top` stands in docs/cli.md, in code."""
+    text = (ROOT / "docs" / "cli.md").read_text().partition("\n## JSON\n")[2]
+
+    def keys(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield key
+                yield from keys(inner) if key in ("cluster", "log", "usage", "times", "outputs") else ()
+        elif isinstance(value, list):
+            for one in value:
+                yield from keys(one)
+
+    job = json.loads(hostler("--json", "show", OVER).out)
+    worker = json.loads(hostler("--json", "workers").out)["workers"]
+    shown = json.loads(hostler("--json", "top").out)
+    found = {*keys(job), *keys(worker), *keys(shown), *(key for part in shown.values() for key in keys(part))}
+    assert {key for key in found if f"`{key}`" not in text} == set()
+
+
+MISTAKES: tuple[tuple[int, str], ...] = (
+    (3, "show nosuch"),
+    (2, "show ab"),
+    (2, "show 0000"),
+    (2, "show"),
+    (2, "show x y"),
+    (2, "show --wrong x"),
+    (2, "nosuch"),
+    (2, "workers nosuch"),
+    (2, "stop"),
+    (2, "stop last:0"),
+    (2, "stop --filter a="),
+    (2, "jobs --filter ((a"),
+    (2, "jobs --state nope"),
+    (2, "jobs --after 3"),
+    (2, "jobs --limit 0"),
+    (3, "explain nosuch"),
+    (3, "logs nosuch"),
+    (3, f"logs --stage 3 {OVER}"),
+    (3, "result nosuch"),
+    (3, "wait nosuch"),
+    (3, "retry nosuch"),
+    (1, f"signal {OVER} INT"),
+    (2, f"signal {RUNS} NOPE"),
+    (3, "attach nosuch"),
+    (2, "submit"),
+    (3, "submit --worker nosuch -- ls"),
+    (3, "submit --file /nosuch -- ls"),
+    (2, "submit --file / -- ls"),
+    (2, "submit --param x --workload report"),
+    (3, "submit --params @/nosuch --workload report"),
+    (2, "submit --label x -- ls"),
+    (2, "submit --memory lots -- ls"),
+    (2, "submit --timeout soon -- ls"),
+    (2, "run"),
+    (2, "run --group -- ls"),
+    (2, "run --all (( -- ls"),
+    (3, "run --all zone=nosuch -- ls"),
+    (3, "run --retry-failed nosuch"),
+    (3, "outputs ls nosuch"),
+    (3, f"outputs get {OVER} nosuch"),
+    (3, "workers drain nosuch"),
+    (2, "workers drain stable --deadline soon"),
+    (3, "workloads apply /nosuch"),
+    (2, "workloads apply /etc/hostname"),
+    (2, "top --sort nope"),
+    (2, "completion tcsh"),
+    (2, "--config /nosuch.toml jobs"),
+    (2, "--coordinator nonsense jobs"),
+    (4, "--coordinator unix:/nosuch/socket jobs"),
+)
+
+
+@pytest.mark.parametrize(("code", "line"), MISTAKES, ids=[line for _, line in MISTAKES])
+def test_a_mistake_is_one_line_and_what_to_do_next(
+    code: int, line: str, known: FakeCluster, hostler: Callable[..., Answer]
+) -> None:
+    """Two lines on standard error, nothing on standard output; the same as JSON, in one."""
+    answer = hostler(*line.split())
+    assert (answer.code, answer.out) == (code, "")
+    said, after = answer.err.splitlines()
+    assert said.startswith("hostler: ") and len(said) > len("hostler: ")
+    assert after.startswith("  next: ") and len(after) > len("  next: ")
+    error = json.loads(hostler("--json", *line.split()).err)["error"]
+    assert error["message"] and error["hint"] and error["code"]
+
+
+@pytest.mark.parametrize("columns", [40, 79, 200])
+def test_lists_on_a_terminal_keep_to_its_width(
+    columns: int, known: FakeCluster, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line of a table is broken, whatever is in it; without colours when those are not wanted."""
+    known.add(spec=replace(A_SPEC, name="n" * 200))
+    for arguments in (["jobs"], ["top", "--once"]):
+        ours, theirs = pty.openpty()
+        env = os.environ | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", "NO_COLOR": "1"}
+        command = [sys.executable, "-m", "hostler.cli.main", "--coordinator", known.address, *arguments]
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT)
+        os.close(theirs)
+        seen = b""
+        try:
+            while piece := os.read(ours, 65536):
+                seen += piece
+        except OSError:
+            pass  # its side is closed
+        os.close(ours)
+        assert process.wait(timeout=30) == 0
+        text = seen.decode()
+        assert "\x1b[3" not in text and "RUNNING" in text.upper()
+        plain = text.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[1;4m", "").replace("\x1b[2m", "")
+        assert all(len(line) <= columns for line in plain.splitlines()), plain
