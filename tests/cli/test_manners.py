@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import typer
 
+from hostler.cli.failures import failure_of
 from hostler.cli.main import app, call
+from hostler.errors import ErrorCode, from_code
 from hostler.jobs import JobSpec, OutputFile, Outputs, Work
 from tests.cli.conftest import Answer
 from tests.cli.fake_cluster import NOON_US, FakeCluster, exited
@@ -194,6 +196,13 @@ def test_a_mistake_is_one_line_and_what_to_do_next(
     assert after.startswith("  next: ") and len(after) > len("  next: ")
     error = json.loads(hostler("--json", *line.split()).err)["error"]
     assert error["message"] and error["hint"] and error["code"]
+
+
+@pytest.mark.parametrize("code", [code for code in ErrorCode if code is not ErrorCode.INVALID_REQUEST])
+def test_every_error_of_the_cluster_has_a_next_step(code: ErrorCode) -> None:
+    """Also those that are hard to cause: no permission, a full queue, a coordinator that is away."""
+    failure = failure_of(from_code(code.value, "said by the coordinator"))
+    assert failure.hint and failure.exit_code and failure.code == code.value
 
 
 @pytest.mark.parametrize("columns", [40, 79, 200])
