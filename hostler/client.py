@@ -27,8 +27,9 @@ from hostler.feeding import Feeding
 from hostler.files_client import FilesClient
 from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
-from hostler.patience import PASSING, PATIENCE_S, Absence, Repeating
+from hostler.patience import PASSING, PATIENCE_S, Absence
 from hostler.records_client import RecordsClient
+from hostler.repeating import Repeating
 from hostler.tls import Target, target_of
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from hostler.wire import jobs as wire_jobs
@@ -123,7 +124,7 @@ def open_channel(
 
     A target with access is on another host: a TLS channel that trusts one authority, on which every call carries the
     key, if there is one, and which shows the certificate, if there is one. With *patience_s* unary calls are made
-    again, see `hostler.patience`.
+    again, see `hostler.repeating`.
     """
     address, access = Target(target) if isinstance(target, str) else target
     between = [Repeating(patience_s)] if patience_s else None

@@ -5,7 +5,6 @@ Writing happens in a thread: a reader that has stopped must not keep Ctrl-C from
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from hostler.cli.beside import beside
@@ -14,15 +13,14 @@ from hostler.cli.progress import StatusLine, status_line, watch_progress
 from hostler.cli.render import say
 from hostler.cli.writing import write_all
 from hostler.client import Client, LogChunk
-from hostler.errors import DeadlineExceeded, FileNotFound, Unavailable
+from hostler.errors import FileNotFound
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.lifecycle import State
+from hostler.patience import PASSING, Absence
 from hostler.stages import attempts_of
 
 PATIENCE_S = 60.0  # how long the coordinator may be away
-RETRY_S_MIN = 0.1
-RETRY_S_MAX = 1.0
 NEXT_ATTEMPT_LOOK_S = 0.5  # between two looks whether something follows on a log that has ended
 DESCRIPTORS = {OUT: 1, ERR: 2}
 
@@ -47,13 +45,13 @@ async def log_chunks(
         FileNotFound: the log has expired.
         HostlerError: the coordinator refuses.
     """
-    position, pause_s = start, RETRY_S_MIN
+    position = start
     at_stage = "" if stage is None else f" --stage {stage}"  # a position is that of one stage's log
-    away_since: float | None = None
+    absence = Absence(patience_s)
     while True:
         try:
             async for chunk in client.read_log(job, start=position, follow=follow, stage=stage or 0, attempt=attempt):
-                away_since, pause_s = None, RETRY_S_MIN
+                absence.heard()
                 position = chunk.position + len(chunk.frames)
                 if chunk.frames:
                     attempt = chunk.attempt
@@ -65,17 +63,13 @@ async def log_chunks(
             if not follow:
                 return
             reason = "the log's stream ended early"
-        except (Unavailable, DeadlineExceeded) as error:
+        except PASSING as error:
             reason = error.message
-        now = time.monotonic()
-        away_since = now if away_since is None else away_since
-        if now - away_since > patience_s:
+        if not await absence.bears():
             raise Failure(
                 f"lost the coordinator: {reason}; the job goes on by itself",
                 hint=f"read on with: hostler logs -f --from {position}{at_stage} {job}",
             )
-        await asyncio.sleep(pause_s)
-        pause_s = min(RETRY_S_MAX, pause_s * 2)
 
 
 async def copy_log(
@@ -158,23 +152,19 @@ async def wait_for_attempt(
     client: Client, job: str, *, stage: int | None = None, besides: Sequence[tuple[int, int]] = ()
 ) -> Job:
     """Wait until an attempt of a job, or of one *stage*, has begun that is none of *besides*, or the job is over."""
-    away_since: float | None = None
+    absence = Absence(PATIENCE_S)
     while True:
         try:
             found = await client.get(job)
             begun = [one for one in attempts_of(found) if one not in besides and stage in (None, one[0])]
             if begun or found.state is State.FINISHED:
                 return found
-            away_since = None
+            absence.heard()
             until = State.RUNNING if found.state in (State.QUEUED, State.ASSIGNED) else State.FINISHED
             await client.wait_one(job, until=until, timeout_s=NEXT_ATTEMPT_LOOK_S)
-        except (Unavailable, DeadlineExceeded):
+        except PASSING as error:
             # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
-            now = time.monotonic()
-            away_since = now if away_since is None else away_since
-            if now - away_since > PATIENCE_S:
-                raise
-            await asyncio.sleep(RETRY_S_MAX)
+            await absence.bear(error)
 
 
 def _write_beside(line: StatusLine, descriptor: int, content: bytes) -> None:

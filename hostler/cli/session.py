@@ -8,23 +8,24 @@ not noticed.
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from hostler.cli.beside import beside
 from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
-from hostler.cli.follow import RETRY_S_MAX, RETRY_S_MIN, copy_log
+from hostler.cli.follow import copy_log
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.keyboard import Keyboard, terminal_size
 from hostler.cli.render import print_json, say
 from hostler.cli.stdin import give_up, is_forwarded, is_open, pieces
 from hostler.cli.submission import place_on_worker
 from hostler.client import Client
-from hostler.errors import DeadlineExceeded, HostlerError, NotRunning, Unavailable
+from hostler.errors import HostlerError, NotRunning
 from hostler.feeding import Feeding
 from hostler.jobs import Job, JobSpec
 from hostler.lifecycle import Outcome, State
+from hostler.patience import patiently
 from hostler.shape import job_shape
 
 SUBMIT_PATIENCE_S = 5.0
@@ -267,20 +268,6 @@ async def describes(client: Client, timeout_s: float) -> bool:
     except HostlerError:
         return False
     return True
-
-
-async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
-    """Call again while the coordinator is away, for *patience_s* at most; for calls that may be repeated."""
-    deadline = asyncio.get_running_loop().time() + patience_s
-    pause_s = RETRY_S_MIN
-    while True:
-        try:
-            return await call()
-        except (Unavailable, DeadlineExceeded):
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-        await asyncio.sleep(pause_s)
-        pause_s = min(RETRY_S_MAX, pause_s * 2)
 
 
 def exit_status(job: Job, *, interrupted: int) -> tuple[int, str]:

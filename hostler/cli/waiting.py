@@ -11,15 +11,15 @@ from typing import Any, Self
 
 from hostler.cli.connect import choose_jobs, cluster
 from hostler.cli.failures import JOB_FAILED, OK
-from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX
+from hostler.cli.follow import PATIENCE_S
 from hostler.cli.options import Place
 from hostler.cli.render import print_json, print_line, say, state_text
-from hostler.cli.session import patiently
 from hostler.cli.stopping import jobs_named
 from hostler.client import Client
-from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
+from hostler.errors import HostlerError
 from hostler.jobs import Progress
 from hostler.lifecycle import Outcome
+from hostler.patience import PASSING, Absence, patiently
 from hostler.shape import job_shape
 
 BATCH_JOBS = 2000  # of one call
@@ -141,25 +141,19 @@ async def _wait_for(
 ) -> None:
     """Tell the ends of some jobs, and then that there are no more, or what went wrong."""
     left = dict.fromkeys(ids)
-    away_since: float | None = None
+    absence = Absence(PATIENCE_S)
     while left:
         left_s = 0.0 if deadline is None else deadline - time.monotonic()
         if deadline is not None and left_s <= 0:
             break
         try:
             async for job in client.wait(list(left), timeout_s=left_s):
-                away_since = None
+                absence.heard()
                 del left[job.id]
                 await heard.put(job)
-        except (Unavailable, DeadlineExceeded) as error:
+        except HostlerError as error:
             # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
-            now = time.monotonic()
-            away_since = away_since or now
-            if now - away_since > PATIENCE_S:
+            if not (isinstance(error, PASSING) and await absence.bears()):
                 await heard.put(error)
                 return
-            await asyncio.sleep(RETRY_S_MAX)
-        except HostlerError as error:
-            await heard.put(error)
-            return
     await heard.put(None)

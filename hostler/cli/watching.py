@@ -14,13 +14,14 @@ from typing import Any, cast
 from hostler.cli.beside import beside
 from hostler.cli.connect import cluster
 from hostler.cli.failures import OK, Failure
-from hostler.cli.follow import PATIENCE_S, RETRY_S_MAX, RETRY_S_MIN
+from hostler.cli.follow import PATIENCE_S
 from hostler.cli.options import Place
 from hostler.cli.pressed_keys import pressed
 from hostler.cli.render import jobs_table, moment_text, print_json, print_line
 from hostler.client import Client, Cluster
 from hostler.errors import DeadlineExceeded, Unavailable
 from hostler.jobs import Job, JobEvent, JobQuery
+from hostler.patience import PASSING, PAUSE_S_MAX, Absence
 from hostler.selectors import quoted
 from hostler.shape import event_shape
 
@@ -72,25 +73,23 @@ async def transitions(client: Client, chosen: str, after: int) -> AsyncGenerator
     Raises:
         Failure: the coordinator stayed away for `PATIENCE_S`.
     """
-    pause_s, away_since = RETRY_S_MIN, None
+    absence = Absence(PATIENCE_S)
     while True:
         try:
             async with aclosing(_gathered(client, after)) as groups:
                 async for events in groups:
-                    away_since, pause_s = None, RETRY_S_MIN
+                    absence.heard()
                     wanted = await _found(client, chosen, {event.job for event in events}) if chosen else None
                     for event in events:
                         if wanted is None or event.job in wanted:
                             yield event
                         after = event.number
-        except (Unavailable, DeadlineExceeded) as error:
-            now = time.monotonic()
-            away_since = now if away_since is None else away_since
-            if now - away_since > PATIENCE_S:
-                hint = f"go on with: hostler jobs --watch --after {after}"
-                raise Failure(f"lost the coordinator: {error.message}", hint=hint) from None
-        await asyncio.sleep(pause_s)
-        pause_s = min(RETRY_S_MAX, pause_s * 2)
+            reason = "the stream of events ended"
+        except PASSING as error:
+            reason = error.message
+        if not await absence.bears():
+            hint = f"go on with: hostler jobs --watch --after {after}"
+            raise Failure(f"lost the coordinator: {reason}", hint=hint)
 
 
 async def _gathered(client: Client, after: int) -> AsyncGenerator[Sequence[JobEvent]]:
@@ -229,4 +228,4 @@ async def _heed(client: Client, changed: asyncio.Event) -> None:
             async for event in client.watch(after=after):
                 after = event.number
                 changed.set()
-        await asyncio.sleep(RETRY_S_MAX)
+        await asyncio.sleep(PAUSE_S_MAX)

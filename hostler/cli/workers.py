@@ -1,7 +1,6 @@
 """The commands about workers: the list, drain, resume, release."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ from hostler.cli.connect import cluster, resolve_worker
 from hostler.cli.failures import JOB_FAILED, OK, Failure
 from hostler.cli.options import Place
 from hostler.cli.render import moment_text, print_json, print_line, print_workers, printable, say
-from hostler.errors import DeadlineExceeded, Unavailable
+from hostler.patience import PASSING, Absence
 from hostler.shape import worker_shape
 from hostler.workers import Worker, WorkerState
 
@@ -76,19 +75,16 @@ def _print_after(place: Place, text: str, act: Callable[["Client", str], Awaitab
 
 
 async def _until_empty(client: "Client", name: str) -> Worker:
-    away_since: float | None = None
+    absence = Absence(PATIENCE_S)
     while True:
         await asyncio.sleep(LOOK_S)
         try:
             found = next((one for one in await client.workers() if one.id == name), None)
-        except (Unavailable, DeadlineExceeded):
+        except PASSING as error:
             # Waiting changes nothing, so it is simply asked again while the coordinator restarts.
-            now = time.monotonic()
-            away_since = now if away_since is None else away_since
-            if now - away_since > PATIENCE_S:
-                raise
+            await absence.bear(error)
             continue
-        away_since = None
+        absence.heard()
         if found is None:
             raise Failure(f"worker {name} is not known any more", exit_code=JOB_FAILED)
         if found.state in EMPTY:
