@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from benchmarks.processes import BenchError, Components, CpuMeter, Program, Pulse, descendants, pss_mb, run_to_end
-from hostler.endpoint import read_gateway
+from hostler.endpoint import coordinator_socket, read_gateway
 
 START_S: Final = 60.0  # for a program to be there; a busy machine needs seconds
 END_S: Final = 20.0
@@ -45,6 +45,7 @@ class Cluster(ABC):
 
     name: str
     client: str  # the client's word for it
+    warm_up_jobs = WARM_UP_JOBS
 
     def __init__(self, place: Path) -> None:
         """Prepare a system in a directory of its own below *place*."""
@@ -64,7 +65,8 @@ class Cluster(ABC):
             self._stack.callback(self._meter.kill_leftovers)
             self._input_fd = self._stack.enter_context(Pulse()).read_fd
             self._start()
-            self.load("batch", WARM_UP_JOBS)
+            if self.warm_up_jobs:
+                self.load("batch", self.warm_up_jobs)
         except BaseException:
             self._end()
             raise
@@ -155,13 +157,34 @@ class Product(Cluster):
     name = "product"
     client = "product"
 
+    def __init__(self, place: Path, **worker: Any) -> None:
+        """*worker* are settings of the worker that differ from those people get."""
+        super().__init__(place)
+        self._worker = worker
+
+    @property
+    def address(self) -> str:
+        """Where its coordinator is called by gRPC."""
+        return f"unix:{coordinator_socket(self._directory)}"
+
+    def check(self) -> None:
+        """Return when every part runs.
+
+        Raises:
+            BenchError: one has ended; with the last lines it printed.
+        """
+        self._check()
+
     def _start(self) -> None:
-        self._part(COORDINATOR, "coordinator")
-        socket = self._directory / "endpoint.json"
-        self._wait_for("the coordinator", lambda: socket.exists() or None)
-        self._part(AGENT, "worker_agent", name="bench-1")
+        self._start_coordinator()
+        self._part(AGENT, "worker_agent", name="bench-1", **self._worker)
         self._part(GATEWAY, "http_gateway")
         self._url = self._wait_for("the gateway", lambda: read_gateway(self._directory) or None)
+
+    def _start_coordinator(self, **settings: Any) -> None:
+        self._part(COORDINATOR, "coordinator", **settings)
+        socket = self._directory / "endpoint.json"
+        self._wait_for("the coordinator", lambda: socket.exists() or None)
 
     def components(self) -> Components:
         """Below an agent is its launcher, below that the shims, and only below these the jobs."""
@@ -199,6 +222,25 @@ class Product(Cluster):
         settings |= {"data_dir": os.fspath(self._directory), "http": "127.0.0.1:0", "grpc": "", "log_format": "json"}
         settings |= {"stop_jobs": True, "parent_fd": self._input_fd}
         self._run(component, module, "--settings", json.dumps(settings))
+
+
+class LoneCoordinator(Product):
+    """A coordinator alone, for workers that are simulated."""
+
+    warm_up_jobs = 0
+
+    def __init__(self, place: Path, **coordinator: Any) -> None:
+        """*coordinator* are settings that differ from those people get."""
+        super().__init__(place)
+        self._coordinator = coordinator
+
+    def _start(self) -> None:
+        self._start_coordinator(**self._coordinator)
+
+    @property
+    def pid(self) -> int:
+        """Of the coordinator."""
+        return self._pids(COORDINATOR)[0]
 
 
 class Prototype(Cluster):

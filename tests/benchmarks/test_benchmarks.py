@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-from benchmarks import report, rounds
+from benchmarks import report, rounds, scale
 from benchmarks.clusters import AGENT, COORDINATOR, GATEWAY, SPAWNING
 from benchmarks.processes import CpuMeter
 from benchmarks.rounds import PRODUCT, PROTOTYPE, Options, Series
@@ -132,6 +132,44 @@ def test_a_long_log_is_written_opened_and_removed(place: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "a log of 2 MiB" in ended.stdout and "opened at 3 places" in ended.stdout
     assert list(place.iterdir()) == [] and processes_of(place) == []
+
+
+def ended_module(module: str, place: Path, *arguments: str) -> str:
+    """What a benchmark of its own printed in *place*; it ended well and nothing is left."""
+    argv = [sys.executable, "-m", f"benchmarks.{module}", "--dir", str(place), *arguments]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(place.iterdir()) == [] and processes_of(place) == []
+    return ended.stdout
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(300)  # starting a cluster takes seconds on a busy machine
+def test_two_scales_idle_workers_and_long_jobs_are_measured_and_removed(place: Path) -> None:
+    """With tiny numbers: each cost has its two figures, and every job has ended."""
+    sizes = ("--small=2,10", "--large=3,30", "--idle=3", "--idle-s=0.2", "--long-jobs=4")
+    out = ended_module("scale", place, *sizes)
+
+    rows = {line[:26].strip() for line in out.splitlines()}
+    assert {*scale.COSTS, "memory a queued job, kB", "memory a worker, kB"} <= rows
+    assert "P9: 3 idle workers" in out and "4 long jobs on one worker" in out and "no process left" in out
+
+
+def test_scales_that_are_none_are_refused() -> None:
+    """Exit status 2, with what is expected."""
+    argv = [sys.executable, "-m", "benchmarks.scale", "--large=5000"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--large" in done.stderr and "WORKERS,JOBS" in done.stderr
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(300)  # starting a cluster takes seconds on a busy machine
+def test_trees_are_stopped_and_killed_and_none_is_left(place: Path) -> None:
+    """One with each signal."""
+    assert "none left in 2 of 2" in ended_module("stop_tree", place, "--trees=2")
 
 
 def test_a_process_that_vanished_counts_with_what_was_last_seen_of_it() -> None:
