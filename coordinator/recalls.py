@@ -26,6 +26,8 @@ def recalls(live: Live, now_us: int) -> Iterator[tuple[str, AttemptKey]]:
         return
     waiting = {placement: placement.waiting for placement in live.heads() if placement.heap}
     free = {w.id: w.slots - w.slots_used for w in live.workers.values() if w.connected and w.slots_used < w.slots}
+    # What has no room for a class now gets none while this pass goes on: it is not asked again for each job.
+    nowhere: set[ClassKey] = set()
     for worker in laden:
         for job in _unbegun(live, worker, now_us):
             wanted = job.placement.key
@@ -33,9 +35,15 @@ def recalls(live: Live, now_us: int) -> Iterator[tuple[str, AttemptKey]]:
             if urgent is not None:
                 waiting[urgent] -= 1
                 yield worker.id, job.attempt_key
-            elif not wanted.pin and (elsewhere := _takes(live, free, wanted)):
+            elif wanted.pin or wanted in nowhere:
+                continue
+            elif elsewhere := _takes(live, free, wanted):
                 free[elsewhere] -= wanted.slots
+                if not free[elsewhere]:
+                    del free[elsewhere]
                 yield worker.id, job.attempt_key
+            else:
+                nowhere.add(wanted)
 
 
 def _more_urgent(worker: Worker, job: Job, waiting: dict[PlacementClass, int]) -> PlacementClass | None:

@@ -1,11 +1,15 @@
 """What was sent ahead is asked back when it could begin elsewhere."""
 
-from coordinator.capacity import RUN_TIMES_KEPT
+import pytest
+
+from coordinator import recalls
+from coordinator.capacity import RUN_TIMES_KEPT, ClassKey, Worker
 from coordinator.effects import SendRecall
+from coordinator.placement import Obstacle, obstacle
 from coordinator.recalls import AHEAD_US
 from hostler.ids import AttemptKey
 from hostler.lifecycle import State
-from tests.support.builders import NOON_US, W1, W2, ended, never_ran, started
+from tests.support.builders import NOON_US, W1, W2, W3, ended, never_ran, started
 from tests.support.scene import Scene, only
 
 
@@ -84,6 +88,38 @@ def test_a_worker_that_may_not_run_it_is_not_free_for_it() -> None:
     scene.wait(60)
 
     assert asked(scene) == []
+
+
+def test_what_no_free_worker_may_run_is_not_asked_for_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of both, a tick would take minutes."""
+    looked: list[str] = []
+
+    def counted(worker: Worker, wanted: ClassKey) -> Obstacle | None:
+        looked.append(worker.id)
+        return obstacle(worker, wanted)
+
+    scene = Scene()
+    scene.join(labels=(("zone", "a"),))
+    for _ in range(RUN_TIMES_KEPT):
+        scene.say(ended(scene.assigned(labels=(("zone", "a"),)), ended_at_us=NOON_US + 1000))
+    scene.queue(5, labels=(("zone", "a"),))
+    assert len(scene.place()) == 5
+    scene.join(W2)
+    scene.wait(60)
+    monkeypatch.setattr(recalls, "obstacle", counted)
+
+    assert (asked(scene), looked) == ([], [W2])
+
+
+def test_a_worker_that_is_spoken_for_is_not_asked_again() -> None:
+    """Its one slot is given once, and the next attempt is asked back for the worker that is still free."""
+    scene = Scene()
+    keys = laden(scene, 6)
+    scene.join(W2, slots=1)
+    scene.join(W3, slots=1)
+    scene.wait(2)
+
+    assert asked(scene) == [keys[-1], keys[-2]]
 
 
 def test_what_is_more_urgent_takes_the_place_of_what_has_not_begun() -> None:
