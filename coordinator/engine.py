@@ -43,6 +43,7 @@ from coordinator.instant import Instant
 from coordinator.live import Job, Live
 from coordinator.metrics import Metrics
 from coordinator.placement import place
+from coordinator.refusals import never_taken
 from coordinator.retention_decisions import Expiry, on_expire
 from coordinator.sessions import Session, Sessions
 from coordinator.storage.protocol import Store, StoreBroken, StoreFull
@@ -292,6 +293,10 @@ class Engine:
             batch.effects.append(effect)
 
         place(self.live, assign, limit=PLACED_MAX)
+        # Taken as a whole before any is applied: that changes what they are found in.
+        for ended in list(never_taken(self.live, now, limit=PLACED_MAX)):
+            self.live.apply(ended)
+            batch.changes.append(ended)
 
     def _commit(self, batch: Batch) -> Awaitable[dict[int, bytes]]:
         batch.began_s = self._clock.monotonic()

@@ -25,7 +25,9 @@ CAUSES: Final = {
     "output_limit": CauseMeaning(Outcome.FAILED, "it wrote more than its limit of output"),
     "out_of_memory": CauseMeaning(Outcome.FAILED, "its worker ran out of memory, and the kernel ended it"),
     "not_started": CauseMeaning(Outcome.FAILED, "the program could not be started"),
-    "refused": CauseMeaning(Outcome.REJECTED, "the worker refused to run it, and it never ran"),
+    "refused": CauseMeaning(
+        Outcome.REJECTED, "the worker refused to run it, or the one asked for never takes it; it never ran"
+    ),
     "drain": CauseMeaning(Outcome.STOPPED, "its worker was told to end its jobs"),
     "lease": CauseMeaning(Outcome.LOST, "its worker was cut off for too long, and the job's policy is to end then"),
     "supervisor_died": CauseMeaning(Outcome.LOST, "the process that watched over the program was killed"),

@@ -13,19 +13,24 @@ from typing import Any, NamedTuple
 
 from hostler.container_checks import check_container, check_networks, check_resources, check_service
 from hostler.errors import BY_CODE, HostlerError, InvalidRequest, TooLarge
-from hostler.job_checks import check_spec, is_workspace_path
+from hostler.job_checks import (
+    INPUT_FOLDER,
+    PARAMS_PATH,
+    SCRIPT_FOLDER,
+    STDIN_PATH,
+    check_spec,
+    is_input,
+    is_workspace_path,
+)
 from hostler.jobs import DIGEST, INLINE_BYTES_MAX, NO_LIMITS, File, JobSpec, Limits, PythonScript, Service, Work
 from hostler.params import check_schema, check_value, read_params
 from hostler.secret_checks import check_secrets
 from hostler.workers import ABILITIES
 from hostler.workloads import NAME, ResultFrom, Runtime, Stdin, Workload
 
-PARAMS_PATH = "params.json"
-STDIN_PATH = "stdin.json"
-SCRIPT_FOLDER = "script"
 # Files of a workspace that the program writes and the agent reads: what lies there before would count as said by it.
 PROGRAM_FILES = frozenset({"progress", "result.json", "failure.json"})
-FOLDERS = frozenset({"inputs", "outputs", SCRIPT_FOLDER})
+FOLDERS = frozenset({INPUT_FOLDER, "outputs", SCRIPT_FOLDER})
 PATH_FOLDERS_MAX = 50
 PARAM_PREFIX = "HOSTLER_PARAM_"
 PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -228,6 +233,7 @@ def _work(workload: Workload, spec: JobSpec, params: _Params) -> Work:
         )
     files.extend(own.files)
     _check_paths(files, given=own.files)
+    _check_inputs(workload, own.files)
     return replace(
         own,
         argv=() if is_service else workload.argv,
@@ -327,6 +333,22 @@ def _check_paths(files: list[File] | tuple[File, ...], *, given: tuple[File, ...
         for folder in _folders_of(file.path):
             if folder in known:
                 raise InvalidRequest(f"{folder[:100]!r} is a file and cannot be a folder too", field="files")
+
+
+def _check_inputs(workload: Workload, given: tuple[File, ...]) -> None:
+    """Refuse files of a job anywhere but among the inputs.
+
+    Beside a script, in its current directory or in a home directory they could be executed: imported in place of a
+    module, or read as somebody's settings. Who may only name a workload would run programs of his own.
+    """
+    for file in given:
+        if is_workspace_path(file.path) and not is_input(file.path):
+            name = file.path.rpartition("/")[2]
+            raise InvalidRequest(
+                f"{file.path[:100]!r} cannot be brought to the workload {workload.name}, whose program could execute it"
+                f" there; put it under inputs/, as {f'{INPUT_FOLDER}/{name}'[:100]!r}",
+                field="files",
+            )
 
 
 def _folders_of(path: str) -> list[str]:

@@ -36,6 +36,11 @@ from hostler.jobs import (
 )
 from hostler.selectors import parse_selector
 
+# Where things lie in the workspace of a workload's attempt.
+INPUT_FOLDER = "inputs"
+SCRIPT_FOLDER = "script"
+PARAMS_PATH = "params.json"
+STDIN_PATH = "stdin.json"
 MEMORY_BYTES_MIN = 4 * 1024 * 1024  # below it hardly a program starts
 CPUS_MIN = 0.01
 # Names of variables that begin so are hostler's own: it says there what a program is to know of its attempt.
@@ -169,6 +174,11 @@ def is_workspace_path(path: str) -> bool:
     if len(path) > PATH_CHARACTERS_MAX or "\0" in path:
         return False
     return all(part not in ("", ".", "..") and len(part.encode()) <= PATH_PART_BYTES_MAX for part in parts)
+
+
+def is_input(path: str) -> bool:
+    """Whether a file lies where a workload's program looks for what it works on, and for nothing that it executes."""
+    return path.startswith(f"{INPUT_FOLDER}/")
 
 
 def _check_files(work: Work) -> HostlerError | None:

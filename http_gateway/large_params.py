@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hostler.client import Client
-from hostler.expansion import PARAMS_PATH
+from hostler.job_checks import PARAMS_PATH
 from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec
 
 # Up to here they travel with the job. A workload may want them twice, as parameters and, with the job's id, as

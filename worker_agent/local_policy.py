@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from hostler.job_checks import is_reserved, is_workspace_path
+from hostler.job_checks import PARAMS_PATH, SCRIPT_FOLDER, STDIN_PATH, is_input, is_reserved, is_workspace_path
 from hostler.jobs import Container, Limits, PythonScript, Work
 
 SHOWN_CHARACTERS: Final = 100
@@ -132,7 +132,20 @@ def _check_mode(policy: Policy, work: Work, workload: str) -> Refusal | None:
         return Refusal("workloads", f"the workload {_shown(workload)} is not among this worker's")
     if not workload and policy.workloads != ("*",):
         return Refusal("workloads", "the job names no workload, and this worker takes some only")
-    return _check_lists(policy, work) if policy.mode is Mode.ALLOW_LIST else None
+    return _check_lists(policy, work) if policy.mode is Mode.ALLOW_LIST else _check_brought(work)
+
+
+def _check_brought(work: Work) -> Refusal | None:
+    """A definition has no file but its script: all others are a job's, and belong where nothing is executed."""
+    script = work.python.path if work.python is not None else ""
+    if script and script.rpartition("/")[0] != SCRIPT_FOLDER:
+        return Refusal(
+            "files", f"the script {_shown(script)} does not lie in {SCRIPT_FOLDER}/, apart from a job's files"
+        )
+    for file in work.files:
+        if file.path not in (script, PARAMS_PATH, STDIN_PATH) and not is_input(file.path):
+            return Refusal("files", f"the file {_shown(file.path)}, which the job brings, does not lie under inputs/")
+    return None
 
 
 def takes_runtime(policy: Policy, runtime: str) -> bool:

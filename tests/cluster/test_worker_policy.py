@@ -35,3 +35,26 @@ async def test_a_worker_that_takes_workloads_by_name_is_given_nothing_else(clust
         assert job is not None and job.outcome is Outcome.SUCCEEDED
         told = explain(await cluster.client.explanations.of(waits))
         assert (told.attempts[0].worker, told.attempts[0].chosen) == ("w2", "no other could take it")
+
+
+async def test_a_job_for_a_worker_that_never_takes_it_is_rejected_at_once(cluster: RealCluster) -> None:
+    """The start/stop/query API says why, whether the coordinator knew it or the worker refused."""
+    for name, text in (
+        ("named", POLICY),
+        ("listed", 'mode = "allow-list"\nprograms = ["/bin/echo"]\nallow_root = true\n'),
+    ):
+        policy = cluster.directory / f"{name}.toml"
+        policy.write_text(text)
+        policy.chmod(0o600)
+    cluster.start("coordinator")
+    cluster.start("named", policy_file=str(cluster.directory / "named.toml"))
+    cluster.start("listed", policy_file=str(cluster.directory / "listed.toml"))
+    cluster.start("gateway")
+    await cluster.gateway_up()
+    await cluster.connected(2)
+
+    for worker in await cluster.client.workers():
+        status, answer = await cluster.post("/start", {"worker_id": worker.id, "command": "true", "path": ""})
+        assert status == 500
+        wanted = {"named": "rule mode: named takes only named workloads", "listed": "rule programs: the program 'true'"}
+        assert wanted[worker.name] in answer["error"]

@@ -7,6 +7,7 @@ import pytest
 from coordinator.changes import Ended, Returned
 from coordinator.refusals import REFUSALS_MAX
 from hostler.lifecycle import Outcome, State
+from hostler.wire.ends import end_from_bytes
 from tests.support.builders import W1, W2, W3, an_id, ended, never_ran, started
 from tests.support.scene import Scene, check_invariants
 
@@ -123,3 +124,61 @@ def test_others_of_its_kind_are_not_held_up() -> None:
 
     assert (sent.key.job, sent.worker) == (second, W1)
     assert scene.job(first).state is State.QUEUED
+
+
+NEVER: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"policy": "named", "named_only": True}, {}, "rule mode: alpha takes only named workloads"),
+    ({"policy": "allow-list", "named_only": True}, {}, "rule workloads: alpha takes only named workloads"),
+    ({"workloads": ("render",)}, {"workload": "scan"}, "alpha does not take the workload scan"),
+    ({"runtimes": ("command",)}, {"runtime": "container"}, "alpha has no runtime container"),
+]
+
+
+@pytest.mark.parametrize(("worker", "job", "text"), NEVER)
+def test_a_job_for_a_worker_that_never_takes_it_is_rejected_at_once(
+    worker: dict[str, Any], job: dict[str, Any], text: str
+) -> None:
+    """It is not left to wait for ever for the worker it asked for; others of that worker are not touched."""
+    scene = Scene()
+    scene.join(W1, name="alpha", **worker)
+    (other,) = scene.queue(slots=10_000, pin=W1, workload="render")
+    (asked,) = scene.queue(pin=W1, placing=True, **job)
+
+    change = scene.last(Ended)
+    assert (change.outcome, change.cause) == (Outcome.REJECTED, "refused")
+    assert text in change.error and text in end_from_bytes(change.end).error
+    assert scene.live.job(asked) is None
+    assert scene.job(other).state is State.QUEUED
+    check_invariants(scene.live)
+
+
+def test_only_what_a_connected_worker_says_now_counts() -> None:
+    """A job waits for a worker that is away or drains, and ends when it comes back with a word that forbids it."""
+    scene = Scene()
+    scene.join(W1, named_only=True, policy="named")
+    scene.leave(W1)
+    first, second = scene.queue(2, pin=W1, placing=True)
+    assert scene.job(first).state is scene.job(second).state is State.QUEUED
+
+    scene.join(W1, session="session-2", placing=True, slots=1)
+    assert scene.job(first).state is State.ASSIGNED
+    scene.leave(W1, session="session-2")
+    scene.tick()
+    assert scene.job(second).state is State.QUEUED
+
+    scene.join(W1, session="session-3", placing=True, named_only=True, policy="named", slots=1)
+    assert scene.live.job(second) is None
+    assert scene.last(Ended).outcome is Outcome.REJECTED
+    check_invariants(scene.live)
+
+
+def test_what_a_worker_says_of_its_refusal_is_the_jobs_error() -> None:
+    """Whoever is told of the end learns the rule, without asking for the evidence."""
+    scene = Scene()
+    scene.join(W1)
+    (job,) = scene.queue(pin=W1)
+
+    refuse(scene, job)
+
+    change = scene.last(Ended)
+    assert change.error == end_from_bytes(change.end).error == WHY

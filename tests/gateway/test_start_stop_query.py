@@ -293,6 +293,18 @@ async def test_a_program_that_is_not_there_is_an_error_of_start(gateway: Caller,
     assert (answer.status, answer.json) == (500, {"error": 'exec: "x": executable file not found in $PATH'})
 
 
+async def test_what_a_worker_refuses_is_an_error_of_start_with_its_rule(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """Whoever started it learns which rule it was."""
+    text = "refused by the worker's policy, rule programs: the program 'bash' is not in the list"
+    coordinator.on_submit = lambda job: finished(job, Outcome.REJECTED, exit_code=None, cause="refused", error=text)
+
+    answer = await gateway.post("/start", START)
+
+    assert (answer.status, answer.json) == (500, {"error": text})
+
+
 async def test_a_start_that_fails_a_little_later_is_an_error_of_start_too(
     gateway: Caller, coordinator: FakeCoordinator
 ) -> None:

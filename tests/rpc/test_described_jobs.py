@@ -13,7 +13,7 @@ from coordinator.app import Coordinator
 from hostler.client import Client
 from hostler.endpoint import coordinator_socket
 from hostler.errors import FileNotFound, HostlerError, InvalidRequest, KeyConflict, WorkloadNotFound
-from hostler.jobs import Advance, File, JobSpec, PythonScript, Step, Work
+from hostler.jobs import Advance, File, JobSpec, PythonScript, Stage, Step, Work
 from hostler.lifecycle import Outcome, State
 from hostler.settings import load
 from hostler.v1 import types_pb2, workers_pb2
@@ -53,6 +53,9 @@ async def apply_render(client: Client, **changes: Any) -> Workload:
     workload = Workload(**(given | changes))
     await client.workloads.apply([workload])
     return workload
+
+
+SHADOW = {"work": Work(files=(File(path="script/html.py", content=b"x"),))}
 
 
 def of_render(**changes: Any) -> JobSpec:
@@ -213,6 +216,12 @@ async def test_a_job_can_name_an_older_version(client: Client, make_worker: Make
         ({"work": Work(argv=("true",))}, InvalidRequest, "program"),
         ({"work": Work(files=(File(path="inputs/a", digest="0" * 64),))}, FileNotFound, "inputs/a"),
         ({"work": Work(files=(File(path="../a", content=b"x"),))}, InvalidRequest, "path"),
+        ({"work": Work(files=(File(path="script/re.py", content=b"x"),))}, InvalidRequest, "put it under inputs/"),
+        (
+            {"workload": "", "stages": (Stage(workload="render"),) * 2} | SHADOW,
+            InvalidRequest,
+            "as 'inputs/html.py'",
+        ),
     ],
 )
 async def test_a_job_that_cannot_be_is_an_error_in_its_place(

@@ -12,6 +12,7 @@ from coordinator.events import Report
 from coordinator.instant import Instant
 from coordinator.live import Job, Live
 from coordinator.placement import place
+from coordinator.refusals import never_taken
 from hostler.errors import HostlerError
 from hostler.ids import AttemptKey
 from hostler.lifecycle import ON_A_WORKER, State
@@ -55,6 +56,8 @@ class Scene:
             sent.append(effect)
 
         place(self.live, assign, limit=limit)
+        for change in list(never_taken(self.live, self.now, limit=limit)):
+            self.apply(change)
         return sent
 
     def wait(self, seconds: float) -> None:

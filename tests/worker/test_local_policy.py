@@ -28,6 +28,7 @@ LIST = Policy(
     services=("https://models.example/v1",),
 )
 SCRIPT = File(path="script/a.py", digest=DIGEST, size_bytes=1)
+PARAMS = File(path="params.json", content=b"{}")
 BESIDE = File(path="script/json.py", content=b"")
 
 
@@ -62,6 +63,13 @@ TRUE = Work(argv=("true",))
         (NAMED, TRUE, "render\n", "workloads"),
         (NAMED, TRUE, "a-scan-b", "workloads"),
         (Policy(mode=Mode.NAMED), TRUE, "anything", ""),
+        (NAMED, a_script(SCRIPT, PARAMS, File(path="inputs/json.py")), "render", ""),
+        (NAMED, a_script(SCRIPT, BESIDE), "render", "files"),
+        (NAMED, a_script(SCRIPT, File(path="script/json/__init__.py")), "render", "files"),
+        (NAMED, a_script(SCRIPT, File(path="json.py")), "render", "files"),
+        (NAMED, replace(TRUE, files=(File(path=".local/lib/x.pth"),)), "render", "files"),
+        (NAMED, Work(python=PythonScript(path="inputs/a.py"), files=(File(path="inputs/a.py"),)), "render", "files"),
+        (Policy(), a_script(SCRIPT, BESIDE), "", ""),
         (LIST, Work(argv=("/usr/bin/ffmpeg", "-i", "x")), "", ""),
         (LIST, Work(argv=("ffmpeg",)), "", ""),
         (LIST, Work(argv=("/usr/bin/ffmpeg2",)), "", "programs"),

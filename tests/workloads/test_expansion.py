@@ -232,6 +232,31 @@ def test_a_job_of_its_own_gets_the_same() -> None:
     assert isinstance(complete(clash), InvalidRequest)
 
 
+@pytest.mark.parametrize("workload", [COMMAND, PYTHON], ids=["command", "python"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("script/html.py", "script/html/__init__.py", "script/__pycache__/html.cpython-311.pyc", "script"),
+        *("html.py", ".hostler", ".local/lib/python3.11/site-packages/x.pth", "outputs/a", "inputs", "inputsx/a"),
+        *("params.json/x", "stdin.json", "progress", "result.json", "failure.json"),
+    ],
+)
+def test_a_job_of_a_workload_brings_nothing_that_its_program_could_execute(workload: Workload, path: str) -> None:
+    """Beside its script, in its current directory and its home a file could take the place of a module."""
+    error = refused(workload, a_spec(files=(File(path="inputs/a"), File(path=path, content=b"x"))))
+
+    assert isinstance(error, InvalidRequest) and error.field == "files"
+    made(workload, a_spec(files=(File(path="inputs/script/html.py", content=b"x"),)))
+
+
+def test_a_script_of_ones_own_brings_modules_beside_it() -> None:
+    """Who may bring a script may bring what it imports."""
+    files = (File(path="script/a.py", digest=DIGEST), File(path="script/html.py", content=b"x = 1"))
+    given = complete(JobSpec(work=Work(python=PythonScript(path="script/a.py"), files=files)))
+
+    assert isinstance(given, JobSpec) and set(files) < set(given.work.files)
+
+
 NAMES = st.sampled_from(["a", "inputs/a", "inputs/b", "params.json", "script/report.py", "script", "progress", "x/y"])
 SPECS = st.builds(
     lambda paths, params, retries, env, stdin: JobSpec(
