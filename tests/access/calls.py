@@ -20,6 +20,7 @@ METHODS: Mapping[str, MethodDescriptor] = {
     for method in service.methods
 }
 CALL_S = 20.0
+BROKEN_OFF_MAX = 5  # times that a call is made which gRPC itself shows as broken off, as it may one that is refused
 OPEN_S = 0.5  # so long an endless stream is listened to
 
 SCOPED = {name: rule for name, rule in RPCS.items() if isinstance(rule, Scope)}
@@ -54,8 +55,12 @@ def start(
 async def end_of(channel: Any, name: str, key: str = "", *, bearer: bool = False, **fields: Any) -> End:
     """Call a method and say how that ended; an endless stream of an admitted caller ends as DEADLINE_EXCEEDED."""
     timeout_s = OPEN_S if name == "Jobs/Watch" else CALL_S
-    call = start(channel, name, key, timeout_s=timeout_s, bearer=bearer, **fields)
-    return await end_after_reading(call, stream=METHODS[name].server_streaming)
+    for _ in range(BROKEN_OFF_MAX):
+        call = start(channel, name, key, timeout_s=timeout_s, bearer=bearer, **fields)
+        end = await end_after_reading(call, stream=METHODS[name].server_streaming)
+        if end.code is not grpc.StatusCode.CANCELLED:
+            break
+    return end
 
 
 async def end_after_reading(call: Any, *, stream: bool) -> End:
