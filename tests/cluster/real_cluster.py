@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 
 from hostler import frames
-from hostler.client import Client
+from hostler.client import Client, LogChunk
 from hostler.endpoint import coordinator_address, read_gateway
 from hostler.errors import HostlerError
 from hostler.jobs import JobSpec, Work
@@ -137,6 +138,19 @@ class RealCluster:
         """GET and return status and JSON."""
         async with self.http.get(path) as answer:
             return answer.status, await answer.json()
+
+    async def says(self, job: str, beginning: bytes) -> None:
+        """Wait until what a job has written begins so."""
+        content = b""
+        async with (
+            asyncio.timeout(WITHIN_S),
+            aclosing(cast(AsyncGenerator[LogChunk], self.client.read_log(job, follow=True))) as log,
+        ):
+            async for chunk in log:
+                content += b"".join(frame.payload for frame in frames.iter_frames(chunk.frames))
+                if content.startswith(beginning):
+                    return
+        raise AssertionError(f"the log ended with {content!r}")
 
     async def log(self, job: str, kind: int = 0) -> bytes:
         """Everything a job wrote, or one stream of it."""

@@ -37,7 +37,7 @@ async def test_the_three_exchanges_of_the_document(cluster: RealCluster) -> None
         "error": False,
         "error_text": "",
     }
-    await until(lambda: cluster.log(started["job_id"]), "the first line")
+    await cluster.says(started["job_id"], b"1\n")
     assert await cluster.post("/stop", call) == (200, {"success": True})
     assert processes_of({started["job_id"]}) == []
     assert await cluster.post("/query", call) == (200, {"done": True, "error": True, "error_text": "signal: killed"})
