@@ -21,7 +21,7 @@ import grpc.aio
 from hostler import settings as hostler_settings
 from hostler.access_client import AccessClient
 from hostler.endpoint import coordinator_address, read_endpoint
-from hostler.errors import HostlerError
+from hostler.errors import HostlerError, InvalidRequest
 from hostler.explanation_client import ExplanationClient
 from hostler.feeding import Feeding
 from hostler.files_client import FilesClient
@@ -30,7 +30,8 @@ from hostler.lifecycle import State
 from hostler.patience import PASSING, PATIENCE_S, Absence
 from hostler.records_client import RecordsClient
 from hostler.repeating import Repeating
-from hostler.tls import Target, target_of
+from hostler.shown_key import KeyShowing
+from hostler.tls import Target, is_here, target_of
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
@@ -104,8 +105,8 @@ def connect(address: str = "", *, patience_s: float = PATIENCE_S, **settings: An
         address: ``HOST:PORT`` or ``unix:/path``; empty: that of the settings (``HOSTLER_COORDINATOR``, the settings
             file), else that of the data directory.
         patience_s: how long it goes on while the coordinator does not answer, counted from the last answer.
-        settings: further ones by name, as docs/settings.md has them: `data_dir`; for another host `key_file` and
-            `tls_ca` or `ca_fingerprint`.
+        settings: further ones by name, as docs/settings.md has them: `data_dir`; `key_file`, whose key every call
+            then shows; for another host also `tls_ca` or `ca_fingerprint`.
 
     Raises:
         InvalidRequest: a setting is missing or unusable.
@@ -122,14 +123,20 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """Open a channel to ``unix:/path`` or ``host:port``; connecting happens on the first call.
 
-    A target with access is on another host: a TLS channel that trusts one authority, on which every call carries the
-    key, if there is one, and which shows the certificate, if there is one. With *patience_s* unary calls are made
-    again, see `hostler.repeating`.
+    With an authority in its access it is a TLS channel that trusts this one, and shows the certificate, if there is
+    one. Every call shows the key, if there is one. With *patience_s* unary calls are made again, see
+    `hostler.repeating`.
+
+    Raises:
+        InvalidRequest: it has access without an authority, and is not on this host.
     """
     address, access = Target(target) if isinstance(target, str) else target
     between = [Repeating(patience_s)] if patience_s else None
-    if access is None:
-        return grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options], interceptors=between)
+    if access is None or not access.ca:
+        if access is not None and not is_here(address):
+            raise InvalidRequest(f"the coordinator {address} is not on this host: no authority to trust is known")
+        plain = grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options], interceptors=between)
+        return KeyShowing(plain, access.key) if access is not None and access.key else plain
     pair = access.pair
     own = (pair.private_key, pair.certificate) if pair is not None else (None, None)
     credentials = grpc.ssl_channel_credentials(access.ca, *own)
@@ -152,7 +159,7 @@ class Client:
         """Prepare a client for *target*.
 
         Args:
-            target: ``unix:/path/to/socket`` or ``host:port``; on another host with what reaching it needs
+            target: ``unix:/path/to/socket`` or ``host:port``; with what reaching it needs and the key to show
                 (`hostler.tls.target_of`).
             principal: asserted on every call; believed only from a connection that may assert one.
             options: of the channel, besides `CHANNEL_OPTIONS`.

@@ -60,7 +60,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ""
     key_file: Annotated[
-        str, Meta(description="File with the key (hst_...) to show to a coordinator on another host, mode 0600.")
+        str,
+        Meta(
+            description="File with the key (hst_...) that commands, clients and gateways show to the coordinator, mode "
+            "0600; needed on another host, and used on this one as well (docs/access.md)."
+        ),
     ] = ""
     join: Annotated[
         str, Meta(description="The invitation (hsj_...) with which a worker joins; not looked at once it has joined.")

@@ -1,6 +1,7 @@
 """What a program needs to reach a coordinator on another host: whom to trust, and what to show.
 
-On one host nothing of this is needed: there the unix socket, or the kernel's word on a loopback caller, is enough.
+On one host nothing of this is needed: there the unix socket, or the kernel's word on a loopback caller, is enough. A
+key that is set is shown there all the same, and its caller is its holder and nothing more.
 Off loopback a coordinator serves with TLS. Whoever calls it trusts exactly one authority: that of a file, or the
 one whose SHA-256 fingerprint was given, which the coordinator itself shows on the first contact. Command lines and
 gateways show a key, workers the certificate they got when they joined.
@@ -39,9 +40,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Access:
-    """How to reach a coordinator that is not on this host."""
+    """What reaching a coordinator takes, and what is shown to it."""
 
-    ca: bytes  # PEM of the one authority that is trusted
+    ca: bytes = b""  # PEM of the one authority that is trusted; empty: no TLS, which is for this host only
     key: str = ""  # "hst_ID_SECRET", shown with every call
     pair: Pair | None = None  # a worker's own, shown when connecting
 
@@ -57,18 +58,23 @@ def needs_access(settings: Settings, address: str) -> bool:
     """Whether calls to *address* need TLS: on another host, or on this one when settings say whom to trust."""
     if address.startswith("unix:"):
         return False
-    return bool(settings.tls_ca or settings.ca_fingerprint) or not is_loopback(address.rpartition(":")[0])
+    return bool(settings.tls_ca or settings.ca_fingerprint) or not is_here(address)
+
+
+def is_here(address: str) -> bool:
+    """Whether calls to *address* do not leave this host: a unix socket, or loopback."""
+    return address.startswith("unix:") or is_loopback(address.rpartition(":")[0])
 
 
 def access_of(settings: Settings, address: str) -> Access | None:
-    """What calls of a client or a gateway to *address* need; None on this host.
+    """What calls of a client or a gateway to *address* need and show; None on this host without a key.
 
     Raises:
-        InvalidRequest: it is on another host, and something is missing or unusable.
+        InvalidRequest: the key file that is set is unusable; or it is on another host, and something is missing.
         Unavailable: its authority must be fetched, and it does not answer.
     """
     if not needs_access(settings, address):
-        return None
+        return Access(key=_read_key(settings.key_file)) if settings.key_file else None
     if not settings.key_file:
         raise InvalidRequest(
             f"the coordinator {address} is not on this host: key_file must name a file with a key, made there with "

@@ -20,6 +20,7 @@ from aiohttp import web
 from hostler import logs
 from hostler.errors import PermissionDenied, Unauthenticated
 from hostler.peers import owner_of_peer
+from hostler.proxies import THROUGH_A_PROXY, shows_proxy
 from http_gateway.api import HttpRefused
 from http_gateway.key_checks import NO_GOOD
 from http_gateway.networks import Address
@@ -33,8 +34,6 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OwnerLookup = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
-_PROXY_HEADERS = ("forwarded", "via")
-_PROXY_PREFIX = "x-forwarded-"
 _BROWSER_HEADERS = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
 
 
@@ -155,11 +154,8 @@ class LocalTrust:
 
 def check_direct(request: web.Request) -> None:
     """Return when no header shows a proxy. Raises Unauthenticated: who is behind it only a key can say."""
-    for name in map(str.lower, request.headers):
-        if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX):
-            raise Unauthenticated(
-                "the call came through a proxy, and none is trusted; call hostler directly, or show a key"
-            )
+    if shows_proxy(request.headers):
+        raise Unauthenticated(THROUGH_A_PROXY)
 
 
 def _as_in_header(host: str) -> str:

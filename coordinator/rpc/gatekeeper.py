@@ -10,6 +10,7 @@ from coordinator.rpc.key_ring import NO_GOOD, KeyRing
 from hostler.errors import Unauthenticated
 from hostler.peers import owner_of_peer
 from hostler.policy import LOCAL, Scope
+from hostler.proxies import THROUGH_A_PROXY, shows_proxy
 
 OwnerLookup = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
@@ -48,18 +49,21 @@ class Gatekeeper:
         """Return who is calling.
 
         Raises:
-            Unauthenticated: nobody we know, or a key that is no good.
+            Unauthenticated: nobody we know, a key that is no good, or none and a proxy in between.
         """
         kind, host, port = _peer(context)
         metadata = tuple(context.invocation_metadata() or ())
         shown = _shown(metadata)
         if shown is not None:
             return self._by_key(shown, SOCKET_ADDRESS if kind == "unix" else host)
-        if kind == "unix":
+        is_direct = not shows_proxy(name for name, _ in metadata)
+        if kind == "unix" and is_direct:
             # The socket is in a directory only our user may enter; gateway and agents come this way.
             return self._local(may_assert=True)
         if self._certificates is not None and (found := self._certificates.caller(context)) is not None:
             return found
+        if not is_direct:
+            raise Unauthenticated(THROUGH_A_PROXY)
         if self._secured:
             raise Unauthenticated("this port serves only callers that show a key; see docs/access.md")
         if self.tcp_address is not None and kind in ("ipv4", "ipv6"):

@@ -21,7 +21,7 @@ from hostler.cli.render import print_json, say
 from hostler.cli.stdin import give_up, is_forwarded, is_open, pieces
 from hostler.cli.submission import place_on_worker
 from hostler.client import Client
-from hostler.errors import HostlerError, NotRunning
+from hostler.errors import HostlerError, NotRunning, PermissionDenied, Unauthenticated
 from hostler.feeding import Feeding
 from hostler.jobs import Job, JobSpec
 from hostler.lifecycle import Outcome, State
@@ -262,9 +262,11 @@ class Session:
 
 
 async def describes(client: Client, timeout_s: float) -> bool:
-    """Say whether the coordinator answers within *timeout_s*."""
+    """Say whether the coordinator answers within *timeout_s*; one that refuses our key does."""
     try:
         await client.describe(timeout_s=timeout_s)
+    except (Unauthenticated, PermissionDenied):
+        return True
     except HostlerError:
         return False
     return True

@@ -52,6 +52,7 @@ PURE = (
     "hostler.container_checks",
     "hostler.workloads",
     "hostler.policy",
+    "hostler.proxies",
     "hostler.keys",
     "hostler.expansion",
     "hostler.secret_checks",

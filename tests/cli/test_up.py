@@ -231,6 +231,21 @@ def test_run_without_a_cluster_uses_a_private_one_and_removes_it(data_dir: Path)
     assert running_in(data_dir.parent) == []
 
 
+def test_a_key_file_is_for_clusters_that_were_there_before(
+    make_up: Callable[..., Up], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`up` and a private cluster start whatever it is: nobody has a key for what did not exist."""
+    monkeypatch.setenv("HOSTLER_KEY_FILE", f"{data_dir}/none")
+
+    assert run_privately(data_dir, "echo", "out").communicate(timeout=AT_MOST_S) == (b"out\n", b"")
+    up = make_up("--workers", "1")
+    assert up.start().startswith("ready: ")
+    assert "cannot be read" in up.call("jobs").stderr
+    monkeypatch.delenv("HOSTLER_KEY_FILE")
+    assert up.call("run", "--", "true").returncode == 0
+    assert up.end() == 0
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_private_cluster_ends_with_its_command_however_that_ends(number: int, status: int, data_dir: Path) -> None:
     """Also when the command is killed: no process of the job, no program, no directory."""

@@ -107,7 +107,13 @@ async def test_a_request_without_a_host_or_with_another_in_its_target_is_refused
     assert an_answer(await gateway.raw(request.encode()))[0] == 200
 
 
-@pytest.mark.parametrize("name", ["Forwarded", "Via", "X-Forwarded-For", "x-forwarded-host", "X-FORWARDED-PROTO"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Forwarded", "Via", "X-Forwarded-For", "x-forwarded-host", "X-FORWARDED-PROTO", "X-Forwarded", "X-Real-IP",
+        "X-Client-IP", "Client-IP", "True-Client-IP", "CF-Connecting-IP", "X-Cluster-Client-IP",
+    ],
+)  # fmt: skip
 async def test_a_forwarding_header_ends_the_trust(gateway: Caller, name: str) -> None:
     """What comes through a proxy comes from anybody."""
     for method, path in ROUTES:

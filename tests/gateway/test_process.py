@@ -104,6 +104,24 @@ async def test_it_publishes_its_url_serves_and_ends_in_order_on_a_signal(
     assert "gateway.stopped" in err.decode().splitlines()[-1]
 
 
+async def test_on_the_coordinators_socket_it_needs_no_key_and_reads_none(
+    coordinator: FakeCoordinator, tmp_path: Path
+) -> None:
+    """There it speaks for local callers, which no key allows; a stale setting of the user must not take that away."""
+    command = arguments(tmp_path, coordinator=coordinator.address, key_file=f"{tmp_path}/none")
+    async with running(command) as process, aiohttp.ClientSession() as session:
+        url = await url_of(process)
+        async with session.get(f"{url}/v1/workers") as response:
+            assert response.status == 200
+
+
+async def test_at_an_address_a_key_file_of_no_use_is_refused(tmp_path: Path) -> None:
+    """Also on loopback: there only its key lets a gateway speak for its callers."""
+    said = await refusal_of(arguments(tmp_path, coordinator="127.0.0.1:7070", key_file=f"{tmp_path}/none"))
+
+    assert "key_file" in said and "cannot be read" in said
+
+
 async def test_the_end_of_the_parents_pipe_ends_it(coordinator: FakeCoordinator, tmp_path: Path) -> None:
     """However the parent ended."""
     reads, writes = os.pipe()

@@ -21,7 +21,7 @@ from coordinator.rpc.guard import Guard
 from coordinator.storage.protocol import StoreBroken
 from coordinator.storage.sqlite import SqliteStore
 from hostler.client import Client, open_channel
-from hostler.endpoint import read_endpoint
+from hostler.endpoint import coordinator_socket, read_endpoint
 from hostler.errors import InvalidRequest, Unauthenticated
 from hostler.ids import is_uuid
 from hostler.settings import Settings, load
@@ -85,6 +85,31 @@ async def test_our_own_programs_may_use_the_port(coordinator: Coordinator) -> No
     """Of the same user, on this host."""
     async with Client(coordinator.grpc_address) as client:
         assert is_uuid(await client.submit_one(a_spec()))
+
+
+@pytest.mark.parametrize(
+    "name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-client-ip"]
+)
+async def test_metadata_of_a_proxy_ends_the_trust(coordinator: Coordinator, data_dir: Path, name: str) -> None:
+    """What comes through a proxy comes from anybody; on the socket, too."""
+    for address in (coordinator.grpc_address, f"unix:{coordinator_socket(data_dir)}"):
+        async with open_channel(address) as channel:
+            call: Any = channel.unary_unary("/hostler.v1.Cluster/Describe")
+            call = call(b"", timeout=10, metadata=((name, "127.0.0.1"),))
+
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert "proxy" in await call.details()
+
+
+async def test_behind_a_proxy_a_key_counts(coordinator: Coordinator) -> None:
+    """It says who that is."""
+    async with Client(coordinator.grpc_address) as client:
+        key = (await client.access.create_key("k", scopes=["viewer"])).text
+    async with open_channel(coordinator.grpc_address) as channel:
+        call: Any = channel.unary_unary("/hostler.v1.Cluster/Describe")
+        call = call(b"", timeout=10, metadata=(("via", "1.1 x"), ("x-api-key", key)))
+
+        assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_the_port_takes_nobody_s_word_for_who_asks(coordinator: Coordinator) -> None:
