@@ -13,11 +13,16 @@ TESTS = Path(__file__).parent
 # so of two processes that run tests one runs all of these, one after the other.
 OF_THE_MACHINE = frozenset({"benchmarks", "cli", "cluster", "faults", "worker", "zoo"})
 
+# Each of these starts a cluster of its own, some seconds long: only these files of tests/cluster are in the quick suite.
+QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run beside what (`--dist loadgroup`): files of other folders each by itself."""
+    """Say what may run beside what (`--dist loadgroup`), files of other folders each by itself; and what is slow."""
     for item in items:
         place = item.path.relative_to(TESTS)
+        if place.parts[0] == "cluster" and place.name not in QUICK_OF_CLUSTER:
+            item.add_marker(pytest.mark.ci)
         group = "machine" if place.parts[0] in OF_THE_MACHINE else str(place)
         item.add_marker(pytest.mark.xdist_group(group))
 
