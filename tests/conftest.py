@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 # so of two processes that run tests one runs all of these, one after the other.
 OF_THE_MACHINE = frozenset({"benchmarks", "cli", "cluster", "faults", "worker", "zoo"})
 
-# Each of these starts a cluster of its own, some seconds long: only these files of tests/cluster are in the quick suite.
+# Each test of tests/cluster starts a cluster, which takes seconds: only these files are in the quick suite.
 QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
 
 
