@@ -151,9 +151,9 @@ async def measure_scale(place: Path, workers: int, jobs: int) -> Mapping[str, fl
             return scale.figures
 
 
-async def measure_idle(place: Path, workers: int, idle_s: float) -> tuple[float, float]:
-    """What idle workers cost with default settings: kB for each, and all of them in percent of a core."""
-    with LoneCoordinator(place) as cluster:
+async def measure_idle(place: Path, workers: int, idle_s: float, **settings: float) -> tuple[float, float]:
+    """What idle workers cost: kB for each, and all of them in percent of a core."""
+    with LoneCoordinator(place, **settings) as cluster:
         await asyncio.sleep(SETTLE_S)
         before_mb = pss_mb([cluster.pid])
         with simulated_workers(cluster.address, workers):
@@ -190,6 +190,7 @@ def main() -> int:
     parser.add_argument("--large", type=_scale, default="5000,100000", help="of the large scale (5000,100000)")
     parser.add_argument("--idle", type=int, default=1000, help="how many idle workers (1000); 0: none")
     parser.add_argument("--idle-s", type=float, default=20.0, help="how long they are looked at (20)")
+    parser.add_argument("--heartbeat-s", type=float, default=0, help="of the idle workers (that of the settings)")
     parser.add_argument("--long-jobs", type=int, default=0, help="how many long jobs on one real worker (none)")
     parser.add_argument("--no-scale", action="store_true", help="without the two scales")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to measure on (the temporary directory)")
@@ -203,7 +204,8 @@ def main() -> int:
             found = [asyncio.run(measure_scale(place, *scale)) for scale in scales]
             show_scales(scales, found)
         if given.idle:
-            each_kb, percent = asyncio.run(measure_idle(place, given.idle, given.idle_s))
+            beat = {"heartbeat_s": given.heartbeat_s} if given.heartbeat_s else {}
+            each_kb, percent = asyncio.run(measure_idle(place, given.idle, given.idle_s, **beat))
             print(f"P9: {given.idle:,} idle workers: {each_kb:.1f} kB each, {percent:.1f} % of a core", flush=True)
         if given.long_jobs:
             print(asyncio.run(long_jobs.measure(place, given.long_jobs)))
