@@ -12,6 +12,7 @@ from hostler.errors import InvalidRequest
 from hostler.sealed import Sealed
 
 FILE = "secrets.toml"
+SHOWN = "secrets.toml of the data directory"  # callers of other hosts need not know where that is
 
 
 class Secrets:
@@ -37,15 +38,15 @@ class Secrets:
             self._seen, self._values = None, {}
             return set()
         if found.st_mode & 0o077:
-            raise InvalidRequest(f"{self._path} can be read by others; make it private with: chmod 600 {self._path}")
+            raise InvalidRequest(f"{SHOWN} can be read by others; make it private with chmod 600")
         if (found.st_mtime_ns, found.st_size) != self._seen:
             try:
                 content = tomllib.loads(self._path.read_text())
             except (OSError, ValueError):
                 # Not the error's own text: it may quote the line, and so a value.
-                raise InvalidRequest(f'{self._path} is not TOML with lines of the form: name = "value"') from None
+                raise InvalidRequest(f'{SHOWN} is not TOML with lines of the form: name = "value"') from None
             if not all(isinstance(value, str) for value in content.values()):
-                raise InvalidRequest(f"{self._path} has a value that is no text")
+                raise InvalidRequest(f"{SHOWN} has a value that is no text")
             self._seen = (found.st_mtime_ns, found.st_size)
             self._values = {name: Sealed(value) for name, value in content.items()}
             logs.register_secrets(content.values())
@@ -60,7 +61,9 @@ class Secrets:
         known = self.names()
         for _, name in wanted:
             if name not in known:
-                raise InvalidRequest(f'there is no secret {name!r} in {self._path}; put it there: {name} = "..."')
+                raise InvalidRequest(
+                    f'there is no secret {name!r}; whoever runs the cluster puts it into {SHOWN}: {name} = "..."'
+                )
         return {variable: self._values[name] for variable, name in wanted}
 
     def revealed(self, wanted: tuple[tuple[str, str], ...]) -> dict[str, str]:

@@ -90,8 +90,7 @@ class Admission:
 
     async def _caller(self, request: web.Request, rule: Rule | None, address: Address | None) -> Caller:
         key = shown_key(request)
-        # On this host clients of other servers send their keys along, and need none here: those are no keys of ours.
-        if key and (self._trust is None or key.startswith(f"{KEY_PREFIX}_")):
+        if key and not (self._trust is not None and rule is not None and rule.other_keys and _is_other(key, request)):
             return await self._keys.caller(key, address)
         if rule is not None and rule.networks and is_within(address, self._networks):
             check_direct(request)
@@ -109,6 +108,11 @@ class Admission:
             # Held back, so that a caller who repeats at once whatever is refused costs little.
             await asyncio.sleep(PENALTY_S)
             raise Overloaded("too many requests; slow down", retry_after_s=wait_s)
+
+
+def _is_other(key: str, request: web.Request) -> bool:
+    """Whether a key is another server's, in the one header in which clients of the PiXYZ API must send one."""
+    return not key.startswith(f"{KEY_PREFIX}_") and "Authorization" not in request.headers
 
 
 def check_scopes(caller: Caller, rule: Rule) -> None:

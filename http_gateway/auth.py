@@ -29,6 +29,10 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 KEY_HEADER = "x-api-key"
 ADDRESSES_KEPT = 1024  # of callers; taking one apart costs more than the rest of the look at its request
 BEARER = "bearer "
+NO_KEY_IN_IT = (
+    "the header that shows a key holds none; send x-api-key: KEY or Authorization: Bearer KEY, "
+    "or neither header where no key is needed"
+)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OwnerLookup = Callable[[tuple[str, int], tuple[str, int]], int | None]
@@ -62,18 +66,21 @@ def _address(text: str) -> Address | None:
 
 
 def shown_key(request: web.Request) -> str:
-    """Return the key that a request shows, as ``x-api-key`` or as a bearer; empty: it shows none.
+    """Return the key that a request shows, as ``x-api-key`` or as a bearer; empty: it has neither header.
 
     Raises:
-        Unauthenticated: it shows two.
+        Unauthenticated: a header is there and holds no key, or the request shows two.
     """
     shown = {value.strip() for value in request.headers.getall(KEY_HEADER, ())}
     for credentials in request.headers.getall("Authorization", ()):
-        if credentials[: len(BEARER)].lower() == BEARER:
-            shown.add(credentials[len(BEARER) :].strip())
-    shown.discard("")
+        if credentials[: len(BEARER)].lower() != BEARER:  # a parser leaves no blank at the end of an empty one
+            raise Unauthenticated(NO_KEY_IN_IT)
+        shown.add(credentials[len(BEARER) :].strip())
     if len(shown) > 1:
         raise Unauthenticated(NO_GOOD)
+    # Who meant to show a key must not get the rights of a caller without one, because his variable was empty.
+    if "" in shown:
+        raise Unauthenticated(NO_KEY_IN_IT)
     return shown.pop() if shown else ""
 
 

@@ -5,8 +5,9 @@ waits for the rest of a request's head without a limit. All that is changed here
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from typing import Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -35,8 +36,20 @@ def check_parser() -> None:
         raise InvalidRequest("aiohttp's compiled HTTP parser is missing; install aiohttp from a wheel")
 
 
+class MakesRoom(Protocol):
+    """A connection that can be closed for another."""
+
+    def make_room(self) -> None:
+        """Close, and be counted no more when this returns."""
+        ...
+
+
 class ConnectionLimits:
-    """Counts the connections of one gateway, in all and of each address of another host."""
+    """Counts the connections of one gateway, in all and of each address of another host.
+
+    When there are too many in all, the one that has waited longest for a whole head makes room: who holds connections
+    open and asks for nothing shuts nobody out. One that serves a request never does.
+    """
 
     def __init__(self, *, in_all: int, per_address: int = 0) -> None:
         """Prepare; 0 is no limit of one address. On this host all callers have one address, so there is none."""
@@ -44,15 +57,18 @@ class ConnectionLimits:
         self._per_address = per_address
         self._count = 0
         self._of_address: Counter[str] = Counter()
+        self._waiting: OrderedDict[MakesRoom, None] = OrderedDict()  # for a head; the longest first
 
     def take(self, transport: asyncio.BaseTransport) -> str | None:
         """Count a connection and return its place, for `leave`; None: there are too many, and it is not counted."""
         address = address_of(transport)
         place = "" if address is None or address.is_loopback else block_of(address)
-        if self._count >= self._in_all:
-            return None
         if place and self._per_address and self._of_address[place] >= self._per_address:
             return None
+        if self._count >= self._in_all:
+            if not self._waiting:
+                return None
+            self._waiting.popitem(last=False)[0].make_room()
         self._count += 1
         if place:
             self._of_address[place] += 1
@@ -65,6 +81,14 @@ class ConnectionLimits:
             self._of_address[place] -= 1
             if not self._of_address[place]:
                 del self._of_address[place]
+
+    def waits(self, connection: MakesRoom) -> None:
+        """Note that a counted connection waits for a head from now on."""
+        self._waiting[connection] = None
+
+    def waits_no_more(self, connection: MakesRoom) -> None:
+        """Note that a head is complete, or that the connection has gone."""
+        self._waiting.pop(connection, None)
 
 
 class Connection(web.RequestHandler):
@@ -105,18 +129,25 @@ class Connection(web.RequestHandler):
         self._place = self._limits.take(transport)
         if self._place is None:
             self.force_close()
+        else:
+            self._limits.waits(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the deadline."""
         self._disarm()
-        if self._place is not None:
-            self._limits.leave(self._place)
-            self._place = None
+        self._leave()
         super().connection_lost(exc)
+
+    def make_room(self) -> None:
+        """Close for another connection."""
+        self._leave()
+        self.force_close()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a head that is not complete start its deadline. aiohttp also calls it with none."""
         super().data_received(data)
+        if self._messages:
+            self._limits.waits_no_more(self)
         # A head that came in one piece waits in aiohttp's queue now, and needs no timer.
         if data and self._head_due is None and not self._busy and not self._messages:
             self._head_due = asyncio.get_running_loop().call_later(HEAD_S, self.force_close)
@@ -138,7 +169,10 @@ class Connection(web.RequestHandler):
             resp = api_of(request.path, self._apis).refuse(refusal_of_status(resp))
         if self._tls and not resp.prepared:
             resp.headers[TLS_HEADER[0]] = TLS_HEADER[1]
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        if self._place is not None and not self._messages:
+            self._limits.waits(self)
+        return finished
 
     def handle_error(
         self,
@@ -160,6 +194,12 @@ class Connection(web.RequestHandler):
         answer = api_of(request.path, self._apis).refuse(refusal)
         answer.force_close()
         return answer
+
+    def _leave(self) -> None:
+        self._limits.waits_no_more(self)
+        if self._place is not None:
+            self._limits.leave(self._place)
+            self._place = None
 
     def _disarm(self) -> None:
         if self._head_due is not None:

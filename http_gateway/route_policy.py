@@ -26,6 +26,7 @@ class Rule(NamedTuple):
     door: Door = Door.AUTHENTICATED
     networks: bool = False  # callers of `admitted_networks` need no key
     downloads: bool = False  # its answer may be a file, of which only so many are sent at once
+    other_keys: bool = False  # on this host an x-api-key that is another server's is not looked at
     lasts: bool = False  # it may wait for something, or move much: it is not taken in turns with others of its caller
 
 
@@ -47,6 +48,11 @@ def _sends(*scopes: Scope) -> Rule:
 
 def _lasts(*scopes: Scope, networks: bool = False) -> Rule:
     return Rule(scopes=scopes, networks=networks, lasts=True)
+
+
+def _with_other_keys(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules of a family whose document demands a key of every call, and whose clients thus cannot leave it out."""
+    return {name: rule._replace(other_keys=True) for name, rule in rules.items()}
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -94,18 +100,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "POST /discord/message": _lasts(Scope.MESSAGES_SEND, SUBMIT, READ, STOP, OUTPUTS, FILES),
         "GET /discord/ping": KNOWN,
         # PiXYZ: jobs and the back end need a key wherever keys are needed at all
-        "GET /": _open(),
-        "GET /processes": _open(WORKLOADS),
-        "GET /processes/{process_name}": _open(WORKLOADS),
-        "GET /jobs": _needs(READ),
-        "POST /jobs": _lasts(SUBMIT, WORKLOADS, FILES),
-        "GET /jobs/{job_uuid}": _needs(READ),
-        "GET /jobs/{job_uuid}/details": _needs(READ, OUTPUTS),
-        "GET /jobs/{job_uuid}/outputs": _needs(OUTPUTS),
-        "GET /jobs/{job_uuid}/outputs/archive": _sends(OUTPUTS),
-        "GET /jobs/{job_uuid}/outputs/{file_path}": _sends(OUTPUTS),
-        "GET /backend/get_task_meta/{job_uuid}": _needs(READ, OUTPUTS),
-        "POST /dev/callback": KNOWN,
+        **_with_other_keys(
+            {
+                "GET /": _open(),
+                "GET /processes": _open(WORKLOADS),
+                "GET /processes/{process_name}": _open(WORKLOADS),
+                "GET /jobs": _needs(READ),
+                "POST /jobs": _lasts(SUBMIT, WORKLOADS, FILES),
+                "GET /jobs/{job_uuid}": _needs(READ),
+                "GET /jobs/{job_uuid}/details": _needs(READ, OUTPUTS),
+                "GET /jobs/{job_uuid}/outputs": _needs(OUTPUTS),
+                "GET /jobs/{job_uuid}/outputs/archive": _sends(OUTPUTS),
+                "GET /jobs/{job_uuid}/outputs/{file_path}": _sends(OUTPUTS),
+                "GET /backend/get_task_meta/{job_uuid}": _needs(READ, OUTPUTS),
+                "POST /dev/callback": KNOWN,
+            }
+        ),
         # Infernet, whose callers may be admitted by their networks
         "GET /info": _open(READ, WORKLOADS),
         "POST /api/jobs": _open(SUBMIT, WORKLOADS, FILES),

@@ -37,6 +37,10 @@ _PROBED: Final = ("/bin/cat", "/proc/self/status")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class LinkBelowRoot(Exception):
+    """A directory to start in has a link in its path, where none is followed."""
+
+
 class User(NamedTuple):
     """Whom programs run as."""
 
@@ -133,7 +137,7 @@ def acting(user: User | None) -> Iterator[None]:
 def enter(cwd: str, roots: tuple[str, ...], workspace: str) -> None:
     """Change to a directory; outside of its workspace a program starts below one of the roots, without any link.
 
-    Raises OSError, and ValueError for a path that leads elsewhere.
+    Raises OSError, LinkBelowRoot, and ValueError for a path that leads elsewhere.
     """
     if not roots or (workspace and cwd == workspace):
         os.chdir(cwd)
@@ -144,11 +148,25 @@ def enter(cwd: str, roots: tuple[str, ...], workspace: str) -> None:
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if rest := cwd[len(root) :].strip("/"):
-            top, fd = fd, open_beneath(fd, os.fsencode(rest), os.O_PATH | os.O_DIRECTORY)
+            try:
+                top, fd = fd, open_beneath(fd, os.fsencode(rest), os.O_PATH | os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP) and _has_link(root, rest):
+                    raise LinkBelowRoot(
+                        "links below the roots of this worker's policy are not followed (rule roots); "
+                        "name the directory itself"
+                    ) from error
+                raise
             os.close(top)
         os.fchdir(fd)
     finally:
         os.close(fd)
+
+
+def _has_link(root: str, rest: str) -> bool:
+    """Whether a part of a path below a root is a link; for the text of an error alone."""
+    parts = rest.split("/")
+    return any(os.path.islink(os.path.join(root, *parts[: at + 1])) for at in range(len(parts)))
 
 
 def give(workspace: str, user: User) -> None:

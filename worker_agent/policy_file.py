@@ -68,6 +68,8 @@ def read_policy(path: Path) -> Policy:
     for name in content:
         if name not in names:
             raise _wrong(path, f"unknown rule {name!r}")
+    if (mode := content.get("mode", Mode.ARBITRARY)) not in tuple(Mode):
+        raise _wrong(path, f"mode is {mode!r}; it is one of {', '.join(map(repr, map(str, Mode)))}")
     try:
         policy = msgspec.convert(content, Policy, strict=True)
     except msgspec.ValidationError as error:

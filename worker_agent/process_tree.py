@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, Protocol
 from hostler.jobs import EndedProcess
 from worker_agent.attempts import Order
 from worker_agent.cgroups import Cgroup
-from worker_agent.confinement import FREE, Confinement, acting, enter
+from worker_agent.confinement import FREE, Confinement, LinkBelowRoot, acting, enter
 from worker_agent.oom_scores import for_a_job
 
 NAMED_MAX: Final = 1000  # processes named in a receipt
@@ -159,6 +159,8 @@ def spawn(
 def _change_directory(cwd: str, confinement: Confinement, order: Order) -> None:
     try:
         enter(cwd, confinement.roots, order.workspace)
+    except LinkBelowRoot as error:
+        raise SpawnFailed(f"chdir {cwd}: {error}") from error
     except OSError as error:
         text = _ERROR_TEXTS.get(error.errno or 0) or os.strerror(error.errno or 0).lower()
         raise SpawnFailed(f"chdir {cwd}: {text}") from error

@@ -14,7 +14,7 @@ from hostler import __version__
 from hostler.clock import Clock
 from hostler.errors import InvalidRequest
 from hostler.jobs import DURATION_S_MAX
-from hostler.policy import Principal
+from hostler.policy import LOCAL, Principal
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire.workers import worker_to_proto
 from hostler.workers import Worker
@@ -72,6 +72,8 @@ class ClusterService:
         """Describe: counts and versions."""
         answer = await self._engine.look(self._describe)
         answer.event = await self._store.newest_event()
+        if principal == LOCAL:  # of no use to others, and none of their business
+            answer.data_dir = str(self._data_dir)
         return answer
 
     def _describe(self, live: Live) -> jobs_pb2.DescribeResponse:
@@ -82,7 +84,6 @@ class ClusterService:
             running=sum(len(w.held) for w in live.workers.values()),
             workers=sum(w.connected for w in live.workers.values()),
             started_at_us=self._started_at_us,
-            data_dir=str(self._data_dir),
             open_by_family={family: count for family, count in live.open_by_family.items() if count},
         )
 

@@ -7,10 +7,11 @@ from coordinator.access import Key, Keys, asserted_principal, find_key
 from coordinator.access_decisions import USED_EVERY_US
 from hostler.clock import Clock
 from hostler.errors import HostlerError, Unauthenticated
-from hostler.policy import Principal
+from hostler.policy import KEY_PREFIX, Principal
 
 # One text for whatever is wrong: it tells nobody whether a key exists, has expired, or would do from elsewhere.
 NO_GOOD = "the key is not good here; whoever runs the cluster makes keys with: hostler keys create"
+NO_KEY = "a key is needed here, and none was shown; whoever runs the cluster makes keys with: hostler keys create"
 
 
 class KeyRing:
@@ -32,7 +33,7 @@ class KeyRing:
         now_us = self._clock.wall_us()
         key = find_key(self._keys(), text, address, now_us)
         if key is None:
-            raise Unauthenticated(NO_GOOD)
+            raise Unauthenticated(NO_GOOD if text else NO_KEY)
         self._note(key, now_us)
         return key
 
@@ -45,7 +46,7 @@ class KeyRing:
         now_us = self._clock.wall_us()
         found = asserted_principal(self._keys(), said, now_us, by=by)
         if found is None:
-            raise Unauthenticated(NO_GOOD)
+            raise Unauthenticated(NO_GOOD if said.startswith(KEY_PREFIX) else NO_KEY)
         key = self._keys().get(found.credential)
         if key is not None:
             self._note(key, now_us)

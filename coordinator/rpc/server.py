@@ -90,18 +90,26 @@ class RpcServer:
         bound, workers_port = "", 0
         if tcp is not None:
             host, port = tcp
-            port = self._listen(host, port, "--grpc HOST:PORT")
+            port = await self._listen(host, port, "--grpc HOST:PORT")
             self._gate.tcp_address = (host, port)
             bound = joined_address(host, port)
         if workers is not None:
-            workers_port = self._listen(*workers, "the setting workers_bind", workers=True)
+            workers_port = await self._listen(*workers, "the setting workers_bind", workers=True)
         await self._server.start()
         self.owned.append(asyncio.create_task(self._guard.run()))
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         return Bound(bound, workers_port)
 
-    def _listen(self, host: str, port: int, choice: str, *, workers: bool = False) -> int:
+    async def _listen(self, host: str, port: int, choice: str, *, workers: bool = False) -> int:
         address = joined_address(host, port)
+        try:
+            # Asked here, for gRPC says only on standard error what it does not find.
+            await asyncio.get_running_loop().getaddrinfo(host or None, port)
+        except OSError as error:
+            raise InvalidRequest(
+                f"cannot listen on {address}: the name {host} cannot be resolved; give an address of this host with "
+                f"{choice}"
+            ) from error
         try:
             if self._shown is None:
                 return self._server.add_insecure_port(address)

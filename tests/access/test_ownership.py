@@ -248,7 +248,9 @@ async def test_a_key_speaks_for_others_only_with_its_scope_and_never_for_local_u
     assert (await end_of(port, "Jobs/Get", gateway, id=job)).code is grpc.StatusCode.PERMISSION_DENIED
     assert (await end_of(port, "Jobs/List", gateway, principal=viewer)).code is grpc.StatusCode.OK
     assert (await end_of(port, "Workloads/Remove", gateway, principal=viewer)).code is grpc.StatusCode.PERMISSION_DENIED
-    assert (await end_of(port, "Jobs/Get", gateway, id=job, principal="local")).code is grpc.StatusCode.UNAUTHENTICATED
+    unknown = await end_of(port, "Jobs/Get", gateway, id=job, principal="local")
+    assert unknown.code is grpc.StatusCode.UNAUTHENTICATED
+    assert "a key is needed here" in unknown.text and "not good" not in unknown.text  # for its caller has shown none
     assert (await end_of(port, "Jobs/Get", admin, id=job, principal=viewer)).code is grpc.StatusCode.OK
 
 

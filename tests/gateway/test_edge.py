@@ -422,20 +422,60 @@ async def test_half_open_connections_do_not_slow_others(gateway: Caller) -> None
             writer.close()
 
 
-async def test_too_many_connections_are_closed_at_once(opened: Opened) -> None:
+async def a_request_without_its_body(gateway: Caller) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that serves a request, until somebody sends `GOOD` over it."""
+    reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    writer.write((head % len(GOOD)).encode())
+    async with asyncio.timeout(10):
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_too_many_connections_are_closed_at_once_when_all_serve(opened: Opened) -> None:
     """And those that are open go on."""
     async with opened(connections_max=3) as gateway:
-        assert (await gateway.get("/health")).status == 200
-        host, port = gateway.url.removeprefix("http://").split(":")
-        held = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
-        reader, writer = await asyncio.open_connection(host, int(port))
+        held = [await a_request_without_its_body(gateway) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
         try:
             async with asyncio.timeout(5):
                 assert await reader.read() == b""
+                for of_held, into_held in held:
+                    into_held.write(GOOD)
+                    assert b" 200 OK" in await of_held.readuntil(b"}\n")
             assert (await gateway.get("/health")).status == 200
         finally:
             for _, each in (*held, (reader, writer)):
                 each.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /health HTTP/1.1\r\nHost: local", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
+async def test_who_holds_connections_and_asks_for_nothing_shuts_nobody_out(opened: Opened, sent: bytes) -> None:
+    """The one that waited longest for a head makes room, also between two requests; those that serve never do."""
+    async with opened(connections_max=20) as gateway:
+        served = [await a_request_without_its_body(gateway) for _ in range(3)]
+        address = gateway.url.removeprefix("http://").split(":")
+        idle = []
+        try:
+            for number in range(300):
+                idle.append(await asyncio.open_connection(*address))
+                idle[-1][1].write(sent)
+                if number % 25 == 0:
+                    async with asyncio.timeout(5):
+                        raw = await gateway.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    assert raw.startswith(b"HTTP/1.1 200 ")
+            async with asyncio.timeout(5):
+                for reader, _ in idle[:250]:  # let go
+                    await reader.read()
+                for reader, writer in served:
+                    writer.write(GOOD)
+                    assert b" 200 OK" in await reader.readuntil(b"}\n")
+            assert (await gateway.get("/health")).status == 200
+        finally:
+            for _, writer in (*idle, *served):
+                writer.close()
 
 
 async def test_a_fault_of_ours_is_500_and_the_gateway_goes_on(

@@ -57,10 +57,15 @@ async def test_processes_and_root_need_no_key_in_an_admitted_network_unless_the_
 
 
 async def test_on_this_host_a_key_of_another_server_does_no_harm(gateway: Caller, coordinator: FakeCoordinator) -> None:
-    """Clients of this API send theirs along; one of ours that is no good is refused."""
+    """Clients of this API must send one along; an empty one, one in another place and a bad one of ours are refused."""
     coordinator.workloads.add(SLEEP)
-    for headers in ({"x-api-key": "K"}, {"x-api-key": ""}, {}):
-        assert (await gateway.get("/jobs", headers=headers)).status == 200
+    for headers in ({"x-api-key": "K"}, {}):
+        for path in ("/jobs", "/pixyz/jobs", "/processes"):
+            assert (await gateway.get(path, headers=headers)).status == 200
+    assert (await gateway.get("/v1/jobs", headers={"x-api-key": "K"})).status == 401
+    for headers in ({"x-api-key": ""}, {"Authorization": "Bearer K"}, {"Authorization": "Basic YTpi"}):
+        answer = await gateway.get("/jobs", headers=headers)
+        assert (answer.status, answer.json) == (401, {"detail": "Invalid token"})
     key = coordinator.access.add("viewer")
     assert (await gateway.get("/jobs", headers={"x-api-key": key})).status == 200
     assert (await post_form(gateway, ("process", b"sleep"), **{"x-api-key": key})).status == 403

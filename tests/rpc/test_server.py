@@ -156,6 +156,8 @@ async def test_the_endpoint_says_where_the_coordinator_is(coordinator: Coordinat
     assert (endpoint.grpc, endpoint.pid) == (coordinator.grpc_address, os.getpid())
     async with Client(endpoint.socket) as client:
         assert (await client.describe()).data_dir == str(data_dir)
+        made = await client.access.create_key("viewer", scopes=["viewer"])
+        assert (await client.describe(principal=f"key:{made.key.id}")).data_dir == ""
     assert (data_dir / "run").stat().st_mode & 0o777 == 0o700
 
 
@@ -248,3 +250,11 @@ async def test_a_quiet_stream_outlives_many_keepalives(coordinator: Coordinator)
             async with asyncio.timeout(9):  # seven pings; an end of the stream would raise an AioRpcError here
                 await quiet.read()
         quiet.cancel()
+
+
+async def test_a_name_that_nobody_knows_is_said_to_be_that(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a sentence of ours, and without a line of gRPC's own."""
+    with pytest.raises(InvalidRequest, match=r"the name nosuch\.invalid cannot be resolved; .*--grpc"):
+        async with Coordinator(load(data_dir=data_dir, grpc="nosuch.invalid:1", sample_workloads=False)):
+            pass
+    assert "add_port" not in capfd.readouterr().err

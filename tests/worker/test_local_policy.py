@@ -194,7 +194,8 @@ def test_a_policy_file_is_read_with_every_rule(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('mode = "all"', "mode"),
+        ('mode = "alow"', "mode is 'alow'; it is one of 'named', 'allow-list', 'arbitrary'"),
+        ("mode = []", "mode is []; it is one of"),
         ("modus = 1", "unknown rule 'modus'"),
         ("mode =", "policy file"),
         ('programs = ["ffmpeg"]\nmode = "allow-list"', "absolute path"),
