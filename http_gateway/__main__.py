@@ -17,6 +17,7 @@ choose_grpc_polling()
 
 from hostler import endpoint, logs  # noqa: E402
 from hostler.client import Client  # noqa: E402
+from hostler.errors import InvalidRequest  # noqa: E402
 from hostler.tls import Target, target_of  # noqa: E402
 from http_gateway.app import CONNECTIONS_MAX, make_app, serve  # noqa: E402
 from http_gateway.callers import UNSAID  # noqa: E402
@@ -52,6 +53,13 @@ async def run(settings: Settings) -> int:
     target = (
         Target(address) if is_at_home else await asyncio.to_thread(target_of, settings, address, patience_s=FETCH_S)
     )
+    if not is_at_home and target.access is None:
+        # From there nobody speaks for others without a key: whoever calls us would be taken for who we are.
+        raise InvalidRequest(
+            f"a gateway that calls {address} needs key_file with a key of the role gateway (`hostler keys create`); "
+            "on the coordinator's host name its data_dir instead of an address",
+            field="key_file",
+        )
     async with Client(target, principal=UNSAID, options=FLAT_READS) as client:
         secured = certificate is not None
         app = make_app(client, settings, secured=secured, names=certificate.names if certificate is not None else ())

@@ -122,6 +122,13 @@ async def test_at_an_address_a_key_file_of_no_use_is_refused(tmp_path: Path) -> 
     assert "key_file" in said and "cannot be read" in said
 
 
+async def test_at_an_address_without_a_key_it_does_not_start(tmp_path: Path) -> None:
+    """Whoever called it would be taken for the user who runs it."""
+    said = await refusal_of(arguments(tmp_path, coordinator="127.0.0.1:7070"))
+
+    assert "needs key_file" in said and "data_dir" in said
+
+
 async def test_the_end_of_the_parents_pipe_ends_it(coordinator: FakeCoordinator, tmp_path: Path) -> None:
     """However the parent ended."""
     reads, writes = os.pipe()
