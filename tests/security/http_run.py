@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 AT_ONCE = 8
 ANSWER_S = 60.0
 QUIET_S = 0.3  # without an answer, after which the other end is told that nothing more comes
+EVENTS, LAST_CHUNK = b"\r\nContent-Type: text/event-stream", b"0\r\n\r\n"
 JOBS_MAX = 300  # that the fake coordinator keeps
 HEALTH_S_MAX = 0.25
 HEALTH_EVERY_S = 0.1
@@ -107,10 +108,14 @@ class HttpRun:
             async with asyncio.timeout(ANSWER_S):
                 while True:
                     whole = _is_whole(bytes(got), case.method)
+                    endless = EVENTS in got and not whole
+                    quiet_s = QUIET_S if whole or endless or not got else None
                     try:
-                        piece = await asyncio.wait_for(reader.read(1 << 20), QUIET_S if whole or not got else None)
+                        piece = await asyncio.wait_for(reader.read(1 << 20), quiet_s)
                     except TimeoutError:
-                        if whole:
+                        if endless:
+                            got += LAST_CHUNK  # it would go on; what has come is looked at
+                        if whole or endless:
                             break
                         if case.silent and not told:
                             writer.write_eof()
