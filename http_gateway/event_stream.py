@@ -34,7 +34,7 @@ def place_of(request: web.Request) -> int | None:
     # A browser's EventSource repeats its URL and tells by this header how far it had come.
     name = "Last-Event-ID" if request.headers.get("Last-Event-ID") else "after"
     text = request.headers.get("Last-Event-ID") or request.query.get("after")
-    if not text:
+    if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= NUMBER_MAX):
         raise InvalidRequest(f"{name} is the number of an event, as its id has it", field=name)
