@@ -17,6 +17,7 @@ OF_THE_MACHINE = frozenset({"benchmarks", "cli", "cluster", "faults", "worker", 
 QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what may run beside what (`--dist loadgroup`), files of other folders each by itself; and what is slow."""
     for item in items:
