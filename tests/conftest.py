@@ -9,23 +9,16 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-# Folders whose tests start whole clusters, containers or hosts: they share the machine's cgroups, network and podman,
-# so of two processes that run tests one runs all of these, one after the other.
-OF_THE_MACHINE = frozenset({"benchmarks", "cli", "cluster", "faults", "worker", "zoo"})
-
 # Each test of tests/cluster starts a cluster, which takes seconds: only these files are in the quick suite.
 QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run beside what (`--dist loadgroup`), files of other folders each by itself; and what is slow."""
+    """Mark what the quick suite leaves out of tests/cluster."""
     for item in items:
         place = item.path.relative_to(TESTS)
         if place.parts[0] == "cluster" and place.name not in QUICK_OF_CLUSTER:
             item.add_marker(pytest.mark.ci)
-        group = "machine" if place.parts[0] in OF_THE_MACHINE else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)
