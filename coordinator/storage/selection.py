@@ -32,9 +32,9 @@ def find_jobs(reader: sqlite3.Connection, query: JobQuery) -> JobPage:
     if query.filter:
         found, following = _scan(reader, query, limit)
         numbers = [row["number"] for row in found]
-        marks = ",".join("?" * len(numbers))
-        order = "DESC" if query.newest_first else "ASC"
-        sql = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE number IN ({marks}) ORDER BY number {order}"
+        marks, order = ",".join("?" * len(numbers)), "DESC" if query.newest_first else "ASC"
+        selection = f"WHERE number IN ({marks}) ORDER BY number {order}"
+        sql = f"SELECT {rows.JOB_COLUMNS} FROM job {selection}"
         return JobPage(jobs=tuple(rows.job_of(row) for row in reader.execute(sql, numbers)), next=following)
     selection, values = selection_of(query)
     found = reader.execute(f"SELECT {rows.JOB_COLUMNS} FROM job {selection} LIMIT ?", (*values, limit + 1)).fetchall()

@@ -99,7 +99,7 @@ CAUGHT_BY: dict[str, int] = {
     "recovery_finds": 1,
     "started_before_spawn": 4,
     "tree_is_empty_at_the_end": 0,
-    "lease_at_shim": 78,
+    "lease_at_shim": 70,
     "fence_before_retry": 0,
     "crash_limit": 2,
     "drain_is_no_loss": 0,
