@@ -148,6 +148,7 @@ def _asked(spec: JobSpec) -> Iterable[str]:
         yield f"After {causes} it may be tried again, {_times(spec.retries)}."
     wanted = [f"on worker {spec.worker}"] if spec.worker else []
     wanted += [f"with {name}={value}" for name, value in sorted(spec.labels.items())]
+    wanted += [f"where {spec.where}"] if spec.where else []
     slots = f"takes {spec.slots} {'slot' if spec.slots == 1 else 'slots'}" if spec.slots else "takes no slot"
     yield f"It runs {' and '.join(wanted) or 'on any worker'}, and {slots}."
     policy = work.loss_policy or LOSS_POLICIES[0]

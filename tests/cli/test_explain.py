@@ -119,6 +119,14 @@ def test_every_state_and_end_has_its_sentence(changes: dict[str, object], says: 
     assert says in told_of(replace(A_JOB, **changes))  # type: ignore[arg-type]
 
 
+def test_where_it_may_run_is_told() -> None:
+    """Its worker, its labels and its expression: whatever a worker has to be."""
+    spec = replace(A_JOB.spec, labels={"zone": "a"}, where="gpu and not spare")
+    told = explain(known(replace(A_JOB, spec=spec))).asked
+    assert "It runs with zone=a and where gpu and not spare, and takes 1 slot." in told
+    assert "It runs on any worker, and takes 1 slot." in explain(known(A_JOB)).asked
+
+
 @pytest.mark.parametrize(
     ("spec", "cause", "says"),
     [
