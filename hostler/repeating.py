@@ -4,6 +4,7 @@ That is: calls that change nothing, calls that come to the same when they are ma
 patient client gives an idempotency key each. Streams are resumed by `hostler.client` where they broke off.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -57,8 +58,12 @@ class Repeating(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, typ
             call = await continuation(client_call_details, request)
             if (method if isinstance(method, str) else method.decode()) not in _REPEATED:
                 return call
-            if not await _passes(call) or not await absence.bears():
-                return call
+            try:
+                if not await _passes(call) or not await absence.bears():
+                    return call
+            except asyncio.CancelledError:
+                call.cancel()  # gRPC knows of this call only once it is returned, and would leave it open
+                raise
 
 
 async def _passes(call: Any) -> bool:

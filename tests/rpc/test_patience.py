@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.app import Coordinator
+from coordinator.rpc.jobs_service import JobsService
 from hostler.client import Client, LogChunk, connect
 from hostler.endpoint import coordinator_socket
 from hostler.errors import InvalidRequest, JobNotFound, NotRunning, Unavailable
@@ -70,21 +71,47 @@ async def test_a_job_whose_answer_was_lost_is_not_made_twice(
     patient: Client, restarts: Restarts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The coordinator goes after the commit and before the answer: the same submission finds its job."""
-    from coordinator.rpc.jobs_service import JobsService
+    answered, calls = JobsService.submit, list[Any]()
 
+    async def dies_once(self: Any, *call: Any) -> Any:
+        calls.append(call)
+        answer = await answered(self, *call)
+        if len(calls) == 1:
+            raise Unavailable("gone")
+        return answer
+
+    monkeypatch.setattr(JobsService, "submit", dies_once)
     await restarts.start()
-    answered = JobsService.submit
-
-    async def dies(self: Any, *call: Any) -> Any:
-        await answered(self, *call)
-        monkeypatch.setattr(JobsService, "submit", answered)
-        raise Unavailable("gone")
-
-    monkeypatch.setattr(JobsService, "submit", dies)
 
     job = await patient.submit_one(a_spec())
 
+    assert len(calls) == 2
     assert [one.id for one in (await patient.find(JobQuery())).jobs] == [job]
+
+
+async def test_a_call_that_is_cancelled_ends_at_the_coordinator_too(
+    patient: Client, restarts: Restarts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop may wait for a month: nobody is left waiting there for a client that has gone."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def lasts(*_: Any) -> Any:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(JobsService, "stop", lasts)
+    await restarts.start()
+
+    stopping = asyncio.create_task(patient.stop("00000000-0000-4000-8000-000000000000"))
+    await asyncio.wait_for(begun.wait(), 10)
+    stopping.cancel()
+
+    await asyncio.wait_for(ended.wait(), 10)
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
 
 
 async def test_a_wait_goes_on_for_those_that_are_not_over(
