@@ -16,6 +16,7 @@ T = TypeVar("T")
 PATIENCE_S: Final = 30.0
 PAUSE_S_MIN: Final = 0.1
 PAUSE_S_MAX: Final = 2.0
+LASTING_S: Final = 20.0  # no call lasts so long that nobody answers: connecting and keepalive give up within 15 s
 PASSING: Final = (Unavailable, DeadlineExceeded, Overloaded)  # errors that may be over a moment later
 
 
@@ -25,6 +26,7 @@ class Absence:
     def __init__(self, patience_s: float) -> None:
         """Begin; it has been heard until now. *patience_s* 0: nothing is ever asked again."""
         self._patience_s = patience_s
+        self._asked_s: float | None = None  # when it was asked again last
         self.heard()
 
     def heard(self) -> None:
@@ -38,18 +40,27 @@ class Absence:
         Raises:
             HostlerError: *error*, when patience would be over by then, or asking again would not help.
         """
+        if isinstance(error, DeadlineExceeded):
+            self._asked_s = None  # that lasted because nobody answered
         if not isinstance(error, PASSING) or not await self.bears():
             raise error
 
     async def bears(self) -> bool:
-        """Wait until it is time to ask again; False, at once, when patience would be over by then."""
-        now = asyncio.get_running_loop().time()
+        """Wait until it is time to ask again; False, at once, when patience would be over by then.
+
+        What was asked last and lasted for long had an answer, also when that had nothing to tell yet.
+        """
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        if self._asked_s is not None and now - self._asked_s > LASTING_S:
+            self.heard()
         self._since = now if self._since is None else self._since
         pause_s = self._pause_s * random.uniform(0.5, 1.0)  # so that many clients do not come back at once
         if now + pause_s - self._since > self._patience_s:
             return False
         self._pause_s = min(PAUSE_S_MAX, self._pause_s * 2)
         await asyncio.sleep(pause_s)
+        self._asked_s = clock()
         return True
 
 

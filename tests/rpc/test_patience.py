@@ -8,9 +8,10 @@ import pytest
 
 from coordinator.app import Coordinator
 from coordinator.rpc.jobs_service import JobsService
+from hostler import patience
 from hostler.client import Client, LogChunk, connect
 from hostler.endpoint import coordinator_socket
-from hostler.errors import InvalidRequest, JobNotFound, NotRunning, Unavailable
+from hostler.errors import DeadlineExceeded, InvalidRequest, JobNotFound, NotRunning, Unavailable
 from hostler.jobs import JobEvent, JobQuery, Progress
 from hostler.patience import Absence
 from hostler.settings import Settings
@@ -243,6 +244,19 @@ async def test_an_absence_is_counted_from_the_last_answer() -> None:
     with pytest.raises(Unavailable, match="still"):
         while True:
             await absence.bear(Unavailable("still"))
+
+
+async def test_a_call_that_lasted_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who follows a silent job is told nothing between two restarts, and outlasts both; a call that hangs counts."""
+    monkeypatch.setattr(patience, "LASTING_S", 0.2)
+    absence = Absence(0.4)
+    for _ in range(4):
+        await absence.bear(Unavailable("away"))
+        await asyncio.sleep(0.25)  # a stream that is open
+    with pytest.raises(DeadlineExceeded):
+        for _ in range(4):
+            await absence.bear(DeadlineExceeded("hangs"))
+            await asyncio.sleep(0.25)
 
 
 async def test_the_address_may_be_given(settings: Settings, restarts: Restarts) -> None:
