@@ -7,19 +7,22 @@ into lines of 64 KiB.
 """
 
 import asyncio
+import functools
 import os
 import signal
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hostler.cli.beside import beside
 from hostler.cli.connect import cluster
-from hostler.cli.failures import JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
-from hostler.cli.follow import gap_text, log_chunks, runs
+from hostler.cli.failures import BROKEN_PIPE, JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
+from hostler.cli.follow import PATIENCE_S, gap_text, log_chunks, runs
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
 from hostler.cli.render import print_json, print_table, printable, say, state_text
+from hostler.cli.retrying import BATCH_JOBS
 from hostler.cli.submission import spec_of
 from hostler.cli.writing import write_all
 from hostler.client import Client
@@ -27,6 +30,7 @@ from hostler.errors import ErrorCode, HostlerError, InvalidRequest, NotRunning
 from hostler.frames import ERR, GAP, OUT, iter_frames
 from hostler.jobs import Job, JobQuery, JobSpec, LogStatus
 from hostler.lifecycle import Outcome
+from hostler.patience import patiently
 from hostler.selectors import parse_selector
 from hostler.settings import has_colours
 from hostler.shape import job_shape
@@ -78,14 +82,19 @@ def run_on_all(place: Place, options: RunOptions, wanted: FanOptions, argv: Sequ
 async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
     interrupts = Interrupts()
     async with cluster(place) as client:
+        interrupts.listen()
         if spec is not None:
             name = uuid.uuid4().hex[:8]
             parts = await _submit(client, wanted.every, spec, name)
         else:
             name, parts = await _submit_again(client, wanted.retry_failed)
-        interrupts.listen()
         fan = _Fan(client, parts, interrupts, group=wanted.group)
-        await fan.run()
+        try:
+            await fan.run()
+        except BrokenPipeError:
+            return BROKEN_PIPE
+        except OSError as error:
+            raise Failure(f"the jobs' output cannot be written: {error.strerror}; the jobs were stopped") from error
     fan.show(name, as_json=place.as_json)
     if interrupts.presses or interrupts.stop_signal:
         return interrupts.status
@@ -151,7 +160,9 @@ async def _submit_again(client: Client, named: str) -> tuple[str, list[Part]]:
     failed.sort(key=lambda job: (names.get(job.spec.worker, ""), job.spec.worker))
     parts = [Part(names.get(job.spec.worker, job.spec.worker[:8])) for job in failed]
     if parts:
-        _note(parts, await client.retry([job.id for job in failed]))
+        ids = [job.id for job in failed]
+        batches = [await client.retry(ids[start : start + BATCH_JOBS]) for start in range(0, len(ids), BATCH_JOBS)]
+        _note(parts, [result for batch in batches for result in batch])
     return name, parts
 
 
@@ -176,11 +187,14 @@ class _Fan:
     async def run(self) -> None:
         """Return once every job is over and its output is written."""
         submitted = [part for part in self._parts if part.job]
-        async with beside(self._heed()), asyncio.TaskGroup() as group:
+        async with beside(self._heed()):
+            try:
+                await _all_or_none(self._copy(part) for part in submitted)
+            except OSError:  # who was to read the output has gone, or it has no room: as in `run` the jobs are over
+                await asyncio.gather(*(self._pass_on(part, signal.SIGTERM) for part in submitted))
+                raise
             for part in submitted:
-                group.create_task(self._copy(part))
-        for part in submitted:
-            part.ended = await self._client.wait_one(part.job)
+                part.ended = await patiently(functools.partial(self._client.wait_one, part.job), PATIENCE_S)
 
     def show(self, name: str, *, as_json: bool) -> None:
         """Print how it ended everywhere, to standard error: standard output is the jobs'."""
@@ -275,6 +289,17 @@ class _Fan:
         except NotRunning:
             return number != signal.SIGINT  # it waits, or is over: for an interrupt a stop is right for both
         return True
+
+
+async def _all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of these at once; the first failure ends the others and is raised as it is."""
+    doing = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*doing)
+    finally:
+        for one in doing:
+            one.cancel()
+        await asyncio.gather(*doing, return_exceptions=True)
 
 
 def _succeeded(job: Job | None) -> bool:

@@ -45,7 +45,7 @@ def place() -> Iterator[Path]:
     try:
         start("coordinator", "--grpc", "127.0.0.1:0")
         for name, labels in WORKERS.items():
-            start("worker", "--name", name, "--allow-root", *labels)
+            start("worker", "--name", name, "--allow-root", "--stop-jobs", *labels)
         deadline = time.monotonic() + WITHIN_S
         while [one["state"] for one in _workers(directory)] != ["connected"] * len(WORKERS):
             assert time.monotonic() < deadline, "the workers did not connect"
@@ -154,6 +154,34 @@ def test_interrupted_it_ends_every_job(hostler: Hostler, place: Path) -> None:
 
     assert begun.returncode == 130
     jobs = _jobs(hostler, "--name", "deaf")
+    assert [job["outcome"] for job in jobs] == ["stopped"] * 3
+    assert processes_of({job["id"] for job in jobs}) == []
+
+
+def test_when_the_reader_has_gone_the_jobs_are_stopped(hostler: Hostler, place: Path) -> None:
+    """As with `run`: the status is 141, nothing is said of a fault, and nothing runs on."""
+    command = [
+        *CALL,
+        "--data-dir",
+        str(place),
+        "run",
+        "--name",
+        "unread",
+        "--output-max",
+        "4M",
+        "--all",
+        "*",
+        "--",
+        "yes",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as begun:
+        assert begun.stdout is not None and begun.stderr is not None
+        assert begun.stdout.readline().endswith(b"| y\n")
+        begun.stdout.close()
+        said = begun.stderr.read()
+
+    assert (begun.wait(WITHIN_S), b"Traceback" in said) == (141, False), said
+    jobs = _jobs(hostler, "--name", "unread")
     assert [job["outcome"] for job in jobs] == ["stopped"] * 3
     assert processes_of({job["id"] for job in jobs}) == []
 
