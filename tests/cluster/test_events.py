@@ -96,6 +96,17 @@ async def reading(*readers: "asyncio.Task[None]") -> AsyncIterator[None]:
         await asyncio.gather(*readers, return_exceptions=True)
 
 
+async def in_its_middle(cluster: RealCluster, seen: dict[str, list[int]]) -> None:
+    """Submit a part of the jobs; return when readers have had some of what happens to them, and not all."""
+    before = {name: len(seen[name]) for name in ("grpc", "http")}
+    await cluster.client.submit([shell("sleep 0.05") for _ in range(JOBS // KILLS)])
+
+    async def some_seen() -> bool:
+        return all(len(seen[name]) >= count + JOBS // KILLS for name, count in before.items())
+
+    await until(some_seen, "as many transitions as there are new jobs", PATIENCE_S)
+
+
 @pytest.mark.timeout(400)
 async def test_every_reader_has_every_transition_once(cluster: RealCluster) -> None:
     """Also while the coordinator and the gateway are killed with SIGKILL in the middle of their streams."""
@@ -110,8 +121,7 @@ async def test_every_reader_has_every_transition_once(cluster: RealCluster) -> N
     ]
     async with reading(*readers):
         for kill in range(KILLS):
-            await cluster.client.submit([shell("sleep 0.05") for _ in range(JOBS // KILLS)])
-            await asyncio.sleep(0.5)
+            await in_its_middle(cluster, seen)
             part = ("coordinator", "gateway")[kill % 2]
             cluster.end(part, signal.SIGKILL)
             cluster.start(part)
