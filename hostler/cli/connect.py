@@ -56,16 +56,16 @@ def address_of(settings: Settings) -> str:
     raise usage_failure(f"coordinator is {named!r}; the form is unix:/path or HOST:PORT")
 
 
-def answers(address: str) -> bool:
-    """Say whether something listens at *address*; waits at most `CONNECT_S`."""
+def answers(address: str, *, wait_s: float = CONNECT_S) -> bool:
+    """Say whether something listens at *address*; waits at most *wait_s*."""
     try:
         if address.startswith("unix:"):
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(CONNECT_S)
+                probe.settimeout(wait_s)
                 probe.connect(address.removeprefix("unix:"))
         else:
             host, _, port = address.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), wait_s).close()
     except OSError:
         return False
     return True

@@ -50,6 +50,7 @@ class Part:
     """One worker's job, and its output that is not written yet."""
 
     worker: str
+    number: int  # its place among them
     job: str = ""
     error: HostlerError | None = None
     ended: Job | None = None
@@ -103,7 +104,7 @@ async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
 
 async def _submit(client: Client, every: str, spec: JobSpec, name: str) -> list[Part]:
     workers = _chosen(await client.workers(), every)
-    parts = [Part(printable(worker.name)) for worker in workers]
+    parts = [Part(printable(worker.name), number) for number, worker in enumerate(workers)]
     tags = dict(spec.tags) | {FAN_OUT: name}
     specs = [replace(spec, worker=worker.id, tags=tags, key=f"{name}-{worker.id}") for worker in workers]
     _note(parts, await client.submit(specs))
@@ -158,7 +159,7 @@ async def _submit_again(client: Client, named: str) -> tuple[str, list[Part]]:
         say(f"all {len(newest_of)} jobs of {name} have succeeded")
     names = {worker.id: printable(worker.name) for worker in await client.workers()}
     failed.sort(key=lambda job: (names.get(job.spec.worker, ""), job.spec.worker))
-    parts = [Part(names.get(job.spec.worker, job.spec.worker[:8])) for job in failed]
+    parts = [Part(names.get(job.spec.worker, job.spec.worker[:8]), number) for number, job in enumerate(failed)]
     if parts:
         ids = [job.id for job in failed]
         batches = [await client.retry(ids[start : start + BATCH_JOBS]) for start in range(0, len(ids), BATCH_JOBS)]
@@ -258,7 +259,7 @@ class _Fan:
     def _prefix(self, part: Part, kind: int) -> bytes:
         name = part.worker.ljust(self._width)
         if self._coloured[_descriptor(kind)]:
-            colour = COLOURS[self._parts.index(part) % len(COLOURS)]
+            colour = COLOURS[part.number % len(COLOURS)]
             return f"\x1b[{colour}m{name}\x1b[0m | ".encode()
         return f"{name} | ".encode()
 

@@ -25,6 +25,7 @@ SIGNALS = ("INT", "TERM", "HUP", "QUIT", "KILL", "STOP", "CONT", "USR1", "USR2",
 def fixed_words(kind: str) -> Sequence[str] | None:
     """Every word of a kind; None: only the cluster knows."""
     from hostler import jobs, lifecycle, policy
+    from hostler.cli import completion_scripts, load
 
     words: dict[str, Iterable[str]] = {
         "signals": SIGNALS,
@@ -34,8 +35,8 @@ def fixed_words(kind: str) -> Sequence[str] | None:
         "on lost": jobs.ON_LOST,
         "causes": jobs.RETRY_CAUSES,
         "roles": policy.ROLES,
-        "shells": ("bash", "zsh", "fish"),
-        "sortings": ("cpu", "memory", "age", "name"),
+        "shells": completion_scripts.SCRIPTS,
+        "sortings": load.SORTINGS,
     }
     found = words.get(kind)
     return tuple(word for word in found if word) if found is not None else None
@@ -46,7 +47,7 @@ def words_of_cluster(place: Place, kind: str, begun: str) -> list[tuple[str, str
     with contextlib.suppress(Failure, HostlerError, OSError, ValueError, TimeoutError):
         settings = settings_for(place)
         address = address_of(settings)
-        if not answers(address):
+        if not answers(address, wait_s=ASK_S):
             return []
         from hostler.client import Client
         from hostler.tls import target_of

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hostler.jobs import Job
-from hostler.workers import Worker
+from hostler.workers import Worker, WorkerState
 
 WINDOW_US = 17_000_000  # cpu time is of the last three or four samples: one look more or less then matters little
 SAMPLED_WITHIN_US = 6_500_000
 RATE_WINDOW_US = 60_000_000
 RATE_FROM_US = 10_000_000  # of less time nothing can be said
 POINTS_MAX = 80
+ANSWERING = (WorkerState.CONNECTED, WorkerState.DRAINING)
 SORTINGS = ("cpu", "memory", "age", "name")
 
 
@@ -54,7 +55,7 @@ class Load:
     @property
     def slots(self) -> int:
         """Of workers that are connected."""
-        return sum(one.worker.slots for one in self.workers if one.worker.state.value in ("connected", "draining"))
+        return sum(one.worker.slots for one in self.workers if one.worker.state in ANSWERING)
 
     @property
     def slots_used(self) -> int:

@@ -5,10 +5,21 @@ import os
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
+from hostler.cli.failures import OK
+
+QUIT = frozenset("qQ\x03\x04")  # also Ctrl-C and Ctrl-D, where they come as keys
 KEYS_BYTES_MAX = 64  # read at once
+
+
+def run_until_left(work: Coroutine[Any, Any, int]) -> int:
+    """Do *work*, which draws on a terminal until somebody has seen enough: Ctrl-C is one way to say so."""
+    with suppress(KeyboardInterrupt):
+        return asyncio.run(work)
+    return OK
 
 
 @contextmanager

@@ -17,9 +17,8 @@ from hostler.cli.connect import cluster
 from hostler.cli.failures import OK, usage_failure
 from hostler.cli.load import SORTINGS, Differences, Load, arranged, ends_in, worker_loads
 from hostler.cli.options import Place
-from hostler.cli.pressed_keys import pressed
+from hostler.cli.pressed_keys import QUIT, pressed, run_until_left
 from hostler.cli.render import PIPE_WIDTH, print_json, terminal_console, work_text
-from hostler.cli.watching import QUIT
 from hostler.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from hostler.jobs import Job, JobQuery
 from hostler.lifecycle import State
@@ -56,11 +55,7 @@ def top(place: Place, *, once: bool, sort: str) -> int:
             print_json(load_shape(load, sort)) if place.as_json else _print(load, sort)
             return OK
 
-    if not is_live:
-        return asyncio.run(act())
-    with suppress(KeyboardInterrupt):  # that is how one leaves it
-        return asyncio.run(act())
-    return OK
+    return run_until_left(act()) if is_live else asyncio.run(act())
 
 
 class Looks:
@@ -201,7 +196,7 @@ class _Shown:
     def lines(self, width: int, height: int) -> Iterable[Any]:
         """What is drawn."""
         away_s = time.monotonic() - self.answered_at
-        away = f"the coordinator does not answer since {away_s:.0f} s" if away_s >= AWAY_S else ""
+        away = f"no word from the coordinator for {away_s:.0f} s" if away_s >= AWAY_S else ""
         load = self.load or Load(at_us=0)
         foot = f"q quits  s sorts: {self.sort}"
         return top_screen.screen(load, arranged(load.jobs, self.sort), width=width, height=height, foot=foot, away=away)

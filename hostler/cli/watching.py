@@ -16,7 +16,7 @@ from hostler.cli.connect import cluster
 from hostler.cli.failures import OK, Failure
 from hostler.cli.follow import PATIENCE_S
 from hostler.cli.options import Place
-from hostler.cli.pressed_keys import pressed
+from hostler.cli.pressed_keys import QUIT, pressed, run_until_left
 from hostler.cli.render import jobs_table, moment_text, print_json, print_line
 from hostler.client import Client, Cluster
 from hostler.errors import DeadlineExceeded, Unavailable
@@ -26,10 +26,8 @@ from hostler.selectors import quoted
 from hostler.shape import event_shape
 
 GATHERED_MAX = 40  # events of which it is asked together whether a filter finds their jobs
-HELD_MAX = 1000
 REFRESH_S_MIN = 0.3  # between two looks at the jobs, however much happens
 REFRESH_S_MAX = 2.0  # ... however little: ages go on
-QUIT = frozenset("qQ\x03\x04")  # also Ctrl-C and Ctrl-D, where they come as keys
 
 
 def watch_jobs(place: Place, query: JobQuery, *, after: int | None) -> int:
@@ -52,11 +50,7 @@ def watch_jobs(place: Place, query: JobQuery, *, after: int | None) -> int:
                         print_line(_line(event))
         return OK
 
-    if not is_live:
-        return asyncio.run(act())
-    with suppress(KeyboardInterrupt):  # that is how one leaves it
-        return asyncio.run(act())
-    return OK
+    return run_until_left(act()) if is_live else asyncio.run(act())
 
 
 def filter_of(query: JobQuery) -> str:

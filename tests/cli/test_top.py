@@ -184,7 +184,7 @@ def test_on_a_terminal_it_is_fresh_and_outlives_the_coordinator(fake: FakeCluste
         os.write(terminal, b"s")
         read_until(terminal, "sorts: memory")
         fake.__exit__(None, None, None)
-        read_until(terminal, "does not answer since")
+        read_until(terminal, "no word from the coordinator")
         assert process.poll() is None
         os.write(terminal, b"q")
         end = time.monotonic() + SOON_S
