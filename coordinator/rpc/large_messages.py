@@ -6,6 +6,7 @@ themselves. Limits: groups, which no message of ours has, are refused; a part of
 """
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
@@ -18,6 +19,7 @@ from hostler.errors import TooLarge
 LARGE_BYTES = 128 * 1024
 PIECE_BYTES = 256 * 1024  # merged before others get their turn
 FIELDS_MAX = 150_000  # of one message, without those of its parts
+IN_PARTS_MAX = 500_000  # of all its large parts together: they are counted at once, which takes a microsecond for each
 ENTRIES_MAX = 10_000  # of one map
 _LENGTHS = {1: 8, 5: 4}  # of wire types with a fixed one
 
@@ -40,6 +42,7 @@ async def parse_in_pieces(kind: type[M], data: bytes) -> M:
         return parse(kind, data)
     message = kind()
     begin = 0
+    # Each field of the first level may have as many in its parts: others get their turn between them.
     for field in _checked(cast(Descriptor, kind.DESCRIPTOR), data, 0, len(data)):
         if field.end - begin >= PIECE_BYTES or field.end == len(data):
             _merge(message, data[begin : field.end])
@@ -51,7 +54,7 @@ async def parse_in_pieces(kind: type[M], data: bytes) -> M:
 def parse_large(kind: type[M], data: bytes) -> M:
     """Decode a message at once. Raises as `parse_in_pieces` does."""
     if len(data) > LARGE_BYTES:
-        for _ in _checked(cast(Descriptor, kind.DESCRIPTOR), data, 0, len(data)):
+        for _ in _checked(cast(Descriptor, kind.DESCRIPTOR), data, 0, len(data), itertools.count(1)):
             pass
     return parse(kind, data)
 
@@ -61,8 +64,13 @@ def _merge(message: Message, piece: bytes) -> None:
     message.MergeFrom(parse(type(message), piece))
 
 
-def _checked(descriptor: Descriptor, data: bytes, begin: int, end: int) -> Iterator[_Field]:
-    """The fields of a message from *begin* to *end*, after those of its large parts were counted."""
+def _checked(
+    descriptor: Descriptor, data: bytes, begin: int, end: int, in_parts: Iterator[int] | None = None
+) -> Iterator[_Field]:
+    """The fields of a message from *begin* to *end*, after those of its large parts were counted.
+
+    *in_parts* counts the fields of parts; None: those of each field apart.
+    """
     entries: dict[int, int] = {}
     parts = {number: field for number, field in descriptor.fields_by_number.items() if field.message_type is not None}
     for count, field in enumerate(_fields(descriptor, data, begin, end), 1):
@@ -74,8 +82,10 @@ def _checked(descriptor: Descriptor, data: bytes, begin: int, end: int) -> Itera
             if entries[field.number] > ENTRIES_MAX:
                 raise TooLarge(f"{part.name} has more than {ENTRIES_MAX} entries", field=part.name)
         elif part is not None and part.message_type is not None and field.end - field.content > LARGE_BYTES:
-            for _ in _checked(part.message_type, data, field.content, field.end):
-                pass
+            own = in_parts or itertools.count(1)
+            for _ in _checked(part.message_type, data, field.content, field.end, own):
+                if next(own) > IN_PARTS_MAX:
+                    raise TooLarge(f"{part.name} has more than {IN_PARTS_MAX} fields in its parts", field=part.name)
         yield field
 
 

@@ -87,6 +87,23 @@ async def test_very_many_fields_are_refused_unparsed() -> None:
             await parse_in_pieces(jobs_pb2.SubmitRequest, raw)
 
 
+async def test_many_large_parts_are_refused_before_they_hold_others_up() -> None:
+    """Counting takes longer than parsing: 64 MiB of empty fields in parts of a parsable size would take a minute."""
+    part = _part(1, b"\x0a\x00" * 100_000)
+    for raw in (part * 10, _part(1, part * 10)):
+        with pytest.raises(TooLarge, match="in its parts"):
+            parse_large(jobs_pb2.SubmitRequest, raw)
+    with pytest.raises(TooLarge, match="in its parts"):
+        await parse_in_pieces(jobs_pb2.SubmitRequest, _part(1, part * 10))
+
+
+async def test_many_jobs_of_many_words_are_no_such_parts() -> None:
+    """Each job of a submission may have as many as it is allowed to: others are served between them."""
+    words = types_pb2.JobSpec(work=types_pb2.Work(argv=["a"] * 100_000))
+    asked = jobs_pb2.SubmitRequest(jobs=[words] * 6)
+    assert await parse_in_pieces(jobs_pb2.SubmitRequest, asked.SerializeToString()) == asked
+
+
 def _part(number: int, content: bytes) -> bytes:
     length, size = len(content), bytearray()
     while length >= 0x80:
