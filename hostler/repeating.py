@@ -14,12 +14,14 @@ import grpc.aio
 from hostler.patience import Absence
 from hostler.wire.errors import RETRY_KEY
 
-# CreateKey, Invite, Join, Signal, Retry and Remove are not here: a second one is another one, or fails.
-_REPEATED: Final = frozenset(
+# CreateKey, Invite, Join, Renew, NoteRefusals, Signal, Retry and Remove are not here: a second one is another one, or
+# fails.
+REPEATED: Final = frozenset(
     f"/hostler.v1.{name}"
     for name in (
         "Jobs/Submit",  # with keys
         "Jobs/Get",
+        "Jobs/Explain",
         "Jobs/List",
         "Jobs/Stop",
         "Jobs/ListOutputs",
@@ -34,6 +36,7 @@ _REPEATED: Final = frozenset(
         "Workloads/Apply",
         "Workloads/Get",
         "Workloads/List",
+        "Access/Authenticate",
         "Access/ListKeys",
         "Access/RevokeKey",
         "Access/RevokeWorker",
@@ -56,7 +59,7 @@ class Repeating(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, typ
         absence = Absence(self._patience_s)
         while True:
             call = await continuation(client_call_details, request)
-            if (method if isinstance(method, str) else method.decode()) not in _REPEATED:
+            if (method if isinstance(method, str) else method.decode()) not in REPEATED:
                 return call
             try:
                 if not await _passes(call) or not await absence.bears():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.app import Coordinator
+from coordinator.rpc.auditing import READING
 from coordinator.rpc.jobs_service import JobsService
 from hostler import patience
 from hostler.client import Client, LogChunk, connect
@@ -14,7 +15,9 @@ from hostler.endpoint import coordinator_socket
 from hostler.errors import DeadlineExceeded, InvalidRequest, JobNotFound, NotRunning, Unavailable
 from hostler.jobs import JobEvent, JobQuery, Progress
 from hostler.patience import Absence
+from hostler.repeating import REPEATED
 from hostler.settings import Settings
+from hostler.v1 import access_pb2, files_pb2, jobs_pb2, workloads_pb2
 from tests.support.builders import a_spec, some_frames
 from tests.support.fake_worker import RUNNING, FakeWorker
 from tests.support.waiting import eventually
@@ -222,6 +225,24 @@ async def test_what_cannot_become_better_is_said_at_once(patient: Client, restar
     job = await patient.submit_one(a_spec())
     with pytest.raises(NotRunning):
         await asyncio.wait_for(patient.signal(job, 15), 10)
+
+
+def test_every_call_that_only_reads_is_made_again() -> None:
+    """Of those with one answer; streams are resumed. What gateways report is noted anew each time."""
+    services = [
+        service
+        for file in (jobs_pb2.DESCRIPTOR, workloads_pb2.DESCRIPTOR, access_pb2.DESCRIPTOR, files_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+    ]
+    unary = {
+        f"{service.name}/{method.name}"
+        for service in services
+        for method in service.methods
+        if not (method.client_streaming or method.server_streaming)
+    }
+    reading = unary & READING - {"Access/NoteRefusals"}
+    assert len(reading) > 10
+    assert {f"/hostler.v1.{name}" for name in reading} <= REPEATED
 
 
 async def test_patience_has_an_end(settings: Settings) -> None:
