@@ -51,7 +51,7 @@ def test_a_shell(up: Up, before: tuple[str, ...]) -> None:
         # What it prints says that it has the terminal, so that keys reach it and not the shell. It only reads: a shell
         # that starts programs does so by vfork, and Ctrl-Z in the moment before the exec stops the child alone. Its
         # parent waits in the kernel for the exec, cannot stop, and bash is never told.
-        person.type(b'echo $?; sh -c \'trap "echo ag\"\"ain" CONT; echo th""ere; while :; do read x; done\'\n')
+        person.type(b'echo $?; sh -c \'trap "echo ag""ain" CONT; echo th""ere; while :; do read x; done\'\n')
         person.sees(b"130\r\nthere\r\n")
         person.type(b"\x1a")
         person.sees(b"Stopped")
