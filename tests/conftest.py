@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,17 @@ import pytest
 TESTS = Path(__file__).parent
 # Each test of tests/cluster starts a cluster, which takes seconds: only these files are in the quick suite.
 QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
+
+
+def pytest_configure() -> None:
+    """Have the signals of the keyboard, which a shell has ignored by all that it starts with `&`.
+
+    Children would inherit that, and a shell cannot trap what was ignored when it began.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
