@@ -10,7 +10,7 @@ idempotency key, may be repeated after `Unavailable`; a submission without a key
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -366,11 +366,17 @@ class Client:
         return None
 
     async def watch(
-        self, jobs: Sequence[str] = (), *, after: int = 0, once: bool = False, principal: str | None = None
-    ) -> AsyncIterator[JobEvent]:
+        self,
+        jobs: Sequence[str] = (),
+        *,
+        after: int = 0,
+        once: bool = False,
+        patience_s: float | None = None,
+        principal: str | None = None,
+    ) -> AsyncGenerator[JobEvent]:
         """Yield committed transitions after event number *after*, each once; without end, or *once* those there are."""
         request = jobs_pb2.WatchRequest(ids=jobs, after=after, once=once, principal=self._as(principal))
-        absence = Absence(self._patience_s)
+        absence = Absence(self._patience_s if patience_s is None else patience_s)
         while True:
             try:
                 with CALLING:
@@ -390,8 +396,9 @@ class Client:
         follow: bool = False,
         stage: int = 0,
         attempt: int = 0,
+        patience_s: float | None = None,
         principal: str | None = None,
-    ) -> AsyncIterator[LogChunk]:
+    ) -> AsyncGenerator[LogChunk]:
         """Yield the ledger of an attempt from position *start* on.
 
         With *follow* it goes on until the log is complete or its rest is lost. Attempt 0 is the
@@ -402,7 +409,7 @@ class Client:
             id=job, stage=stage, attempt=attempt, follow=follow, principal=self._as(principal)
         )
         setattr(request, "from", start)  # a word of Python
-        absence = Absence(self._patience_s)
+        absence = Absence(self._patience_s if patience_s is None else patience_s)
         while True:
             try:
                 with CALLING:

@@ -1,4 +1,7 @@
-"""How every hostler program begins and is told to end: settings, logs; SIGTERM, SIGINT, or the end of its parent."""
+"""How every hostler program begins and is told to end.
+
+It begins with settings, logs, and how gRPC and memory are to behave; it ends on SIGTERM, SIGINT, or with its parent.
+"""
 
 import asyncio
 import ctypes
@@ -14,7 +17,12 @@ from hostler import logs
 from hostler.errors import InvalidRequest, Unavailable
 from hostler.settings import Settings, from_arguments, set_for_children
 
+EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
+EXIT_UNAVAILABLE = 1  # starting it again may help
 GC_THRESHOLD = 50_000
+LARGE_BLOCK_BYTES = 256 * 1024
+ARENAS = 2  # of the C library; by default eight for each processor, of which each keeps what it once had
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # M_MMAP_THRESHOLD, M_ARENA_MAX of malloc.h
 # Without them gRPC reads its sockets in the thread that waits for them (docs/decisions/0015). A gRPC that does not know
 # these words any more says so on standard error and goes on.
 GRPC_WITHOUT = "-event_engine_client,-event_engine_listener"
@@ -25,15 +33,10 @@ def choose_grpc_polling() -> None:
     set_for_children("GRPC_EXPERIMENTS", GRPC_WITHOUT)
 
 
-LARGE_BLOCK_BYTES = 256 * 1024
-ARENAS = 2  # of the C library; by default eight for each processor, of which each keeps what it once had
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # M_MMAP_THRESHOLD, M_ARENA_MAX of malloc.h
-
-
 def settle_memory() -> None:
-    """Call once at the end of a long-lived program's start: what is there now stays.
+    """Call once at the end of a long-lived program's start: what is there now stays, and what comes is given back.
 
-    The collector never looks at it again, and looks for cycles after 50,000 new objects instead of
+    The collector never looks again at what is there, and looks for cycles after 50,000 new objects instead of
     700: a job makes hundreds of objects and next to no cycles.
     """
     _give_back_large_blocks()
@@ -54,10 +57,6 @@ def _give_back_large_blocks() -> None:
         return
     mallopt(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
     mallopt(_ARENA_MAX, ARENAS)
-
-
-EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
-EXIT_UNAVAILABLE = 1  # starting it again may help
 
 
 def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]]) -> int:

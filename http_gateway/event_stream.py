@@ -7,7 +7,6 @@ the middle is bridged. One event is held at a time; the next one is asked for wh
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -16,9 +15,9 @@ from hostler.client import Client
 from hostler.errors import InvalidRequest, Unavailable
 from hostler.jobs import JobEvent
 from hostler.shape import event_shape
+from http_gateway import live_streams
 from http_gateway.api import FIXED_HEADERS
 from http_gateway.callers import principal_of
-from http_gateway.log_bridge import BRIDGE_PAUSE_S, BRIDGE_S, until_closing
 from http_gateway.slow_readers import write_or_break
 
 NUMBER_MAX = (1 << 63) - 1
@@ -65,8 +64,8 @@ async def send_events(
     is_complete = over
     try:
         async with (
-            aclosing(_bridged(client, job, after, principal_of(request), once=over)) as found,
-            aclosing(until_closing(found, closing)) as events,
+            aclosing(_transitions(client, job, after, principal_of(request), once=over)) as found,
+            aclosing(live_streams.until_closing(found, closing)) as events,
         ):
             async for event in events:
                 if event is None:
@@ -83,28 +82,9 @@ async def send_events(
     return response
 
 
-async def _bridged(client: Client, job: str, after: int, principal: str, *, once: bool) -> AsyncGenerator[JobEvent]:
-    """Yield transitions, going on where they broke off when the coordinator comes back.
-
-    Raises:
-        Unavailable: the coordinator stayed away.
-    """
-    clock = asyncio.get_running_loop()
-    give_up_at = clock.time() + BRIDGE_S
-    while True:
-        try:
-            found = client.watch([job] if job else (), after=after, once=once, principal=principal)
-            # It is a generator, whatever its type says: closing it ends the call at once.
-            async with aclosing(cast(AsyncGenerator[JobEvent], found)) as events:
-                async for event in events:
-                    after = event.number
-                    give_up_at = clock.time() + BRIDGE_S
-                    yield event
-            return
-        except Unavailable:
-            if clock.time() >= give_up_at:
-                raise
-            await asyncio.sleep(BRIDGE_PAUSE_S)
+def _transitions(client: Client, job: str, after: int, principal: str, *, once: bool) -> AsyncGenerator[JobEvent]:
+    jobs = [job] if job else ()
+    return client.watch(jobs, after=after, once=once, patience_s=live_streams.AWAY_S, principal=principal)
 
 
 def _text(event: JobEvent) -> bytes:

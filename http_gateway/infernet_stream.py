@@ -14,8 +14,8 @@ from hostler.client import Client
 from hostler.errors import Unavailable
 from hostler.frames import OUT, iter_frames
 from hostler.jobs import LogStatus
+from http_gateway import live_streams
 from http_gateway.api import FIXED_HEADERS
-from http_gateway.log_bridge import bridged_log, until_closing
 from http_gateway.slow_readers import write_or_break
 
 ID_ALONE_S = 0.1  # between the id and the first output: for the reader to take the id
@@ -36,8 +36,8 @@ async def send_output(
     clock = asyncio.get_running_loop()
     quiet_until = clock.time() + ID_ALONE_S
     async with (
-        aclosing(bridged_log(client, job, follow=True, principal=principal)) as ledger,
-        aclosing(until_closing(ledger, closing)) as chunks,
+        aclosing(client.read_log(job, follow=True, patience_s=live_streams.AWAY_S, principal=principal)) as ledger,
+        aclosing(live_streams.until_closing(ledger, closing)) as chunks,
     ):
         async for chunk in chunks:
             if chunk is None:

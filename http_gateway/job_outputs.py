@@ -7,12 +7,11 @@ Everything here is bounded in bytes and in time. Whole logs and whole files are 
 import asyncio
 import codecs
 from base64 import b64encode
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from hostler.client import Client, LogChunk
+from hostler.client import Client
 from hostler.errors import FileNotFound
 from hostler.frames import ERR, OUT, iter_frames
 from hostler.jobs import Job, LogStatus, OutputFile
@@ -152,10 +151,7 @@ async def _read_stream(
     found = bytearray()
     seen = 0
     status = job.log_status
-    # It is a generator, whatever its type says: closing it ends the call at once.
-    follow = status is LogStatus.ARRIVING
-    found_log = client.read_log(job.id, start=start, follow=follow, principal=principal)
-    reading = cast(AsyncGenerator[LogChunk], found_log)
+    reading = client.read_log(job.id, start=start, follow=status is LogStatus.ARRIVING, principal=principal)
     try:
         async with asyncio.timeout(LOG_S), aclosing(reading) as chunks:
             async for chunk in chunks:

@@ -1,7 +1,7 @@
 """An attempt's log as it goes to a reader: server-sent events, or plain bytes.
 
 Memory is flat: one chunk of the ledger is held at a time, and the next one is asked for when the
-reader has taken it. A restart of the coordinator in the middle is bridged (`http_gateway.log_bridge`);
+reader has taken it. A restart of the coordinator in the middle is bridged (`http_gateway.live_streams`);
 a reader resumes in the same way, with the id of the last event it saw.
 """
 
@@ -20,9 +20,9 @@ from hostler.errors import FileNotFound, InvalidRequest, Unavailable
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.shape import time_shape
+from http_gateway import live_streams
 from http_gateway.api import FIXED_HEADERS
 from http_gateway.callers import principal_of
-from http_gateway.log_bridge import bridged_log, until_closing
 from http_gateway.slow_readers import write_or_break
 
 POSITION_MAX = 1 << 63
@@ -78,7 +78,7 @@ async def send_events(
     try:
         async with (
             aclosing(_ledger(client, job, asked, principal_of(request))) as ledger,
-            aclosing(until_closing(ledger, closing)) as chunks,
+            aclosing(live_streams.until_closing(ledger, closing)) as chunks,
         ):
             async for chunk in chunks:
                 if chunk is None:
@@ -123,7 +123,7 @@ async def send_bytes(
     await response.prepare(request)
     async with (
         aclosing(_ledger(client, job, asked, principal_of(request))) as ledger,
-        aclosing(until_closing(ledger, closing)) as chunks,
+        aclosing(live_streams.until_closing(ledger, closing)) as chunks,
     ):
         async for chunk in chunks:
             if chunk is None:
@@ -143,8 +143,14 @@ async def send_bytes(
 
 def _ledger(client: Client, job: Job, asked: LogRequest, principal: str) -> AsyncGenerator[LogChunk]:
     stage, attempt, position = asked.place
-    return bridged_log(
-        client, job.id, start=position, follow=asked.follow, stage=stage, attempt=attempt, principal=principal
+    return client.read_log(
+        job.id,
+        start=position,
+        follow=asked.follow,
+        stage=stage,
+        attempt=attempt,
+        patience_s=live_streams.AWAY_S,
+        principal=principal,
     )
 
 

@@ -13,7 +13,7 @@ from coordinator.storage.selection_rows import tags_of
 from hostler.job_filters import facts_of, parse_filter
 from hostler.jobs import BriefJob, JobPage, JobQuery
 from hostler.lifecycle import Outcome, State
-from hostler.selectors import All, OneOf, Selector
+from hostler.selectors import All, Facts, OneOf, Selector
 
 PAGE_MAX = 1000
 BRIEF_PAGE_MAX = 10_000
@@ -74,7 +74,7 @@ def _scan(reader: sqlite3.Connection, query: JobQuery, limit: int) -> tuple[list
     return found, ""
 
 
-def _facts(row: sqlite3.Row, workers: dict[str, str]) -> Any:
+def _facts(row: sqlite3.Row, workers: dict[str, str]) -> Facts:
     return facts_of(
         job_id=row["id"],
         state=row["state"],

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, cast
+from typing import Any
 
 from hostler.cli.beside import beside
 from hostler.cli.connect import cluster
@@ -88,7 +88,7 @@ async def transitions(client: Client, chosen: str, after: int) -> AsyncGenerator
 
 async def _gathered(client: Client, after: int) -> AsyncGenerator[Sequence[JobEvent]]:
     """Yield transitions in groups, as they have come while the last group was worked on."""
-    events = cast(AsyncGenerator[JobEvent], client.watch(after=after))
+    events = client.watch(after=after)
     step: asyncio.Task[JobEvent] | None = None
     try:
         while True:

@@ -6,15 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 
 from hostler import frames
-from hostler.client import Client, LogChunk
+from hostler.client import Client
 from hostler.endpoint import coordinator_address, read_gateway
 from hostler.errors import HostlerError
 from hostler.jobs import JobSpec, Work
@@ -144,7 +144,7 @@ class RealCluster:
         content = b""
         async with (
             asyncio.timeout(WITHIN_S),
-            aclosing(cast(AsyncGenerator[LogChunk], self.client.read_log(job, follow=True))) as log,
+            aclosing(self.client.read_log(job, follow=True)) as log,
         ):
             async for chunk in log:
                 content += b"".join(frame.payload for frame in frames.iter_frames(chunk.frames))

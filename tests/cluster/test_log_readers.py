@@ -17,12 +17,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import pytest
 
-from hostler.client import LogChunk
 from hostler.endpoint import read_gateway
 from hostler.errors import DeadlineExceeded, HostlerError, Unavailable
 from hostler.frames import ERR, OUT, iter_frames
@@ -83,7 +82,7 @@ class Doors:
 
     async def grpc(self, job: str, start: int) -> AsyncGenerator[Piece]:
         """The typed client."""
-        reading = cast(AsyncGenerator[LogChunk], self._cluster.client.read_log(job, start=start, follow=True))
+        reading = self._cluster.client.read_log(job, start=start, follow=True)
         try:
             async with aclosing(reading) as chunks:
                 async for chunk in chunks:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from http_gateway import event_stream, log_bridge
+from http_gateway import live_streams
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.gateway.test_native import UNKNOWN, submitted
@@ -43,8 +43,10 @@ async def events_of(response: aiohttp.ClientResponse, last: str = "") -> AsyncIt
             name, data = "", ""
 
 
-async def read(gateway: Caller, path: str, *, last: str = "", count: int = 0) -> list[Event]:
-    """Read a stream to its end, or so many events of it."""
+async def read(
+    gateway: Caller, path: str, *, last: str = "", count: int = 0, begun: asyncio.Event | None = None
+) -> list[Event]:
+    """Read a stream to its end, or so many events of it; *begun* is set once the first one is there."""
     found: list[Event] = []
     headers = {"Last-Event-ID": last} if last else {}
     async with asyncio.timeout(20), gateway.session.get(gateway.url + path, headers=headers) as response:
@@ -52,9 +54,20 @@ async def read(gateway: Caller, path: str, *, last: str = "", count: int = 0) ->
         async for event in events_of(response):
             if event.name:
                 found.append(event)
+                if begun is not None:
+                    begun.set()
             if count and len(found) == count:
                 break
     return found
+
+
+async def reading_of(gateway: Caller, job: str) -> asyncio.Task[list[Event]]:
+    """Begin to read a job's events, and return when the first one has come."""
+    begun = asyncio.Event()
+    reading = asyncio.create_task(read(gateway, f"/v1/jobs/{job}/events", begun=begun))
+    async with asyncio.timeout(20):
+        await begun.wait()
+    return reading
 
 
 async def test_the_events_of_a_job_end_with_it(gateway: Caller, coordinator: FakeCoordinator) -> None:
@@ -104,15 +117,11 @@ async def test_the_events_of_all_jobs_begin_now(gateway: Caller, coordinator: Fa
     assert [event.name for event in await read(gateway, "/v1/events?after=0", count=3)] == list(KINDS[:3])
 
 
-async def test_a_restart_of_the_coordinator_is_bridged(
-    gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_restart_of_the_coordinator_is_bridged(gateway: Caller, coordinator: FakeCoordinator) -> None:
     """Without a gap and without an event twice."""
-    monkeypatch.setattr(event_stream, "BRIDGE_PAUSE_S", 0.05)
     job = await submitted(gateway)
     await coordinator.happen(job, "queued")
-    reading = asyncio.create_task(read(gateway, f"/v1/jobs/{job}/events"))
-    await asyncio.sleep(0.1)
+    reading = await reading_of(gateway, job)
     await coordinator.stop()
     await coordinator.happen(job, "assigned")
     await coordinator.start()
@@ -121,16 +130,30 @@ async def test_a_restart_of_the_coordinator_is_bridged(
     assert [event.name for event in await reading] == [*KINDS, "end"]
 
 
+async def test_a_restart_is_bridged_however_quiet_it_was_before(
+    gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a coordinator may be away counts from when it went, and not from the last event."""
+    monkeypatch.setattr(live_streams, "AWAY_S", 1.0)
+    job = await submitted(gateway)
+    await coordinator.happen(job, "queued")
+    reading = await reading_of(gateway, job)
+    await asyncio.sleep(1.2)  # longer than it may be away
+    await coordinator.stop()
+    await coordinator.start()
+    await coordinator.happen(job, "assigned", "started", "ended")
+
+    assert [event.name for event in await reading] == [*KINDS, "end"]
+
+
 async def test_a_stream_that_breaks_off_has_no_end(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the coordinator stays away."""
-    monkeypatch.setattr(event_stream, "BRIDGE_S", 0.2)
-    monkeypatch.setattr(event_stream, "BRIDGE_PAUSE_S", 0.05)
+    monkeypatch.setattr(live_streams, "AWAY_S", 0.2)
     job = await submitted(gateway)
     await coordinator.happen(job, "queued")
-    reading = asyncio.create_task(read(gateway, f"/v1/jobs/{job}/events"))
-    await asyncio.sleep(0.1)
+    reading = await reading_of(gateway, job)
     await coordinator.stop()
 
     assert [event.name for event in await reading] == ["queued"]
@@ -140,7 +163,7 @@ async def test_who_waits_is_told_that_the_stream_lives(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a comment, as streams of logs are."""
-    monkeypatch.setattr(log_bridge, "PING_S", 0.05)
+    monkeypatch.setattr(live_streams, "PING_S", 0.05)
     async with asyncio.timeout(20), gateway.session.get(f"{gateway.url}/v1/events") as response:
         while await response.content.readline() != b": ping\n":
             pass

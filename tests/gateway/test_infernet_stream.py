@@ -15,7 +15,6 @@ from hostler.frames import ERR, OUT
 from hostler.ids import is_uuid
 from hostler.jobs import LogStatus
 from hostler.lifecycle import Outcome, State
-from http_gateway import log_bridge
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
 from tests.gateway.infernet_calls import CONTAINERS, a_request, open_gateway
@@ -170,11 +169,8 @@ async def test_a_gateway_that_ends_breaks_the_stream_off_and_lets_the_job_run(
     assert (coordinator.jobs[name].state, coordinator.graces) == (State.RUNNING, [])
 
 
-async def test_a_restart_of_the_coordinator_is_bridged(
-    gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_restart_of_the_coordinator_is_bridged(gateway: Caller, coordinator: FakeCoordinator) -> None:
     """The output goes on where it broke off."""
-    monkeypatch.setattr(log_bridge, "BRIDGE_PAUSE_S", 0.02)
     async with streaming(gateway) as (name, response):
         await coordinator.write(name, (OUT, b"one "))
         assert await response.content.readany() == b"one "

@@ -15,7 +15,7 @@ from hostler.client import Client
 from hostler.frames import ERR, GAP, HEADER_BYTES, OUT, gap_payload
 from hostler.jobs import Job, LogStatus
 from hostler.settings import load
-from http_gateway import log_bridge
+from http_gateway import live_streams
 from http_gateway.app import make_app, serve
 from tests.gateway.conftest import Caller
 from tests.gateway.fake_coordinator import FakeCoordinator, finished
@@ -146,7 +146,7 @@ async def test_a_quiet_stream_says_that_it_lives(
     gateway: Caller, coordinator: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a comment, every 15 seconds; here, sooner."""
-    monkeypatch.setattr(log_bridge, "PING_S", 0.02)
+    monkeypatch.setattr(live_streams, "PING_S", 0.02)
     job = await submitted(gateway)
 
     async with gateway.session.get(f"{gateway.url}/v1/jobs/{job}/log?follow=1") as response:
