@@ -129,13 +129,14 @@ class Worker:
     def remember_run_time(self, placement: ClassKey, run_s: float) -> None:
         """Note how long a job of a class ran here; every 20 results say anew what prefetch is earned.
 
-        Nothing until 20 results are known; then as many as fill 50 ms, at most 256.
+        Nothing until 20 results are known; then as many as fill 200 ms, at most 256: the next of them are there long
+        before these have run, so that orders and results travel many to a message (docs/decisions/0007).
         """
         times = self.run_times.setdefault(placement, [])
         times.append(run_s)
         if len(times) >= RUN_TIMES_KEPT:
             typical_s = max(median(times), 1e-4)
-            self.prefetch[placement] = min(256, int(self.slots * 0.05 / typical_s))
+            self.prefetch[placement] = min(256, int(self.slots * 0.2 / typical_s))
             times.clear()
 
     def window(self, placement: ClassKey) -> int:

@@ -328,7 +328,7 @@ class Agent:
                 assignments.start(held)
             except ProcessCapReached as error:
                 assignments.refuse(held.key, str(error))
-        if self.assignments.has_news:
+        if self.assignments.news:
             self.news.set()
 
     def _let_go(self, keys: Collection[str]) -> None:

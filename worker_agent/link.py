@@ -34,6 +34,8 @@ from worker_agent.output_send import OutputSender
 from worker_agent.reports import Held, HeldState, StartCommand
 
 GATHER_S = 0.01  # how long results gather while more work is running
+GATHER_MORE_S = 0.03  # and how much longer when so many came in it
+MANY = 5
 REPORTS_PER_MESSAGE = 200  # with 8 KiB of log each, about 1.6 MiB
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MAX_S = 2.0
@@ -310,20 +312,28 @@ class Link:
             except TimeoutError:
                 pass  # silence for so long: a heartbeat
             if agent.assignments.active and time.monotonic() - said < GATHER_S:
-                await asyncio.sleep(GATHER_S)
+                await self._gather()
             agent.news.clear()
             leaving = self._leaving.is_set()
             message = self._news()
-            if leaving and not (agent.assignments.has_news or agent.notes):
+            if leaving and not (agent.assignments.news or agent.notes):
                 # The coordinator reads nothing behind it.
                 message.goodbye.reason = "the worker was told to end"
             await call.write(message)
             said = time.monotonic()
-            if agent.assignments.has_news or agent.notes:
+            if agent.assignments.news or agent.notes:
                 agent.news.set()
             elif leaving:
                 await call.done_writing()
                 await asyncio.Event().wait()  # until the coordinator has read the goodbye and ends the stream
+
+    async def _gather(self) -> None:
+        """Let results gather for a moment, and for longer where they come so fast that one message carries many."""
+        assignments = self._agent.assignments
+        before = assignments.news
+        await asyncio.sleep(GATHER_S)
+        if assignments.news - before >= MANY:
+            await asyncio.sleep(GATHER_MORE_S)
 
     def _news(self) -> workers_pb2.WorkerMessage:
         agent = self._agent

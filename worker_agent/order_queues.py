@@ -2,16 +2,16 @@
 
 A shim runs one attempt at a time and keeps a short queue behind it, so that short ones follow one
 another without a word to the agent. How many may wait in a shim doubles with each short attempt
-there, from 0 to 8, and halves with each that runs longer than 5 ms: only what is short in fact is
+there, from 0 to 24, and halves with each that runs longer than 5 ms: only what is short in fact is
 queued, and little is ever given back. Limits: not thread-safe; knows no order and no event.
 """
 
+import math
 import time
 from collections.abc import Iterable
 
 from worker_agent.attempts import Order
 from worker_agent.shim_link import Message, ShimLink
-from worker_agent.shim_protocol import QUEUE_MAX
 
 
 class Attempt:
@@ -42,7 +42,7 @@ class OrderQueues:
 
         A queue is filled again when half of it has run, not one for one, so that orders come in larger messages.
         """
-        found, length = None, QUEUE_MAX + 1
+        found, length = None, math.inf
         for link in self._led.values():
             count = len(link.orders)
             wanted = link.queue_max if link.is_gathering else 1 + link.queue_max // 2
@@ -83,4 +83,4 @@ class OrderQueues:
         if link.is_long:
             link.is_long = False
         else:
-            link.queue_max = min(QUEUE_MAX, 2 * link.queue_max or 1)
+            link.queue_max = min(link.queue_limit, 2 * link.queue_max or 1)

@@ -319,9 +319,9 @@ class Assignments:
         return found
 
     @property
-    def has_news(self) -> bool:
-        """Whether anything is to be said."""
-        return bool(self._unsaid)
+    def news(self) -> int:
+        """Of how many attempts there is something to say."""
+        return len(self._unsaid)
 
     def connected(self) -> None:
         """A new stream is up: everything not acknowledged is said again, and every log goes on where it is stored."""

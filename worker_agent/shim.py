@@ -49,7 +49,7 @@ ORPHAN_S: Final = 3.0  # how long an idle shim waits for an agent; what it knows
 HELLO_S: Final = 5.0  # how long a connection may stay without a hello
 STRANGERS_MAX: Final = 16  # connections without a hello
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
-GATHER_S: Final = 0.01  # how long ends wait for more of them, while more orders wait
+GATHER_S: Final = 0.03  # how long ends wait for more of them, while more orders wait
 GATHER_BYTES: Final = 32 * 1024
 _PEER: Final = struct.Struct("iII")
 _EVENTS_MAX: Final = 16  # of one wait; Python makes room for 1,023 each time if it is not told
@@ -277,6 +277,7 @@ class Shim:
             "cgroup": self._identity.cgroup,
             "freezer": self._identity.freezer,
             "confined": self._confinement.to_json(),
+            "queue_max": QUEUE_MAX,
             "key": None,
             "ended": [json.loads(each) for each in self._last_ends],
         }

@@ -20,7 +20,7 @@ from worker_agent import held_shims
 from worker_agent.cgroups import Cgroup, Containment, hierarchies
 from worker_agent.leftover_cgroups import LeftoverCgroups
 from worker_agent.process_tree import is_alive
-from worker_agent.shim_protocol import Decoder, ProtocolError, encode, encode_orders
+from worker_agent.shim_protocol import QUEUE_MAX_FIRST, Decoder, ProtocolError, encode, encode_orders
 from worker_agent.slot_users import Confining
 
 FORK_S: Final = 10.0  # for the launcher to fork and answer
@@ -78,6 +78,7 @@ class ShimLink:
         self.nonce = nonce
         self.path = path
         self.orders: dict[str, None] = {}  # attempts given to it and not known to be over; it runs them in this order
+        self.queue_limit = QUEUE_MAX_FIRST  # how many the shim takes at most, as it says itself
         self.queue_max = 0  # how many may wait behind the first, by how short the latest were
         self.is_long = False  # True: what it runs now is long, so nothing may wait behind it
         self.idle_since = 0.0
@@ -111,6 +112,7 @@ class ShimLink:
                 self.send({"type": "hello", "generation": generation, "nonce": self.nonce})
                 state = await self._state
                 self.cgroup = Cgroup(state["cgroup"], freezer=state["freezer"]) if state.get("cgroup") else None
+                self.queue_limit = int(state.get("queue_max", QUEUE_MAX_FIRST))
                 return state
         except BaseException as error:
             # Also when we are cancelled: a half-open connection would keep the shim waiting for us.

@@ -22,7 +22,8 @@ from typing import Any, Final
 from worker_agent.attempts import Order
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
-QUEUE_MAX: Final = 8  # orders that may wait in a shim behind the one that runs
+QUEUE_MAX: Final = 24  # orders that may wait in a shim behind the one that runs
+QUEUE_MAX_FIRST: Final = 8  # the same of a shim that does not say it in its `state`: of an earlier version
 SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of a unix socket, without its final zero
 _LENGTH: Final = struct.Struct("<I")
 

@@ -25,7 +25,7 @@ from worker_agent.recovery import Recovered, recover
 from worker_agent.reports import Assignments, Held, HeldState, StartCommand
 from worker_agent.runner import Runner
 from worker_agent.shim_link import ShimLink
-from worker_agent.shim_protocol import QUEUE_MAX, encode, encode_orders, order_to_json
+from worker_agent.shim_protocol import QUEUE_MAX, QUEUE_MAX_FIRST, encode, encode_orders, order_to_json
 from worker_agent.workspaces import Workspaces
 
 __all__ = ["one"]  # a fixture
@@ -65,7 +65,7 @@ class Desk:
 
 @asynccontextmanager
 async def desk(bench: Bench, slots: int, *, crashes: bool = False) -> AsyncIterator[Desk]:
-    """An agent with as many warm shims as slots, behind each of which eight may wait from the beginning."""
+    """An agent with as many warm shims as slots, behind each of which a full queue may wait from the beginning."""
     journal = Journal.open(bench.place / "worker", boot_id())
     agent = Agent(journal, slots)
     runner = bench.runner(slots=slots, on_event=agent.on_event)
@@ -88,9 +88,9 @@ async def desk(bench: Bench, slots: int, *, crashes: bool = False) -> AsyncItera
 
 
 async def test_no_more_programs_run_at_once_than_there_are_slots(bench: Bench) -> None:
-    """Forty short ones queue in two shims: each runs once, never three at a time, and no further shim is made."""
+    """Sixty short ones queue in two shims: each runs once, never three at a time, and no further shim is made."""
     async with desk(bench, 2) as made:
-        names = [f"n{number}" for number in range(40)]
+        names = [f"n{number}" for number in range(60)]
         made.start(*[(name, f"echo {name} >> over") for name in names])
         assert made.runner.queues.queued == 2 * QUEUE_MAX
         await made.over(*names)
@@ -249,6 +249,16 @@ def test_ends_that_never_arrived_are_told_again(one: OneShim) -> None:
             time.sleep(0.002)
     _, state = one.agent(1)
     assert [Ended.from_json(each).key for each in state["ended"]] == keys
+
+
+def test_a_shim_says_how_many_orders_it_takes(one: OneShim) -> None:
+    """One of an earlier version, which does not, is sent no more than that took."""
+    _, state = one.agent(1)
+    assert state["queue_max"] == QUEUE_MAX
+    queues, link = OrderQueues(), _link(1)
+    for _ in range(10):
+        queues.ran(link)
+    assert link.queue_max == QUEUE_MAX_FIRST
 
 
 def test_a_shim_runs_its_orders_one_after_another(one: OneShim) -> None:
