@@ -148,7 +148,7 @@ def processes(scene: Scene) -> str:
 def sent_ahead(scene: Scene) -> str:
     """Short jobs fill its window, and one of them is over."""
     for _ in range(RUN_TIMES_KEPT):
-        scene.say(ended(scene.assigned(), started_at_us=NOON_US, ended_at_us=NOON_US + 1000))
+        scene.say(ended(scene.assigned(), started_at_us=NOON_US, ended_at_us=NOON_US + 4000))
     jobs = scene.queue(200)
     keys = [start.key for start in scene.place()]
     scene.say(ended(keys[0], started_at_us=0))
