@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from benchmarks.processes import BenchError, Components, CpuMeter, Program, Pulse, descendants, pss_mb, run_to_end
+from benchmarks.yardsticks import TRUE
 from hostler.endpoint import coordinator_socket, read_gateway
 
 START_S: Final = 60.0  # for a program to be there; a busy machine needs seconds
@@ -88,15 +89,17 @@ class Cluster(ABC):
     def components(self) -> Components:
         """The processes of each component, as they are now. Jobs are in none."""
 
-    def load(self, what: str, jobs: int, *, worker: str = "") -> Load:
+    def load(self, what: str, jobs: int, *, worker: str = "", program: str = TRUE) -> Load:
         """Drive the system by a client of its own and return what was measured.
+
+        *worker* and *program*, other than the default, are for the product only.
 
         Raises:
             BenchError: a job failed, it took too long, or a program of the system has ended.
         """
         timeout_s = 60.0 + jobs * JOB_S
         argv = [sys.executable, "-m", "benchmarks.load", self.client, what, f"--url={self._url}", f"--jobs={jobs}"]
-        argv += [f"--timeout={timeout_s}", f"--worker={worker}"]
+        argv += [f"--timeout={timeout_s}", f"--worker={worker}", f"--program={program}"]
         before = self._meter.totals()
         try:
             text = run_to_end(argv, timeout_s=timeout_s + 10, each_beat=self._meter.sample)

@@ -45,11 +45,11 @@ class System(Protocol):
 class Product:
     """hostler, by ``/v1``."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float, worker: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float, job: dict[str, Any]) -> None:
         self._session = session
         self._url = f"{url}/v1"
         self._timeout_s = timeout_s
-        self._job = {"argv": [TRUE], "worker": worker} if worker else {"argv": [TRUE]}
+        self._job = job
         self._ids: list[str] = []
 
     async def begin(self) -> None:
@@ -200,7 +200,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     ) as session:
         system: System
         if options.system == "product":
-            system = Product(session, options.url, options.timeout, options.worker)
+            job = {"argv": [options.program], **({"worker": options.worker} if options.worker else {})}
+            system = Product(session, options.url, options.timeout, job)
         else:
             system = Prototype(session, options.url)
         await system.begin()
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, required=True)
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--worker", default="")
+    parser.add_argument("--program", default=TRUE)
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 
 

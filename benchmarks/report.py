@@ -65,12 +65,13 @@ def _lines(series: Series) -> list[_Line]:
 
     batch, bare = of(rounds.BATCH), of(rounds.P50, BARE)
     one = [1.0] * len(of(rounds.PSS))
-    limit, limit_of_single, limit_cpu = map(
-        of, (rounds.LIMIT_OF_BATCH, rounds.LIMIT_OF_SINGLE, rounds.LIMIT_CPU_OF_BATCH)
+    limit, limit_of_single, limit_of_tiny, limit_cpu = map(
+        of, (rounds.LIMIT_OF_BATCH, rounds.LIMIT_OF_SINGLE, rounds.LIMIT_OF_TINY, rounds.LIMIT_CPU_OF_BATCH)
     )
     higher = [
         ("P1", "jobs/s, 200 a POST / C loop", batch, limit, 0.75),
         ("P2", "jobs/s, one a POST, 16 connections / C loop", of(rounds.SINGLE), limit_of_single, 0.45),
+        ("P4", "jobs/s of a program without libc / C loop", of(rounds.TINY), limit_of_tiny, 0.38),
         ("P10", "jobs/s / prototype's", batch, of(rounds.BATCH, PROTOTYPE), 0.9),
         ("P10", "jobs/s / prototype's without overlap", batch, of(rounds.BATCH, NO_OVERLAP), 0.0),
     ]
@@ -96,7 +97,7 @@ def cpu_rows(series: Series) -> list[list[str]]:
     columns = [
         (f"{who}: {what}", series.cpu_of(who, what))
         for who in (PRODUCT, PROTOTYPE, NO_OVERLAP)
-        for what in (rounds.CPU_OF_BATCH, rounds.CPU_OF_SINGLE)
+        for what in (rounds.CPU_OF_BATCH, rounds.CPU_OF_SINGLE, rounds.CPU_OF_TINY)
         if series.cpu_of(who, what)
     ]
     rows = [["CPU us a job", *(name for name, _ in columns)]]
@@ -116,13 +117,15 @@ def contestant_rows(series: Series) -> list[list[str]]:
             "x C loop",
             "jobs/s, one a POST",
             "x C loop",
+            "jobs/s, no libc",
+            "x C loop",
             "p50 ms",
             "p99 ms",
             "CPU us a job with its own",
         ]
     ]
     for name in rounds.contestants(series):
-        batch, single = series.of(name, rounds.BATCH), series.of(name, rounds.SINGLE)
+        batch, single, tiny = (series.of(name, rate) for rate in (rounds.BATCH, rounds.SINGLE, rounds.TINY))
         rows.append(
             [
                 name,
@@ -130,6 +133,8 @@ def contestant_rows(series: Series) -> list[list[str]]:
                 _ratio(batch, series.of(name, rounds.LIMIT_OF_BATCH)),
                 _rate(single),
                 _ratio(single, series.of(name, rounds.LIMIT_OF_SINGLE)),
+                _rate(tiny),
+                _ratio(tiny, series.of(name, rounds.LIMIT_OF_TINY)),
                 _number(series.of(name, rounds.P50), 2),
                 _number(series.of(name, rounds.P99), 2),
                 _number(series.of(name, rounds.CPU), 0),

@@ -17,9 +17,9 @@ from typing import Final
 
 from benchmarks.clusters import AGENT, COORDINATOR, GATEWAY, SPAWNING, WARM_UP_JOBS, Cluster, Product, Prototype
 from benchmarks.processes import ignore_interrupts, run_to_end
-from benchmarks.yardsticks import CLoop, Throughput, xargs
+from benchmarks.yardsticks import TRUE, CLoop, Throughput, tiny, xargs
 
-TARGETS: Final = ("P1", "P2", "P3", "P5", "P8", "P10")
+TARGETS: Final = ("P1", "P2", "P3", "P4", "P5", "P8", "P10")
 
 # Contestants.
 C_LOOP: Final = "C loop"
@@ -32,8 +32,10 @@ NO_OVERLAP: Final = "prototype, no overlap"
 # Quantities.
 BATCH: Final = "jobs/s, batches of 200"
 SINGLE: Final = "jobs/s, one POST a job"
+TINY: Final = "jobs/s of a program without libc, batches of 200"
 LIMIT_OF_BATCH: Final = "C loop's jobs/s around batches of 200"
 LIMIT_OF_SINGLE: Final = "C loop's jobs/s around one POST a job"
+LIMIT_OF_TINY: Final = "C loop's jobs/s of a program without libc"
 LIMIT_CPU_OF_BATCH: Final = "C loop's CPU us around batches of 200"
 P50: Final = "p50 ms"
 P99: Final = "p99 ms"
@@ -42,8 +44,10 @@ PSS: Final = "PSS MB"
 PSS_OF_WORKER: Final = "PSS MB of a further worker"
 CPU_OF_BATCH: Final = "200 a POST"
 CPU_OF_SINGLE: Final = "one a POST"
+CPU_OF_TINY: Final = "200 a POST, no libc"
 
 LIMIT_S: Final = 120.0
+TINY_LIMIT_JOBS: Final = 10_000  # at least; the C loop does 2,000 in a tenth of a second, which says little
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,7 @@ def measure(options: Options, say: Callable[[str], None]) -> Series:
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="hb-", dir=options.place))
         place = Path(scratch)
-        session = Session(options, CLoop(place), say)
+        session = Session(options, CLoop(place), tiny(place) if options.asks("P4") else TRUE, say)
         try:
             say("starting")
             session.clusters.append(stack.enter_context(session.product(place)))
@@ -110,11 +114,12 @@ def measure(options: Options, say: Callable[[str], None]) -> Series:
 class Session:
     """The running contestants, and what was measured of them."""
 
-    def __init__(self, options: Options, loop: CLoop, say: Callable[[str], None]) -> None:
+    def __init__(self, options: Options, loop: CLoop, tiny_program: str, say: Callable[[str], None]) -> None:
         self.series = Series()
         self.clusters: list[Cluster] = []
         self._options = options
         self._loop = loop
+        self._tiny = tiny_program
         self._say = say
 
     def product(self, place: Path) -> Product:
@@ -131,6 +136,8 @@ class Session:
             self._batches(number, order)
         if options.asks("P2"):
             self._singles(number, order)
+        if options.asks("P4"):
+            self._tinies(number)
         if options.asks("P5"):
             self._latencies(number, order)
         if options.asks("P8"):
@@ -159,6 +166,13 @@ class Session:
             limits.append(self._limit(number))
             self._add_limit(cluster.name, LIMIT_OF_SINGLE, limits)
 
+    def _tinies(self, number: int) -> None:
+        limits = [self._limit(number, self._tiny)]
+        self._rate(number, self._product, "batch", self._options.jobs, TINY, CPU_OF_TINY, self._tiny)
+        limits.append(self._limit(number, self._tiny))
+        self._add_limit(PRODUCT, LIMIT_OF_TINY, limits)
+        self._add_limit(C_LOOP, TINY, limits)
+
     def _add_limit(self, contestant: str, quantity: str, limits: list[Throughput]) -> None:
         """Note what the C loop did just before and just after what was measured last."""
         self.series.add(contestant, quantity, mean(limit.jobs_per_s for limit in limits[-2:]))
@@ -177,9 +191,11 @@ class Session:
             self.series.add(name, P50, measured["p50_ms"])
             self.series.add(name, P99, measured["p99_ms"])
 
-    def _rate(self, number: int, cluster: Cluster, what: str, jobs: int, quantity: str, cpu_of: str) -> None:
+    def _rate(
+        self, number: int, cluster: Cluster, what: str, jobs: int, quantity: str, cpu_of: str, program: str = TRUE
+    ) -> None:
         self._tell(number, f"{cluster.name}, {quantity}")
-        load = cluster.load(what, jobs)
+        load = cluster.load(what, jobs, program=program)
         self.series.add(cluster.name, quantity, load.figures["jobs_per_s"])
         for component, cpu_us in load.cpu_us.items():
             self.series.cpu_us[cluster.name, cpu_of, component].append(cpu_us)
@@ -193,9 +209,10 @@ class Session:
         self._product.load("batch", WARM_UP_JOBS, worker=self._product.add_worker())
         self.series.add(PRODUCT, PSS_OF_WORKER, self._product.pss_mb(AGENT, SPAWNING) - before)
 
-    def _limit(self, number: int) -> Throughput:
+    def _limit(self, number: int, program: str = TRUE) -> Throughput:
         self._tell(number, C_LOOP)
-        return self._loop.run(max(2, self._options.jobs), timeout_s=LIMIT_S)
+        jobs = max(2 if program == TRUE else TINY_LIMIT_JOBS, self._options.jobs)
+        return self._loop.run(jobs, timeout_s=LIMIT_S, program=program)
 
     def _tell(self, number: int, what: str) -> None:
         self._say(f"round {number + 1} of {self._options.rounds}: {what}")

@@ -1,9 +1,9 @@
 /* spawn.c - how fast this machine can start, run and reap a tiny program: the limit nobody can pass.
  *
  *   cc -O2 -o spawn spawn.c -lpthread
- *   ./spawn THREADS COUNT
+ *   ./spawn THREADS COUNT PROGRAM
  *
- * Each thread starts /bin/true by vfork and execve, its output on /dev/null, and waits for it, COUNT times in
+ * Each thread starts PROGRAM, without arguments, by vfork and execve, its output on /dev/null, and waits for it, COUNT times in
  * all. Prints one number: processes per second. Exit status 1 when any of them could not be run.
  */
 #define _GNU_SOURCE
@@ -19,8 +19,7 @@
 #define THREADS_MAX 64
 
 extern char **environ;
-static char *const target[] = {"true", NULL};
-static const char *path = "/bin/true";
+static char *target[] = {NULL, NULL};
 static int nullfd;
 
 static double now(void) {
@@ -34,13 +33,13 @@ static void one(void) {
     if (pid == 0) {
         dup2(nullfd, 1);
         dup2(nullfd, 2);
-        execve(path, target, environ);
+        execve(target[0], target, environ);
         _exit(127);
     }
     int status;
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
     if (pid < 0 || status != 0) {
-        fprintf(stderr, "spawn: %s could not be run\n", path);
+        fprintf(stderr, "spawn: %s could not be run\n", target[0]);
         exit(1);
     }
 }
@@ -51,10 +50,11 @@ static void *loop(void *count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return 2;
+    if (argc != 4) return 2;
     int threads = atoi(argv[1]);
     long each = atol(argv[2]) / (threads > 0 ? threads : 1);
     if (threads < 1 || threads > THREADS_MAX || each < 1) return 2;
+    target[0] = argv[3];
     nullfd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     pthread_t thread[THREADS_MAX];
     double began = now();

@@ -29,20 +29,37 @@ class CLoop:
         Raises:
             BenchError: there is no C compiler, or it failed.
         """
-        self._program = directory / "spawn"
-        source = ROOT / "benchmarks" / "spawn.c"
-        try:
-            compiled = subprocess.run(
-                ["cc", "-O2", "-o", self._program, source, "-lpthread"], capture_output=True, text=True, timeout=60
-            )
-        except FileNotFoundError:
-            raise BenchError("there is no C compiler `cc`; next: install one (Debian: apt-get install gcc)") from None
-        if compiled.returncode != 0:
-            raise BenchError(f"spawn.c does not compile:\n{compiled.stderr.strip()}")
+        self._program = _compiled("spawn.c", directory, "-lpthread")
 
-    def run(self, jobs: int, *, timeout_s: float) -> Throughput:
-        """Start and reap *jobs* programs, in two threads."""
-        return _measured([os.fspath(self._program), str(THREADS), str(jobs)], jobs, "", timeout_s)
+    def run(self, jobs: int, *, timeout_s: float, program: str = TRUE) -> Throughput:
+        """Start and reap *program* so many times, in two threads."""
+        return _measured([os.fspath(self._program), str(THREADS), str(jobs), program], jobs, "", timeout_s)
+
+
+def tiny(directory: Path) -> str:
+    """Compile tiny.c, a program without libc, into *directory*, and return its path.
+
+    Raises:
+        BenchError: there is no C compiler, or it failed.
+    """
+    return os.fspath(_compiled("tiny.c", directory, "-nostdlib", "-static"))
+
+
+def _compiled(source: str, directory: Path, *flags: str) -> Path:
+    """Compile one of our C programs into *directory*, and return where it is.
+
+    Raises:
+        BenchError: there is no C compiler, or it failed.
+    """
+    program = directory / source.removesuffix(".c")
+    argv = ["cc", "-O2", "-o", os.fspath(program), os.fspath(ROOT / "benchmarks" / source), *flags]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        raise BenchError("there is no C compiler `cc`; next: install one (Debian: apt-get install gcc)") from None
+    if done.returncode != 0:
+        raise BenchError(f"{source} does not compile:\n{done.stderr.strip()}")
+    return program
 
 
 def xargs(jobs: int, *, timeout_s: float) -> Throughput:

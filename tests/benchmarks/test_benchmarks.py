@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks import report, rounds, scale
 from benchmarks.clusters import AGENT, COORDINATOR, GATEWAY, SPAWNING
-from benchmarks.processes import CpuMeter
+from benchmarks.processes import BenchError, CpuMeter
 from benchmarks.rounds import PRODUCT, PROTOTYPE, Options, Series
+from benchmarks.yardsticks import CLoop, tiny
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
@@ -76,7 +77,8 @@ def test_one_run_measures_every_target_and_leaves_nothing(place: Path) -> None:
 
     assert (process.returncode, err) == (0, "")
     answer = json.loads(out)
-    assert [row["target"] for row in answer["targets"]] == ["P1", "P2", "P3", "P5", "P5", "P8", "P8", "P10", "P10"]
+    targets = [row["target"] for row in answer["targets"]]
+    assert targets == ["P1", "P2", "P3", "P4", "P5", "P5", "P8", "P8", "P10", "P10"]
     assert all(row["median"] > 0 and row["best"] > 0 for row in answer["targets"])
     measured = {cpu["component"] for cpu in answer["cpu_us_per_job"] if cpu["contestant"] == "product"}
     assert measured == set(report.COMPONENTS)
@@ -112,7 +114,7 @@ def test_an_interrupt_ends_everything(place: Path) -> None:
     assert (list(place.iterdir()), processes_of(place)) == ([], [])
 
 
-@pytest.mark.parametrize("wrong", [["--rounds=0"], ["--jobs=1e9"], ["--only=P4"], ["--dir=/nowhere/at/all"]])
+@pytest.mark.parametrize("wrong", [["--rounds=0"], ["--jobs=1e9"], ["--only=P7"], ["--dir=/nowhere/at/all"]])
 def test_bad_options_are_refused_before_anything_is_started(wrong: list[str]) -> None:
     """Exit status 2, with what is expected."""
     done = subprocess.run(
@@ -212,6 +214,32 @@ def test_the_control_plane_is_counted_without_the_gateway() -> None:
 
     assert row.median == pytest.approx(0.34)
     assert row.ok is False
+
+
+def test_a_program_without_libc_runs_bare_and_in_the_c_loop(place: Path) -> None:
+    """What P4 is made of: it ends well wherever it is started, and needs no library."""
+    program = tiny(place)
+
+    assert subprocess.run([program], timeout=30).returncode == 0
+    assert b"ld-linux" not in Path(program).read_bytes()
+    assert CLoop(place).run(4, timeout_s=30, program=program).jobs_per_s > 0
+
+
+def test_a_loop_over_a_program_that_fails_is_no_measurement(place: Path) -> None:
+    """Every exit code counts, also the C loop's."""
+    with pytest.raises(BenchError, match="/bin/false could not be run"):
+        CLoop(place).run(4, timeout_s=30, program="/bin/false")
+
+
+def test_a_program_without_libc_is_judged_by_its_own_loop() -> None:
+    """P4 is over what the C loop did with the same program, not with /bin/true."""
+    series = a_series()
+    for product, limit in ((4000.0, 8000.0), (3000.0, 10_000.0), (4000.0, 10_000.0)):
+        series.add(PRODUCT, rounds.TINY, product)
+        series.add(PRODUCT, rounds.LIMIT_OF_TINY, limit)
+    (row,) = report.target_rows(series, Options(only=frozenset({"P4"})))
+
+    assert (row.median, row.best, row.pass_line, row.ok) == (0.4, 0.4, ">= 0.38", True)
 
 
 def test_what_was_not_measured_has_no_row() -> None:
