@@ -1,20 +1,18 @@
 """The control stream to the coordinator: connect, reconcile, talk, and begin again when it breaks.
 
-The only module of the agent, with `log_push` and `output_send`, that knows protobuf. What is said twice is harmless:
-the coordinator moves only forward, and what it has acknowledged is not said again.
+The only module of the agent, with `starts`, `log_push` and `output_send`, that knows protobuf. What is said twice is
+harmless: the coordinator moves only forward, and what it has acknowledged is not said again.
 """
 
 import asyncio
-import hashlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from hostler import __version__, logs
 from hostler.client import open_channel
@@ -22,16 +20,16 @@ from hostler.clock import Clock
 from hostler.tls import Target
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from hostler.wire.ends import advance_to_proto, end_to_proto, output_to_proto, usage_to_proto
-from hostler.wire.work import work_from_proto, work_to_bytes
 from worker_agent.agent import Agent
-from worker_agent.attempts import Cause, Exited, Order
+from worker_agent.attempts import Cause, Exited
 from worker_agent.journal import JournalFull
 from worker_agent.lease import LeaseFile
-from worker_agent.local_policy import Policy, Refusal, decide, refuses_always, takes_runtime
+from worker_agent.local_policy import Policy, takes_runtime
 from worker_agent.log_push import LogPush
 from worker_agent.notes import Note
 from worker_agent.output_send import OutputSender
-from worker_agent.reports import Held, HeldState, StartCommand
+from worker_agent.reports import Held, HeldState
+from worker_agent.starts import Starts, text_of
 
 GATHER_S = 0.01  # how long results gather while more work is running
 GATHER_MORE_S = 0.03  # and how much longer when so many came in it
@@ -99,7 +97,6 @@ class Link:
 
         With *redact* the values of an attempt's secrets are taken out of its log.
         """
-        self._redact = redact
         self._address = address
         self._agent = agent
         self._identity = identity
@@ -107,7 +104,8 @@ class Link:
         self._remember = remember
         self._lease = lease
         self._clock = clock
-        self._policy = policy if policy != Policy() else None  # None: anything is taken
+        self._policy = policy
+        self._starts = Starts(policy, redact=redact)
         self._heartbeat_s = 2.0
         self._sender = OutputSender(address, agent.workspaces)
         self._offered = asyncio.Event()  # there is more to be said in a hello than was
@@ -266,7 +264,7 @@ class Link:
             self._worker = welcome.worker
         self._heartbeat_s = welcome.heartbeat_s
         for verdict in welcome.verdicts:
-            self._agent.on_verdict(_text(verdict.key), VERDICTS.get(verdict.kind, "keep"), verdict.slots)
+            self._agent.on_verdict(text_of(verdict.key), VERDICTS.get(verdict.kind, "keep"), verdict.slots)
         self._agent.assignments.renew(self._lease.term)
         self._agent.on_connected(welcome.mark)
         self.connected = True
@@ -284,21 +282,20 @@ class Link:
             if message.leave:
                 self.asked_to_leave.set()
             if message.acknowledged:
-                agent.on_acknowledged([_text(key) for key in message.acknowledged])
+                agent.on_acknowledged([text_of(key) for key in message.acknowledged])
             if message.starts:
                 term = self._lease.term
-                starts = [_understood(start, self._policy, self._redact, term=term) for start in message.starts]
-                agent.on_starts(starts)
+                agent.on_starts([self._starts.understood(start, term=term) for start in message.starts])
             for recalled in message.recalls:
-                agent.on_recall(_text(recalled))
+                agent.on_recall(text_of(recalled))
             for stop in message.stops:
                 cause = Cause.DRAIN if stop.cause == Cause.DRAIN else Cause.STOP
-                agent.on_stop(_text(stop.key), stop.sequence, stop.grace_s, cause)
+                agent.on_stop(text_of(stop.key), stop.sequence, stop.grace_s, cause)
             for signal in message.signals:
-                agent.on_signal(_text(signal.key), signal.signal, alone=signal.alone)
+                agent.on_signal(text_of(signal.key), signal.signal, alone=signal.alone)
             for feed in message.feeds:
                 size = feed.rows, feed.columns
-                agent.on_feed(_text(feed.key), feed.offset, feed.bytes, eof=feed.eof, size=size)
+                agent.on_feed(text_of(feed.key), feed.offset, feed.bytes, eof=feed.eof, size=size)
             for show in message.shows:
                 self._sender.show(show)
 
@@ -344,7 +341,9 @@ class Link:
             disk_full=agent.disk_full,
         )
         for held in agent.assignments.unsaid(REPORTS_PER_MESSAGE):
-            message.reports.append(self._report(held))
+            self._put_report(
+                message.reports.add(key=_key(held.key), started_at_us=held.started_at_us, pid=held.pid), held
+            )
         for key, usage in agent.samples.items():
             message.samples.add(key=_key(key), usage=usage_to_proto(usage))
         agent.samples.clear()
@@ -356,8 +355,7 @@ class Link:
             message.notes.extend(_note(note) for note in agent.notes.take())
         return message
 
-    def _report(self, held: Held) -> workers_pb2.Report:
-        report = workers_pb2.Report(key=_key(held.key), started_at_us=held.started_at_us, pid=held.pid)
+    def _put_report(self, report: workers_pb2.Report, held: Held) -> None:
         if held.never_ran:
             report.never_ran = True
             report.refusal, report.elsewhere = held.refusal, held.elsewhere
@@ -373,7 +371,6 @@ class Link:
                 report.ledger = self._agent.read_log(held.key, 0, held.ledger_bytes)
         for process in held.survivors:
             report.survivors.add(pid=process.pid, name=process.name)
-        return report
 
 
 def _put_exited(end: types_pb2.End, exited: Exited) -> None:
@@ -383,12 +380,13 @@ def _put_exited(end: types_pb2.End, exited: Exited) -> None:
     end.exit_code = exited.exit_code
     end.cause = Cause.EXIT
     end.evidence = exited.evidence
-    end.receipt.verified_by = "wait"
-    end.receipt.verified_at_us = exited.ended_at_us
-    end.usage.cpu_user_s = exited.cpu_user_s
-    end.usage.cpu_system_s = exited.cpu_system_s
-    end.usage.memory_bytes_max = exited.memory_bytes_max
-    end.usage.processes = exited.processes
+    receipt, usage = end.receipt, end.usage
+    receipt.verified_by = "wait"
+    receipt.verified_at_us = exited.ended_at_us
+    usage.cpu_user_s = exited.cpu_user_s
+    usage.cpu_system_s = exited.cpu_system_s
+    usage.memory_bytes_max = exited.memory_bytes_max
+    usage.processes = exited.processes
     end.out_bytes = exited.out_bytes
     end.err_bytes = exited.err_bytes
     end.dropped_bytes = exited.dropped_bytes
@@ -413,83 +411,3 @@ async def _next(call: Any) -> workers_pb2.CoordinatorMessage | None:
 def _key(text: str) -> types_pb2.AttemptKey:
     job, stage, attempt = text.split(".")
     return types_pb2.AttemptKey(job=job, stage=int(stage), attempt=int(attempt))
-
-
-def _text(key: types_pb2.AttemptKey) -> str:
-    return f"{key.job}.{key.stage}.{key.attempt}"
-
-
-def _bounds(work: types_pb2.Work) -> Sequence[float]:
-    """What the shim is to keep; of a container podman keeps it."""
-    limits = work.limits
-    bounds = (limits.memory_bytes, limits.cpus, limits.pids)
-    return bounds if any(bounds) and not work.HasField("container") else ()
-
-
-def _with_terminal(order: Order, terminal: types_pb2.Terminal) -> Order:
-    env = {"TERM": terminal.term, **order.env} if terminal.term else order.env
-    return order._replace(terminal=(terminal.rows, terminal.columns), env=env)
-
-
-def _understood(
-    start: workers_pb2.Start, policy: Policy | None = None, redact: bool = True, *, term: int = 1
-) -> StartCommand:
-    """As `_start`; what a newer coordinator says in words that are not known here is refused, and ends no agent."""
-    try:
-        return _start(start, policy, redact, term=term)
-    except (DecodeError, ValueError, TypeError) as error:
-        refusal = f"this worker (hostler {__version__}) does not understand what it is to run: {error}"
-        logs.get().warning("attempt.refused", attempt=_text(start.key), reason=refusal)
-        digest = hashlib.sha256(start.work).digest()[:16]
-        return StartCommand(start.sequence, Order(_text(start.key), ()), start.slots, digest, refusal=refusal)
-
-
-def _start(
-    start: workers_pb2.Start, policy: Policy | None = None, redact: bool = True, *, term: int = 1
-) -> StartCommand:
-    """What the coordinator's word means here: the worker's own policy has the last one."""
-    work = types_pb2.Work.FromString(start.work)
-    refusal: Refusal | None = None
-    needs_workspace = work.workspace or work.files or work.stdin_path or work.result_stdout
-    needs_workspace = needs_workspace or any(work.HasField(name) for name in ("python", "container", "service"))
-    if policy is not None:
-        decided = decide(policy, work_from_proto(work), start.workload, tuple(start.secrets))
-        if isinstance(decided, Refusal):
-            refusal = decided
-        else:
-            work = types_pb2.Work.FromString(work_to_bytes(decided))
-    elif needs_workspace or work.env or start.secrets:
-        refusal = refuses_always(work_from_proto(work), start.secrets)
-    if refusal is not None:
-        said = {"rule": refusal.rule, "reason": refusal.reason, "workload": start.workload}
-        logs.get().warning("policy.refused", attempt=_text(start.key), **said)
-    if start.secrets:
-        logs.register_secrets(start.secrets.values())
-    order = Order(
-        key=_text(start.key),
-        argv=tuple(work.argv),
-        env={**work.env, **start.secrets} if start.secrets else dict(work.env),
-        cwd=work.cwd,
-        timeout_s=work.timeout_s,
-        grace_s=work.grace_s,
-        output_bytes_max=work.output_bytes_max,
-        leftovers_wait=work.leftovers_wait,
-        stdin=work.stdin,
-        start_path=work.start_path,
-        merge=work.merge,
-        output_stop=work.output_stop,
-        limits=_bounds(work) if work.HasField("limits") else (),
-        lease=term if work.loss_policy == "stop" else 0,
-        masked=tuple(start.secrets) if redact and start.secrets else (),
-    )
-    if work.HasField("terminal"):
-        order = _with_terminal(order, work.terminal)
-    return StartCommand(
-        start.sequence,
-        order,
-        start.slots,
-        hashlib.sha256(start.work).digest()[:16],
-        work_from_proto(work) if needs_workspace else None,
-        str(refusal) if refusal is not None else "",
-        time.monotonic() + start.start_within_s if start.start_within_s else 0.0,
-    )

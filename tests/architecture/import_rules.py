@@ -35,6 +35,7 @@ MAY_SEE_PROTOBUF = (
     "worker_agent.link",
     "worker_agent.log_push",
     "worker_agent.output_send",
+    "worker_agent.starts",
 )
 
 # Pure modules take time, chance and the world as arguments: the simulation runs them as they are.

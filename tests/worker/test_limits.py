@@ -18,10 +18,10 @@ from worker_agent.capacity import limits_kept
 from worker_agent.cgroups import Hierarchy
 from worker_agent.evidence import Facts, judge
 from worker_agent.limits import Bounds, CannotLimit, Limiter, LimitGroup, Place, Seen, find_places
-from worker_agent.link import _start
 from worker_agent.oom import Victim
 from worker_agent.recovery import recover
 from worker_agent.runner import Runner
+from worker_agent.starts import Starts
 
 MIB = 1024 * 1024
 HOG = "x = []\nwhile True: x.append(bytearray(b'x') * 1000000)"
@@ -186,7 +186,7 @@ async def test_a_worker_tries_out_what_it_can_keep() -> None:
 def test_an_order_has_the_limits_of_its_work(work: Work, expected: tuple[bool, bool, tuple[float, ...]]) -> None:
     """But those of a container, which podman keeps."""
     start = workers_pb2.Start(sequence=1, key=types_pb2.AttemptKey(job="j", attempt=1), work=work_to_bytes(work))
-    order = _start(start).order
+    order = Starts().understood(start).order
     assert (order.merge, order.output_stop, tuple(order.limits)) == expected
 
 
