@@ -9,18 +9,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from worker_agent.ledger import parse_segment_name, read_ledger, segments_of
 
 _OPEN_MAX: Final = 64  # descriptors kept open for reading
-
-
-class LedgerPlace(NamedTuple):
-    """Where the ledger of an attempt begins."""
-
-    segment: str
-    offset: int
 
 
 class LedgerFiles:
@@ -28,7 +21,7 @@ class LedgerFiles:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._places: dict[str, LedgerPlace] = {}
+        self._places: dict[str, tuple[str, int]] = {}  # where ledgers begin: segment and offset
         self._keys: dict[str, set[str]] = {}  # segment -> attempts in it that are not forgotten
         self._current: dict[int, str] = {}  # shim -> the segment it writes to
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -37,7 +30,7 @@ class LedgerFiles:
         """Note where the ledger of an attempt is; a shim that names a later segment has left the earlier one."""
         if not segment or self._places.get(key) == (segment, offset):
             return
-        self._places[key] = LedgerPlace(segment, offset)
+        self._places[key] = segment, offset
         keys = self._keys.get(segment)
         if keys is None:
             keys = self._keys[segment] = set()
@@ -71,8 +64,8 @@ class LedgerFiles:
 
     def read(self, key: str, from_position: int, max_bytes: int) -> bytes:
         """Return whole frames, as `read_ledger` does. Raises KeyError for an attempt that has no place."""
-        place = self._places[key]
-        return read_ledger(self._descriptor(place.segment), place.offset, from_position, max_bytes)
+        segment, offset = self._places[key]
+        return read_ledger(self._descriptor(segment), offset, from_position, max_bytes)
 
     def _descriptor(self, segment: str) -> int:
         fd = self._open.get(segment)
@@ -87,11 +80,14 @@ class LedgerFiles:
 
     def forget(self, keys: Collection[str]) -> None:
         """Drop attempts whose ledgers nobody here needs any more."""
+        left = set()
         for key in keys:
             place = self._places.pop(key, None)
             if place is not None:
-                self._keys[place.segment].discard(key)
-                self._remove_if_done(place.segment)
+                self._keys[place[0]].discard(key)
+                left.add(place[0])
+        for segment in left:
+            self._remove_if_done(segment)
 
     def _remove_if_done(self, segment: str) -> None:
         if self._keys.get(segment) or segment in self._current.values():

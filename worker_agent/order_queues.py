@@ -45,8 +45,9 @@ class OrderQueues:
         found, length = None, math.inf
         for link in self._led.values():
             count = len(link.orders)
-            wanted = link.queue_max if link.is_gathering else 1 + link.queue_max // 2
-            if count < length and count <= wanted and link.queue_max and not link.is_long:
+            if count >= length or link.is_long or not link.queue_max:
+                continue
+            if count <= (link.queue_max if link.is_gathering else 1 + link.queue_max // 2):
                 found, length = link, count
         return found
 

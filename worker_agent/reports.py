@@ -188,7 +188,12 @@ class Assignments:
 
     def next_waiting(self) -> Held | None:
         """Return the attempt whose turn it is: one that takes no slots, or the first of the others."""
-        return self._first(self._waiting_slotless) or self._first(self._waiting)
+        for queue in (self._waiting_slotless, self._waiting):
+            while queue and queue[0].state is not HeldState.WAITING:
+                queue.popleft()
+            if queue:
+                return queue[0]
+        return None
 
     def has_room(self, held: Held, queued: int) -> bool:
         """Say whether the slots let an attempt run beside those that run.
@@ -216,12 +221,6 @@ class Assignments:
         held.state, held.order = HeldState.WAITING, order
         self.slots_used -= held.slots
         self._waiting.appendleft(held)
-
-    @staticmethod
-    def _first(queue: deque[Held]) -> Held | None:
-        while queue and queue[0].state is not HeldState.WAITING:
-            queue.popleft()
-        return queue[0] if queue else None
 
     def refuse(self, key: str, reason: str, *, elsewhere: bool = False) -> None:
         """The worker will not run this attempt; *elsewhere*: another one may."""

@@ -29,7 +29,6 @@ from worker_agent.orphans import end_of_dead
 from worker_agent.process_tree import is_alive
 from worker_agent.sampling import sample_trees
 from worker_agent.shim_link import LauncherLink, LinkLost, Message, ShimLink, ended_within, keep_thawed
-from worker_agent.shim_protocol import order_to_json
 from worker_agent.slot_users import FREELY, Confining
 
 SHIMS_PER_GENERATION: Final = 1_000_000  # shim numbers are unique in a data directory
@@ -117,9 +116,9 @@ class Runner:
         """
         if order.key not in self._attempts and len(self._attempts) - self.queues.queued >= self._process_cap:
             raise ProcessCapReached(f"{self._process_cap} attempts run")
-        self._note(order, leads)
+        attempt = self._note(order, leads)
         if self._idle:
-            self._run(self._idle.pop(), order.key)
+            self._run(self._idle.pop(), attempt)
         else:
             self._waiting.append(order.key)
             self._fork_more()
@@ -134,16 +133,16 @@ class Runner:
         """
         link = self.queues.shortest()
         if link is not None:
-            self._note(order, leads=True)
-            self._run(link, order.key)
+            self._run(link, self._note(order, leads=True))
         return link is not None
 
-    def _note(self, order: Order, leads: bool) -> None:
+    def _note(self, order: Order, leads: bool) -> Attempt:
         if order.key in self._attempts or self.ledgers.knows(order.key):
             raise ValueError(f"attempt {order.key} is known already")
         if not order.start_path and self._start_path != "warm":
             order = order._replace(start_path=self._start_path)
-        self._attempts[order.key] = Attempt(order, leads=leads)
+        attempt = self._attempts[order.key] = Attempt(order, leads=leads)
+        return attempt
 
     def stop(self, key: str, *, grace_s: float, cause: Cause) -> bool:
         """End the tree of an attempt; the answer is its `Ended` event with a receipt, or `Returned`.
@@ -273,19 +272,19 @@ class Runner:
 
     def _offer(self, link: ShimLink) -> None:
         if self._waiting and link.fits:
-            self._run(link, self._waiting.popleft())
+            self._run(link, self._attempts[self._waiting.popleft()])
         elif self._closing or not link.fits:
             self._retire(link)
         else:
             link.idle_since = time.monotonic()
             self._idle.append(link)
 
-    def _run(self, link: ShimLink, key: str) -> None:
-        attempt = self._attempts[key]
-        assert attempt.order is not None
-        attempt.link, attempt.at = link, time.monotonic()
-        self.queues.add(link, key, leads=attempt.leads)
-        link.send_order(order_to_json(attempt.order))
+    def _run(self, link: ShimLink, attempt: Attempt) -> None:
+        order = attempt.order
+        assert order is not None
+        attempt.link = link
+        self.queues.add(link, order.key, leads=attempt.leads)
+        link.send_order(order)
 
     def _retire(self, link: ShimLink) -> None:
         link.retired = True

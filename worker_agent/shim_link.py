@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from hostler import logs
 from worker_agent import held_shims
+from worker_agent.attempts import Order
 from worker_agent.cgroups import Cgroup, Containment, hierarchies
 from worker_agent.leftover_cgroups import LeftoverCgroups
 from worker_agent.process_tree import is_alive
@@ -93,7 +94,7 @@ class ShimLink:
         self._early: list[Message] = []  # a shim has one attempt, so these are few
         self._protocol: _MessageProtocol | None = None
         self._state: asyncio.Future[Message] | None = None
-        self._unsent: list[str] = []  # JSON of orders of this turn of the loop
+        self._unsent: list[Order] = []  # of this turn of the loop
 
     async def hello(self, generation: int, within_s: float) -> Message:
         """Connect, fence older agents out, and return the shim's `state`.
@@ -185,14 +186,14 @@ class ShimLink:
         """Whether a message with orders goes out at the end of this turn of the event loop anyway."""
         return bool(self._unsent)
 
-    def send_order(self, order_json: str) -> None:
+    def send_order(self, order: Order) -> None:
         """Send an order; those of one turn of the event loop travel in one message.
 
         So nothing waits here when a lost connection is made anew, which takes more than a turn.
         """
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._send_orders)
-        self._unsent.append(order_json)
+        self._unsent.append(order)
 
     def _send_orders(self) -> None:
         if self._unsent:

@@ -51,9 +51,9 @@ def encode_ends(ends_json: Collection[bytes]) -> bytes:
     return encode_raw(b'{"type":"ended","ended":[' + b",".join(ends_json) + b"]}")
 
 
-def encode_orders(orders_json: Collection[str]) -> bytes:
-    """Return a `run` message of what `order_to_json` made."""
-    return encode_raw(f'{{"type":"run","orders":[{",".join(orders_json)}]}}'.encode())
+def encode_orders(orders: Collection[Order]) -> bytes:
+    """Return a `run` message; `order_from_json` reads each of its orders."""
+    return encode({"type": "run", "orders": [_fields(order) for order in orders]})
 
 
 class Decoder:
@@ -89,19 +89,19 @@ class Decoder:
 _DEFAULTS: Final = Order("", ())[3:]
 
 
-def order_to_json(order: Order) -> str:
-    """Return an order as the JSON list of its fields; what is left out at the end has its default value."""
+def _fields(order: Order) -> tuple[Any, ...]:
+    """An order is sent as the list of its fields; what is left out at the end has its default value."""
     if order[3:] == _DEFAULTS:
-        return _dumps(order[:3])
+        return order[:3]
     # A shim that an earlier version of the agent left knows fewer fields, and takes no longer lists.
     length = len(order)
     while length > 5 and order[length - 1] == _DEFAULTS[length - 4]:
         length -= 1
-    return _dumps((*order[:4], dict(order.env), *order[5:length]))
+    return (*order[:4], dict(order.env), *order[5:length])
 
 
 def order_from_json(content: list[Any]) -> Order:
-    """Read what `order_to_json` made. Raises TypeError for anything else."""
+    """Read an order of a `run` message. Raises TypeError for anything else."""
     if type(content) is not list or not 2 <= len(content) <= len(Order._fields) or type(content[1]) is not list:
         raise TypeError("not an order")
     content[1] = tuple(content[1])

@@ -25,7 +25,7 @@ from worker_agent.recovery import Recovered, recover
 from worker_agent.reports import Assignments, Held, HeldState, StartCommand
 from worker_agent.runner import Runner
 from worker_agent.shim_link import ShimLink
-from worker_agent.shim_protocol import QUEUE_MAX, QUEUE_MAX_FIRST, encode, encode_orders, order_to_json
+from worker_agent.shim_protocol import QUEUE_MAX, QUEUE_MAX_FIRST, encode, encode_orders
 from worker_agent.workspaces import Workspaces
 
 __all__ = ["one"]  # a fixture
@@ -313,7 +313,7 @@ def test_retiring_gives_the_queue_back(one: OneShim) -> None:
     """An agent retires only idle shims; should it not, nothing is lost."""
     agent, _ = one.agent(1)
     orders = [Order(key=f"{name}.0.1", argv=("sleep", "0.05")) for name in "ab"]
-    agent.sock.sendall(encode_orders([order_to_json(order) for order in orders]) + encode({"type": "retire"}))
+    agent.sock.sendall(encode_orders(orders) + encode({"type": "retire"}))
     assert agent.hear("returned")["keys"] == ["b.0.1"]
     assert agent.hear_end().key == "a.0.1"
     one.wait_for_end()

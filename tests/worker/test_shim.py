@@ -1,6 +1,5 @@
 """One shim, spoken to directly: fencing, strangers, and a life without an agent."""
 
-import json
 import os
 import socket
 import subprocess
@@ -23,7 +22,6 @@ from worker_agent.shim_protocol import (
     encode,
     encode_orders,
     order_from_json,
-    order_to_json,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -137,25 +135,26 @@ def one(place: Path) -> Iterator[OneShim]:
 
 def run_bytes(key: str, *argv: str) -> bytes:
     """Return an order as it is sent."""
-    return encode_orders([order_to_json(Order(key=key, argv=argv))])
+    return encode_orders([Order(key=key, argv=argv)])
 
 
 def run_all(line: Line, orders: list[Order]) -> None:
     """Send orders in one message."""
-    line.sock.sendall(encode_orders([order_to_json(order) for order in orders]))
+    line.sock.sendall(encode_orders(orders))
 
 
 def run(line: Line, key: str, *argv: str, **options: Any) -> None:
     """Send an order."""
-    line.sock.sendall(encode_orders([order_to_json(Order(key=key, argv=argv, **options))]))
+    line.sock.sendall(encode_orders([Order(key=key, argv=argv, **options)]))
 
 
 def test_an_order_survives_its_journey() -> None:
     """Values and defaults alike."""
     order = Order(key="k", argv=("a", "b"), env={"x": "y"}, cwd="/", timeout_s=1.5, output_bytes_max=3, stdin_path="/x")
     shorter = [Order(key="k", argv=()), Order(key="k", argv=("a",), cwd="/"), Order(key="k", argv=(), env={"x": "y"})]
-    for each in (order, order._replace(stdin=True, stdin_path=""), *shorter):
-        assert order_from_json(json.loads(order_to_json(each))) == each
+    orders = [order, order._replace(stdin=True, stdin_path=""), *shorter]
+    (message,) = Decoder().feed(encode_orders(orders))
+    assert [order_from_json(each) for each in message["orders"]] == orders
 
 
 @pytest.mark.parametrize("noise", [b"\xff\xff\xff\x7f", b"\x02\0\0\0no", b"\x02\0\0\0[]", b"\x02\0\0\0{}"])
