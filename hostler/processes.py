@@ -20,9 +20,10 @@ from hostler.settings import Settings, from_arguments, set_for_children
 EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
 EXIT_UNAVAILABLE = 1  # starting it again may help
 GC_THRESHOLD = 50_000
-LARGE_BLOCK_BYTES = 256 * 1024
+LARGE_BLOCK_BYTES = 512 * 1024  # more than asyncio's reads of 256 KiB: to map each of them takes longer than to read
+KEPT_BLOCK_BYTES = 1024 * 1024  # free at the end of the heap, for the next such read
 ARENAS = 2  # of the C library; by default eight for each processor, of which each keeps what it once had
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # M_MMAP_THRESHOLD, M_ARENA_MAX of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_TRIM_THRESHOLD and so on of malloc.h
 # Without them gRPC reads its sockets in the thread that waits for them (docs/decisions/0015). A gRPC that does not know
 # these words any more says so on standard error and goes on.
 GRPC_WITHOUT = "-event_engine_client,-event_engine_listener"
@@ -56,6 +57,7 @@ def _give_back_large_blocks() -> None:
     except AttributeError:
         return
     mallopt(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+    mallopt(_TRIM_THRESHOLD, KEPT_BLOCK_BYTES)
     mallopt(_ARENA_MAX, ARENAS)
 
 
