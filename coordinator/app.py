@@ -47,6 +47,7 @@ from coordinator.rpc.workloads_service import WorkloadsService
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Sessions
 from coordinator.shows import Shows
+from coordinator.standings import KeptStandings
 from coordinator.storage.migrate import SchemaError
 from coordinator.storage.protocol import Kept
 from coordinator.storage.sqlite import SqliteStore
@@ -289,7 +290,8 @@ class Coordinator:
         )
         disk = DiskReserve(directory, settings.disk_reserve_bytes)
         submissions = Submissions(engine, store, blobs, secrets, rights)
-        jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
+        standings = KeptStandings()
+        jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions, standings)
         services = Services(
             jobs=jobs,
             explain=ExplainService(
@@ -297,6 +299,7 @@ class Coordinator:
                 store,
                 jobs.find,
                 clock,
+                standings,
                 lost_after=self._lost_after,
                 lease_s=lease_s(settings.heartbeat_s),
             ),

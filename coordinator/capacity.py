@@ -4,6 +4,7 @@ Pure. Owned by `coordinator.live.Live`; only `Live.apply` changes them.
 """
 
 import heapq
+from collections.abc import Iterator
 from statistics import median
 from typing import NamedTuple
 
@@ -142,3 +143,29 @@ class Worker:
     def window(self, placement: ClassKey) -> int:
         """How many slots may be assigned here for this class: the slots, and the prefetch it has earned."""
         return self.slots + self.prefetch.get(placement, 0)
+
+
+class WorkerChanges:
+    """Which workers changed after which: what was once found out about all needs a new look only at these.
+
+    Of each worker its latest change is kept, so this grows with workers and not with what happens to them.
+    """
+
+    __slots__ = ("_latest", "count")
+
+    def __init__(self) -> None:
+        self.count = 0  # changes so far
+        self._latest: dict[Worker, int] = {}  # the count at the latest change of each, in this order
+
+    def note(self, worker: Worker) -> None:
+        """Something that placement may ask about has changed, or the worker is new."""
+        self.count += 1
+        self._latest.pop(worker, None)
+        self._latest[worker] = self.count
+
+    def since(self, count: int) -> Iterator[Worker]:
+        """The workers that changed after so many changes, the latest first; after 0: all."""
+        for worker, latest in reversed(self._latest.items()):
+            if latest <= count:
+                return
+            yield worker

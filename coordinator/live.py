@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from coordinator.access_live import LiveAccess
 from coordinator.admissions import Admissions
-from coordinator.capacity import ClassKey, PlacementClass, Worker
+from coordinator.capacity import ClassKey, PlacementClass, Worker, WorkerChanges
 from coordinator.changes import (
     Assigned,
     Change,
@@ -156,6 +156,7 @@ class Live:
         self.keys: dict[tuple[str, str], int] = {}  # (owner, idempotency key) -> number
         self.classes: dict[ClassKey, PlacementClass] = {}
         self.workers: dict[str, Worker] = {}
+        self.worker_changes = WorkerChanges()
         self.delayed: dict[int, None] = {}  # queued jobs whose next attempt is not due yet
         self.starts_due: dict[int, int] = {}  # number -> when its program must have started, until it has
         self.trailing: dict[AttemptKey, TrailingLog] = {}  # oldest end first
@@ -301,14 +302,16 @@ class Live:
         self._leave_queue(job)
         job.stage, job.attempt = change.key.stage, change.key.attempt
         job.worker, job.sequence, job.assigned_at_us = change.worker, change.sequence, change.at_us
-        worker = self.workers[change.worker]
+        worker = self._changing(change.worker)
         worker.sequence = max(worker.sequence, change.sequence)
         worker.held[change.key] = job.number
         worker.slots_used += job.placement.key.slots
 
     def _release(self, job: Job) -> Worker | None:
-        worker = self.workers.get(job.worker)
-        if worker is not None and worker.held.pop(job.attempt_key, None) is not None:
+        if job.worker not in self.workers:
+            return None
+        worker = self._changing(job.worker)
+        if worker.held.pop(job.attempt_key, None) is not None:
             worker.slots_used -= job.placement.key.slots
         return worker
 
@@ -433,10 +436,15 @@ class Live:
 
     # Changes of workers
 
+    def _changing(self, worker_id: str) -> Worker:
+        worker = self.workers[worker_id]
+        self.worker_changes.note(worker)
+        return worker
+
     def _worker_seen(self, change: WorkerSeen) -> None:
-        worker = self.workers.get(change.id)
-        if worker is None:
-            worker = self.workers[change.id] = Worker(change.id)
+        if change.id not in self.workers:
+            self.workers[change.id] = Worker(change.id)
+        worker = self._changing(change.id)
         worker.name, worker.host, worker.version = change.name, change.host, change.version
         worker.labels, worker.slots = dict(change.labels), change.slots
         worker.runtimes, worker.workloads = change.runtimes, change.workloads
@@ -455,7 +463,7 @@ class Live:
         worker.seen_at_us = change.at_us
 
     def _worker_left(self, change: WorkerLeft) -> None:
-        worker = self.workers[change.id]
+        worker = self._changing(change.id)
         worker.connected = False
         worker.session = ""
         worker.goodbye = change.goodbye
@@ -463,18 +471,18 @@ class Live:
         worker.left_at_s = change.at_s
 
     def _worker_draining(self, change: WorkerDraining) -> None:
-        worker = self.workers[change.id]
+        worker = self._changing(change.id)
         worker.draining, worker.draining_reason = change.draining, change.reason
         worker.disk_full = change.disk_full
 
     def _drain_asked(self, change: DrainAsked) -> None:
-        self.workers[change.id].drain = change.drain
+        self._changing(change.id).drain = change.drain
 
     def _epoch_raised(self, change: EpochRaised) -> None:
         self.epoch = change.epoch
 
     def _quarantined(self, change: Quarantined) -> None:
-        worker = self.workers[change.id]
+        worker = self._changing(change.id)
         worker.quarantine = change.reason
         worker.instance, worker.replaced = "", Replaced()
         if not change.reason:

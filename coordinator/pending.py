@@ -1,56 +1,24 @@
 """Every reason why a job waits, and the worker that comes nearest to taking it.
 
-Pure. `placement` decides; this says why it decided so, for whoever asks, and is never on the way of a dispatch. What a
-look at one class has found can be kept for the next job of the class (`Reasons`). The rule: a job that waits has at
-least one reason, and the reasons of workers count each worker once.
+Pure. `placement` decides; this says why it decided so, for whoever asks, and is never on the way of a dispatch. The
+rule: a job that waits has at least one reason, and the reasons of workers (`standings`) count each worker once.
 """
-
-from collections import Counter
 
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.live import Job, Live
-from coordinator.placement import SENT_AHEAD, Obstacle, facts_of, obstacle, obstacles, selector_of, wants_more
+from coordinator.placement import Obstacle, facts_of, selector_of
+from coordinator.standings import KeptStandings, hindrances
 from hostler.lifecycle import State
 from hostler.pending import Code, Nearest, Pending, Reason
 from hostler.selectors import names
 from hostler.shape import time_shape
 
 BEFORE_MAX = 1000  # jobs before another that are counted
-# What passes by itself, or with an end, while a worker stays what it is.
-PASSING = frozenset(
-    {Code.NO_FREE_SLOT, Code.PROCESSES, Code.SENT_AHEAD, Code.DRAINING, Code.DISK_FULL, Code.UNREACHABLE}
-)
-
-Reasons = dict[ClassKey, tuple[Reason, ...]]
 
 
-def reasons(live: Live, wanted: ClassKey) -> tuple[Reason, ...]:
-    """Why no worker takes the next job of this class, the most frequent first; empty: one takes it."""
-    if not live.workers:
-        return (Reason(code=Code.NO_WORKER, text="no worker has ever joined; start one with: hostler worker"),)
-    if wanted.pin in live.workers:
-        why = _why_not(live.workers[wanted.pin], wanted)
-        return () if why is None else (Reason(code=why.code, text=f"the worker asked for {why.text}", workers=1),)
-    counts: Counter[str] = Counter()  # by the text: enums are slow to hash, and there may be thousands of workers
-    codes: dict[str, Code] = {}
-    for worker in live.workers.values():
-        why = _why_not(worker, wanted)
-        if why is None:
-            return ()
-        counts[why.text] += 1
-        codes[why.text] = why.code
-    return tuple(
-        Reason(code=codes[text], text=f"{number} {'worker' if number == 1 else 'workers'}: {text}", workers=number)
-        for text, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
-def why_pending(live: Live, job: Job, known: Reasons) -> tuple[Reason, ...]:
-    """Every reason why a queued job waits; *known* are the reasons of classes that were looked at in this moment."""
-    wanted = job.placement.key
-    of_class = known.get(wanted)
-    if of_class is None:
-        of_class = known[wanted] = reasons(live, wanted)
+def why_pending(live: Live, job: Job, kept: KeptStandings) -> tuple[Reason, ...]:
+    """Every reason why a queued job waits."""
+    of_class = kept.reasons(live, job.placement.key)
     return (*of_class, *_of_job(live, job, is_taken=not of_class))
 
 
@@ -63,16 +31,12 @@ def _of_job(live: Live, job: Job, *, is_taken: bool) -> list[Reason]:
     return [Reason(code=Code.TURN, text="a worker has room, and gets it in a moment")] if is_taken else []
 
 
-def _why_not(worker: Worker, wanted: ClassKey) -> Obstacle | None:
-    found = obstacle(worker, wanted)
-    return SENT_AHEAD if found is None and not wants_more(worker, wanted) else found
-
-
-def pending(live: Live, job: Job) -> Pending:
-    """Everything about why a queued job waits; this looks at every condition of every worker."""
-    wanted = job.placement.key
+def pending(live: Live, job: Job, kept: KeptStandings) -> Pending:
+    """Everything about why a queued job waits."""
     before, more = (0, False) if job.number in live.delayed else _before(live, job.placement, job)
-    return Pending(reasons=why_pending(live, job, {}), nearest=_nearest(live, wanted), before=before, before_more=more)
+    return Pending(
+        reasons=why_pending(live, job, kept), nearest=_nearest(live, job, kept), before=before, before_more=more
+    )
 
 
 def _before(live: Live, placement: PlacementClass, job: Job) -> tuple[int, bool]:
@@ -83,12 +47,12 @@ def _before(live: Live, placement: PlacementClass, job: Job) -> tuple[int, bool]
     """
     heap, own = placement.heap, (-job.priority, job.number)
     found: set[int] = set()
-    places = [0]
+    size, places = len(heap), [0]
     for _ in range(4 * BEFORE_MAX):
-        if not places:
-            return len(found), False
+        if not places or len(found) == BEFORE_MAX:
+            break
         place = places.pop()
-        if place >= len(heap) or heap[place] >= own:
+        if place >= size or heap[place] >= own:
             continue
         places += (2 * place + 1, 2 * place + 2)
         other = live.jobs.get(heap[place][1])
@@ -96,25 +60,16 @@ def _before(live: Live, placement: PlacementClass, job: Job) -> tuple[int, bool]
         waits = other is not None and other.state is State.QUEUED and other.placement is placement
         if waits and heap[place][1] not in live.delayed:
             found.add(heap[place][1])
-    return len(found), True
+    return len(found), bool(places)
 
 
-def _nearest(live: Live, wanted: ClassKey) -> Nearest | None:
-    """The worker that fails the fewest conditions that last, then the fewest at all, then lacks the fewest slots."""
-    pool = [live.workers[wanted.pin]] if wanted.pin in live.workers else live.workers.values()
-    best: tuple[tuple[int, int, int, str], Worker, list[Obstacle]] | None = None
-    for worker in pool:
-        found = list(obstacles(worker, wanted))
-        if not found and not wants_more(worker, wanted):
-            found = [SENT_AHEAD]
-        lasting = sum(why.code not in PASSING for why in found)
-        rank = (lasting, len(found), worker.slots_used + wanted.slots - worker.slots, worker.id)
-        if best is None or rank < best[0]:
-            best = (rank, worker, found)
-    if best is None:
+def _nearest(live: Live, job: Job, kept: KeptStandings) -> Nearest | None:
+    wanted = job.placement.key
+    worker = kept.nearest(live, wanted)
+    if worker is None:
         return None
-    _, worker, found = best
-    return Nearest(worker=worker.id, name=worker.name, missing=tuple(_detail(worker, wanted, why) for why in found))
+    missing = tuple(_detail(worker, wanted, why) for why in hindrances(worker, wanted))
+    return Nearest(worker=worker.id, name=worker.name, missing=missing)
 
 
 def _detail(worker: Worker, wanted: ClassKey, why: Obstacle) -> str:

@@ -14,8 +14,8 @@ from coordinator.ends import concluded
 from coordinator.events import Report
 from coordinator.instant import Instant
 from coordinator.live import Job, Live
-from coordinator.pending import PASSING
 from coordinator.placement import Obstacle, obstacles
+from coordinator.standings import PASSING
 from hostler.lifecycle import Outcome, State
 from hostler.pending import Code
 from hostler.wire.ends import end_from_bytes, end_to_bytes

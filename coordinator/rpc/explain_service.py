@@ -8,6 +8,7 @@ from coordinator.engine import Engine
 from coordinator.live import Live
 from coordinator.losses import lost_at_s
 from coordinator.pending import pending
+from coordinator.standings import KeptStandings
 from coordinator.storage.protocol import Store
 from hostler.clock import Clock
 from hostler.explanation import Explained
@@ -44,6 +45,7 @@ class ExplainService:
         store: Store,
         find: Find,
         clock: Clock,
+        standings: KeptStandings,
         *,
         lost_after: Callable[[str], float],
         lease_s: float,
@@ -53,6 +55,7 @@ class ExplainService:
         self._store = store
         self._find = find
         self._clock = clock
+        self._standings = standings
         self._lost_after = lost_after
         self._lease_s = lease_s
 
@@ -84,7 +87,7 @@ class ExplainService:
             return facts
         facts = facts._replace(start_by_us=live.starts_due.get(entry.number, 0))
         if entry.state is State.QUEUED:
-            return facts._replace(pending=pending(live, entry))
+            return facts._replace(pending=pending(live, entry, self._standings))
         worker = live.workers.get(entry.worker)
         if worker is None:
             return facts

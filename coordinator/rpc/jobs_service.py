@@ -11,11 +11,12 @@ from coordinator import decisions
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.live import Live
-from coordinator.pending import Reasons, why_pending
+from coordinator.pending import why_pending
 from coordinator.rpc.context import Caller, owner_seen, visible
 from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.submissions import Submissions, is_described, refused, submission
 from coordinator.sessions import Sessions
+from coordinator.standings import KeptStandings
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
 from hostler.clock import Clock
@@ -55,9 +56,11 @@ class JobsService:
         disk: DiskReserve,
         clock: Clock,
         submissions: Submissions,
+        standings: KeptStandings,
     ) -> None:
         self._engine = engine
         self._submissions = submissions
+        self._standings = standings
         self._store = store
         self._sessions = sessions
         self._watchers = watchers
@@ -145,15 +148,14 @@ class JobsService:
         """Add what only memory knows: why a job waits, whether its worker can be reached."""
         if all(job.state is State.FINISHED for job in jobs):
             return list(jobs)
-        known: Reasons = {}  # those of a class are looked for once
-        return await self._engine.look(lambda live: [self._as_seen(live, job, known) for job in jobs])
+        return await self._engine.look(lambda live: [self._as_seen(live, job) for job in jobs])
 
-    def _as_seen(self, live: Live, job: Job, known: Reasons) -> Job:
+    def _as_seen(self, live: Live, job: Job) -> Job:
         entry = live.job(job.id)
         if job.state is State.FINISHED or entry is None:
             return job
         if job.state is State.QUEUED and entry.state is State.QUEUED:
-            return replace(job, pending_reasons=tuple(why.text for why in why_pending(live, entry, known)))
+            return replace(job, pending_reasons=tuple(why.text for why in why_pending(live, entry, self._standings)))
         worker = live.workers.get(job.worker)
         if job.state in ON_A_WORKER and not job.phase and worker is not None and not worker.connected:
             return replace(job, phase="unreachable")

@@ -79,6 +79,7 @@ PURE = (
     "coordinator.retention_decisions",
     "coordinator.decisions",
     "coordinator.pending",
+    "coordinator.standings",
     "coordinator.placement",
     "coordinator.changes",
     "worker_agent.reports",

@@ -5,8 +5,8 @@ import pytest
 from coordinator import decisions
 from coordinator.capacity import RUN_TIMES_KEPT, ClassKey
 from coordinator.changes import WorkerDraining
-from coordinator.pending import reasons
 from coordinator.placement import PROCESSES_MAX
+from coordinator.standings import KeptStandings
 from hostler.lifecycle import State
 from tests.support.builders import NOON_US, W1, W2, W3, an_id, ended, started
 from tests.support.scene import Scene, check_invariants
@@ -155,7 +155,7 @@ def test_a_worker_takes_512_processes_and_no_more() -> None:
     scene.queue(PROCESSES_MAX + 5, slots=0, pin=W1)
 
     assert len(placed(scene)) == PROCESSES_MAX
-    (why,) = reasons(scene.live, ClassKey(W1, (), 0))
+    (why,) = KeptStandings().reasons(scene.live, ClassKey(W1, (), 0))
     assert why.text == "the worker asked for runs 512 processes, its limit"
 
 
@@ -285,7 +285,7 @@ def test_a_job_starts_when_a_matching_worker_joins() -> None:
     labels = (("gpu", "yes"),)
     (job,) = scene.queue(labels=labels)
     assert placed(scene) == []
-    assert [why.text for why in reasons(scene.live, scene.job(job).placement.key)] == [
+    assert [why.text for why in KeptStandings().reasons(scene.live, scene.job(job).placement.key)] == [
         "1 worker: does not have the label gpu=yes"
     ]
 

@@ -9,8 +9,8 @@ from coordinator import workload_decisions
 from coordinator.capacity import ClassKey
 from coordinator.changes import Change, WorkloadApplied, WorkloadRemoved
 from coordinator.effects import Answer
-from coordinator.pending import reasons
 from coordinator.placement import obstacle
+from coordinator.standings import KeptStandings
 from hostler.errors import WorkloadNotFound
 from hostler.workloads import Applied, Origin, Workload
 from tests.support.builders import W1, W2
@@ -167,7 +167,7 @@ def test_a_job_of_a_workload_goes_to_the_worker_that_takes_it() -> None:
     scene.join(W1, runtimes=("command", "python"), workloads=("thumbnails",))
     (job,) = scene.queue(runtime="python", workload="render")
     assert scene.place() == []
-    (why,) = reasons(scene.live, scene.job(job).placement.key)
+    (why,) = KeptStandings().reasons(scene.live, scene.job(job).placement.key)
     assert why.text == "1 worker: does not take the workload render"
 
     scene.join(W2, runtimes=("command", "python"))
