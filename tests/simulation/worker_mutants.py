@@ -87,15 +87,14 @@ def reports_again() -> list[Replacement]:
 
 @off("an attempt is held until its end is acknowledged")
 def held_until_acknowledged() -> list[Replacement]:
-    real = Link._report
+    real = Link._put_report
 
-    def report(self: Link, held: Any) -> Any:
-        said = real(self, held)
+    def put_report(self: Link, report: Any, held: Any) -> None:
+        real(self, report, held)
         if held.state is HeldState.ENDED and (held.never_ran or held.inline):
             self._agent.on_acknowledged([held.key])
-        return said
 
-    return [(Link, "_report", report)]
+    return [(Link, "_put_report", put_report)]
 
 
 @off("an attempt is held until its log is stored")
