@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from hostler import logs
@@ -40,25 +40,33 @@ def settle_memory() -> None:
     The collector never looks again at what is there, and looks for cycles after 50,000 new objects instead of
     700: a job makes hundreds of objects and next to no cycles.
     """
-    _give_back_large_blocks()
+    libc = ctypes.CDLL(None)
+    _give_back_large_blocks(libc)
     gc.collect()
+    _give_back_what_is_free(libc)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
-def _give_back_large_blocks() -> None:
+def _give_back_large_blocks(libc: ctypes.CDLL) -> None:
     """Have the C library map large blocks by themselves, so that they are given back when they are freed.
 
     Left to itself it stops doing so after the first large message has come and gone, and the process stays as large
     as the largest ones that ever came together. Other C libraries know no such setting.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        mallopt = libc.mallopt
     except AttributeError:
         return
     mallopt(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
     mallopt(_TRIM_THRESHOLD, KEPT_BLOCK_BYTES)
     mallopt(_ARENA_MAX, ARENAS)
+
+
+def _give_back_what_is_free(libc: ctypes.CDLL) -> None:
+    """Give back the pages that the start has used and left; the C library alone gives back only those at its end."""
+    with suppress(AttributeError):
+        libc.malloc_trim(0)
 
 
 def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]]) -> int:

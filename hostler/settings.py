@@ -7,15 +7,12 @@ the frozen value down. ``docs/settings.md`` is written from the descriptions her
 import hashlib
 import json
 import os
-import tempfile
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import msgspec
 import msgspec.structs
-import platformdirs
 from msgspec import Meta
 
 from hostler.errors import InvalidRequest
@@ -28,6 +25,8 @@ RUNTIME_NAME_BYTES = 24  # the longest name we put into the runtime directory, w
 
 
 def _user_data_dir() -> str:
+    import platformdirs  # here, because a part that is told its directory does without
+
     return platformdirs.user_data_dir("hostler")
 
 
@@ -340,6 +339,8 @@ def _read_collection(name: str, kind: Any, text: str) -> Any:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib  # here, because most have no such file
+
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
@@ -363,6 +364,8 @@ def runtime_dir(data_dir: Path) -> Path:
     own = data_dir.resolve() / "run"
     if len(os.fsencode(own)) + RUNTIME_NAME_BYTES <= SOCKET_PATH_BYTES_MAX:
         return own
+    import tempfile  # here, because short paths are the rule
+
     digest = hashlib.sha256(os.fsencode(own)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"hostler-{os.getuid()}-{digest}"
 

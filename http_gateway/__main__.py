@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hostler.processes import choose_grpc_polling, end_requested, run_program, settle_memory
-from hostler.settings import Settings, make_private_dir
+from hostler.settings import Settings, make_private_dir, set_for_children
 
 choose_grpc_polling()
+# Pydantic would look through the metadata of every installed package for plugins, and run what it finds.
+set_for_children("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from hostler import endpoint, logs  # noqa: E402
 from hostler.client import Client  # noqa: E402

@@ -10,7 +10,6 @@ the worker itself (names with HOSTLER_, and what it tells its own gRPC) are not 
 Limits: standard library only, never grpc.
 """
 
-import argparse
 import gc
 import os
 import signal
@@ -108,27 +107,23 @@ class Launcher:
 
 def main() -> None:
     """Read the arguments and serve."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--segments", type=Path, required=True)
-    parser.add_argument("--sockets", type=Path, required=True)
-    parser.add_argument("--cgroup", required=True)
-    parser.add_argument("--containment", type=Containment, default=Containment.AUTO)
-    arguments = parser.parse_args()
+    # Without argparse, which would stay in every shim: only the agent gives us arguments, always as pairs.
+    arguments = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    fd = int(arguments["--fd"])
     os.umask(0o077)
     # Dead shims leave no zombie, and orphans of a killed shim are adopted and reaped here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     become_subreaper("hostler-launch")
     gc.collect()
     gc.freeze()
-    os.set_inheritable(arguments.fd, False)
-    control = socket.socket(fileno=arguments.fd)
+    os.set_inheritable(fd, False)
+    control = socket.socket(fileno=fd)
     Launcher(
         control,
-        segments=arguments.segments,
-        sockets=arguments.sockets,
-        cgroup_prefix=arguments.cgroup,
-        containment=arguments.containment,
+        segments=Path(arguments["--segments"]),
+        sockets=Path(arguments["--sockets"]),
+        cgroup_prefix=arguments["--cgroup"],
+        containment=Containment(arguments.get("--containment", Containment.AUTO)),
     ).run()
 
 

@@ -14,7 +14,6 @@ makes a file of an earlier boot worth nothing. Limits: standard library only, no
 import os
 import struct
 import time
-import uuid
 import zlib
 from pathlib import Path
 from typing import Final
@@ -27,9 +26,10 @@ _WHOLE: Final = struct.Struct("<16sQII")  # with a checksum
 
 def _boot_bytes(boot_id: str) -> bytes:
     try:
-        return uuid.UUID(boot_id).bytes
+        content = bytes.fromhex(boot_id.replace("-", ""))
     except ValueError:
-        return boot_id.encode()[:16].ljust(16, b"\0")
+        content = b""
+    return content if len(content) == 16 else boot_id.encode()[:16].ljust(16, b"\0")
 
 
 class LeaseFile:

@@ -7,7 +7,6 @@ misspelt. Limits: read once, at the agent's start.
 import os
 import re
 import stat
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +52,8 @@ def check_root(settings: Settings, policy: Policy) -> None:
 
 def read_policy(path: Path) -> Policy:
     """Read a policy file. Raises InvalidRequest."""
+    import tomllib  # here, because most workers have no such file
+
     path, real = path.absolute(), Path(os.path.realpath(path))
     # As it is named, and where links lead.
     for each in dict.fromkeys((path, *path.parents, real, *real.parents)):

@@ -7,8 +7,6 @@ Limits: psutil reads; nothing is signalled by what is found here.
 import contextlib
 from collections.abc import Mapping
 
-import psutil
-
 from hostler.jobs import Usage
 from worker_agent.hardened import INIT_NAME
 from worker_agent.process_tree import descendants, process_name, read_stat
@@ -23,6 +21,8 @@ def sample_trees(roots: Mapping[str, int]) -> dict[str, Usage]:
 
 
 def _sample(root: int) -> Usage:
+    import psutil  # here, because a worker of short jobs does without
+
     user_s = system_s = 0.0
     memory_bytes = processes = 0
     for pid in descendants(root):

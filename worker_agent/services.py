@@ -25,7 +25,6 @@ from worker_agent.podman import CALL_S as PODMAN_S
 from worker_agent.podman import SERVICE_LABEL, VERSION_LABEL, WORKER_LABEL, Listed, Podman
 from worker_agent.process_tree import is_alive, read_stat
 from worker_agent.runtimes import container as runtime
-from worker_agent.runtimes import service_call
 from worker_agent.service_health import answers
 from worker_agent.unprepared import NotStarted
 
@@ -40,7 +39,8 @@ BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0  # it ran for so long: the next death is the first again
 STOP_GRACE_S: Final = 2
-_PROGRAM: Final = os.path.abspath(service_call.__file__)
+# A program of its own: we do not import what it needs, an HTTP client above all.
+_PROGRAM: Final = os.path.join(os.path.dirname(os.path.abspath(runtime.__file__)), "service_call.py")
 _POLL_S: Final = 0.1
 _LOG_LINES: Final = 20
 _LOG_CHARACTERS: Final = 4000
