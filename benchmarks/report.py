@@ -26,7 +26,7 @@ class Row:
     ok: bool | None  # None: there is no pass line
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A target: the product's values, what they are divided by, and where the line is (0: there is none)."""
 
     target: str
@@ -59,7 +59,7 @@ def target_rows(series: Series, options: Options) -> list[Row]:
     return [row for line in _lines(series) if options.asks(line.target) for row in line.rows()]
 
 
-def _lines(series: Series) -> list[_Line]:
+def _lines(series: Series) -> list[Line]:
     def of(quantity: str, contestant: str = PRODUCT) -> list[float]:
         return series.of(contestant, quantity)
 
@@ -82,7 +82,7 @@ def _lines(series: Series) -> list[_Line]:
         ("P8", "MB: coordinator, gateway, one worker", of(rounds.PSS), one, 90.0),
         ("P8", "MB: a further worker", of(rounds.PSS_OF_WORKER), one, 32.0),
     ]
-    lines = [_Line(*line, True) for line in higher] + [_Line(*line, False) for line in lower]
+    lines = [Line(*line, True) for line in higher] + [Line(*line, False) for line in lower]
     return sorted(lines, key=lambda line: rounds.TARGETS.index(line.target))
 
 
@@ -129,12 +129,12 @@ def contestant_rows(series: Series) -> list[list[str]]:
         rows.append(
             [
                 name,
-                _rate(batch),
-                _ratio(batch, series.of(name, rounds.LIMIT_OF_BATCH)),
-                _rate(single),
-                _ratio(single, series.of(name, rounds.LIMIT_OF_SINGLE)),
-                _rate(tiny),
-                _ratio(tiny, series.of(name, rounds.LIMIT_OF_TINY)),
+                rate_text(batch),
+                ratio_text(batch, series.of(name, rounds.LIMIT_OF_BATCH)),
+                rate_text(single),
+                ratio_text(single, series.of(name, rounds.LIMIT_OF_SINGLE)),
+                rate_text(tiny),
+                ratio_text(tiny, series.of(name, rounds.LIMIT_OF_TINY)),
                 _number(series.of(name, rounds.P50), 2),
                 _number(series.of(name, rounds.P99), 2),
                 _number(series.of(name, rounds.CPU), 0),
@@ -145,14 +145,19 @@ def contestant_rows(series: Series) -> list[list[str]]:
 
 def as_text(series: Series, options: Options, machine: str) -> str:
     """Everything, for people."""
-    targets = [["target", "what", "median", "best", "pass line", "ok?"]]
-    for row in target_rows(series, options):
-        ok = NONE if row.ok is None else "yes" if row.ok else "NO"
-        targets.append([row.target, row.what, f"{row.median:.2f}", f"{row.best:.2f}", row.pass_line or NONE, ok])
-    tables = [targets, contestant_rows(series)]
+    tables = [targets_table(target_rows(series, options)), table(contestant_rows(series))]
     if series.cpu_us:
-        tables.append(cpu_rows(series))
-    return "\n\n".join((machine, *map(table, tables)))
+        tables.append(table(cpu_rows(series)))
+    return "\n\n".join((machine, *tables))
+
+
+def targets_table(rows: Iterable[Row]) -> str:
+    """The table of targets, for people."""
+    lines = [["target", "what", "median", "best", "pass line", "ok?"]]
+    for row in rows:
+        ok = NONE if row.ok is None else "yes" if row.ok else "NO"
+        lines.append([row.target, row.what, f"{row.median:.2f}", f"{row.best:.2f}", row.pass_line or NONE, ok])
+    return table(lines)
 
 
 def as_json(series: Series, options: Options, machine: str) -> dict[str, Any]:
@@ -182,11 +187,13 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _rate(values: list[float]) -> str:
+def rate_text(values: list[float]) -> str:
+    """The median of all rounds, and the best."""
     return f"{median(values):.0f} ({max(values):.0f})" if values else NONE
 
 
-def _ratio(over: list[float], under: list[float]) -> str:
+def ratio_text(over: list[float], under: list[float]) -> str:
+    """The median of the rounds' ratios."""
     return f"{median(a / b for a, b in zip(over, under, strict=False)):.2f}" if over and under else NONE
 
 

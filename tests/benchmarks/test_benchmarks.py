@@ -1,7 +1,6 @@
 """scripts/bench: that it measures and leaves nothing, with tiny numbers; and how it counts. No figure is asserted."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from benchmarks.clusters import AGENT, COORDINATOR, GATEWAY, SPAWNING
 from benchmarks.processes import BenchError, CpuMeter
 from benchmarks.rounds import PRODUCT, PROTOTYPE, Options, Series
 from benchmarks.yardsticks import CLoop, tiny
+from tests.benchmarks.leftovers import processes_of
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
@@ -35,20 +35,6 @@ def running(place: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         if process.poll() is None:
             process.kill()  # what it started ends with it
             process.communicate()
-
-
-def processes_of(place: Path) -> list[str]:
-    """The command lines of live processes that name *place*."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(place) in line:
-                found.append(line)
-    return found
 
 
 def children_of(pid: int) -> list[str]:
