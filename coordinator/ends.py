@@ -45,10 +45,11 @@ def attempt_over(job: Job, report: Report, now: Instant) -> list[Ended | Retried
     """What follows from a worker's report of an end, in order."""
     if _may_retry(job, report) or _may_retry_loss(job, report):
         return [_retried(job, report, now)]
+    if job.chain is None or job.stage + 1 >= len(job.chain.workloads) or job.stop_grace_s is not None:
+        return [_final(job, report, now)]
     end = report.end
     assert end is not None
-    succeeded = outcome_of(end.cause, end.exit_code, raised=end.raised) is Outcome.SUCCEEDED
-    if job.chain is None or job.stage + 1 >= len(job.chain.workloads) or not succeeded or job.stop_grace_s is not None:
+    if outcome_of(end.cause, end.exit_code, raised=end.raised) is not Outcome.SUCCEEDED:
         return [_final(job, report, now)]
     planned = report.following
     if planned is None:
@@ -214,7 +215,7 @@ def _final(job: Job, report: Report, now: Instant) -> Ended:
     end = report.end
     assert end is not None
     outcome = outcome_of(end.cause, end.exit_code, raised=end.raised)
-    if outcome is Outcome.SUCCEEDED and job.chain is not None and job.stage + 1 < len(job.chain.workloads):
+    if job.chain is not None and outcome is Outcome.SUCCEEDED and job.stage + 1 < len(job.chain.workloads):
         outcome = Outcome.STOPPED  # this stage was faster than the stop, and the others never start
     return Ended(
         job.number,

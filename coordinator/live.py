@@ -50,6 +50,8 @@ from hostler.workloads import Workload
 
 MISSED_CAUSES = frozenset({"worker_lost", "lease"})  # losses that were concluded while the worker was away
 MISSED_MAX = 10_000
+# A member is looked for by name whenever it is written as `State.QUEUED`, which costs as much as three of these steps.
+QUEUED, ASSIGNED, STARTED, ENDED = State.QUEUED, Event.ASSIGNED, Event.STARTED, Event.ENDED
 WORK_KEPT_BYTES_MAX = 1024  # larger specs stay in the store and are read at dispatch
 
 
@@ -99,7 +101,7 @@ class Job:
         self.placement = placement
         self.priority = queued.priority
         self.work: bytes | None = queued.work if len(queued.work) <= WORK_KEPT_BYTES_MAX else None
-        self.state = State.QUEUED
+        self.state = QUEUED
         self.stage = queued.stage
         self.attempt = queued.attempt
         self.retries = queued.retries
@@ -212,10 +214,13 @@ class Live:
 
     def current(self, key: AttemptKey) -> Job | None:
         """The live job whose current attempt is *key* and is on a worker."""
-        job = self.job(key.job)
-        if job is None or job.state is State.QUEUED:
+        number = self.numbers.get(key.job)
+        if number is None:
             return None
-        return job if job.attempt == key.attempt and job.stage == key.stage else None
+        job = self.jobs[number]
+        if job.attempt != key.attempt or job.stage != key.stage or job.state is QUEUED:
+            return None
+        return job
 
     def due_to_start(self, at_us: int) -> Iterator[int]:
         """Jobs that should have started by *at_us* and have not, oldest first."""
@@ -229,33 +234,38 @@ class Live:
         """Every class that has waiting jobs, its heap's head being a job that waits."""
         for placement in self.classes.values():
             if placement.waiting:
-                self._clean(placement)
+                self.head(placement)
                 yield placement
 
-    def _clean(self, placement: PlacementClass) -> None:
+    def head(self, placement: PlacementClass) -> Job | None:
+        """The next waiting job of a class, which is then the head of its heap."""
         heap = placement.heap
         while heap:
             job = self.jobs.get(heap[0][1])
             # It may wait again elsewhere: for the time of its next attempt, or in the class of its next stage.
             if (
                 job is not None
-                and job.state is State.QUEUED
+                and job.state is QUEUED
                 and job.placement is placement
                 and job.number not in self.delayed
             ):
-                return
+                return job
             heapq.heappop(heap)
-
-    def head(self, placement: PlacementClass) -> Job | None:
-        """The next waiting job of a class."""
-        self._clean(placement)
-        return self.jobs[placement.heap[0][1]] if placement.heap else None
+        return None
 
     # Changes of jobs
 
     def _job_queued(self, change: JobQueued) -> None:
-        wanted = (change.pin, change.labels, change.slots, change.runtime, change.workload, change.abilities)
-        key = ClassKey(*wanted, change.where, change.barred)
+        key = ClassKey(
+            change.pin,
+            change.labels,
+            change.slots,
+            change.runtime,
+            change.workload,
+            change.abilities,
+            change.where,
+            change.barred,
+        )
         job = Job(change, self.classes.get(key) or PlacementClass(key))
         self.jobs[change.number] = job
         self.numbers[change.id] = change.number
@@ -264,7 +274,8 @@ class Live:
         if change.start_by_us:
             self.starts_due[change.number] = change.start_by_us
         self.open_by_family[change.family] += 1
-        self.next_number = max(self.next_number, change.number + 1)
+        if change.number >= self.next_number:
+            self.next_number = change.number + 1
         self._enter_queue(job)
 
     def _enter_queue(self, job: Job) -> None:
@@ -279,13 +290,6 @@ class Live:
         job.placement = self.classes.setdefault(job.placement.key, job.placement)
         job.placement.push(job.priority, job.number)
 
-    def _step(
-        self, change: Assigned | Returned | Started | StopRequested | Ended | Retried | StageEnded, event: Event
-    ) -> Job:
-        job = self.jobs[change.number]
-        job.state = advance(job.state, event)
-        return job
-
     def _leave_queue(self, job: Job) -> None:
         self.queued -= 1
         placement = job.placement
@@ -298,26 +302,29 @@ class Live:
             self.classes.pop(placement.key, None)
 
     def _assigned(self, change: Assigned) -> None:
-        job = self._step(change, Event.ASSIGNED)
+        job = self.jobs[change.number]
+        job.state = advance(job.state, ASSIGNED)
         self._leave_queue(job)
-        job.stage, job.attempt = change.key.stage, change.key.attempt
+        _, job.stage, job.attempt = change.key
         job.worker, job.sequence, job.assigned_at_us = change.worker, change.sequence, change.at_us
         worker = self._changing(change.worker)
-        worker.sequence = max(worker.sequence, change.sequence)
+        if change.sequence > worker.sequence:
+            worker.sequence = change.sequence
         worker.held[change.key] = job.number
         worker.slots_used += job.placement.key.slots
 
-    def _release(self, job: Job) -> Worker | None:
+    def _release(self, job: Job, key: AttemptKey) -> Worker | None:
         if job.worker not in self.workers:
             return None
         worker = self._changing(job.worker)
-        if worker.held.pop(job.attempt_key, None) is not None:
+        if worker.held.pop(key, None) is not None:
             worker.slots_used -= job.placement.key.slots
         return worker
 
     def _returned(self, change: Returned) -> None:
-        job = self._step(change, Event.RETURNED)
-        self._release(job)
+        job = self.jobs[change.number]
+        job.state = advance(job.state, Event.RETURNED)
+        self._release(job, change.key)
         job.worker, job.sequence, job.assigned_at_us = "", 0, 0
         if change.barred:
             key = job.placement.key._replace(barred=change.barred)
@@ -325,12 +332,14 @@ class Live:
         self._enter_queue(job)
 
     def _started(self, change: Started) -> None:
-        job = self._step(change, Event.STARTED)
+        job = self.jobs[change.number]
+        job.state = advance(job.state, STARTED)
         job.started_at_us = change.started_at_us
         self.starts_due.pop(job.number, None)
 
     def _stop_requested(self, change: StopRequested) -> None:
-        job = self._step(change, Event.STOP_REQUESTED)
+        job = self.jobs[change.number]
+        job.state = advance(job.state, Event.STOP_REQUESTED)
         job.stop_grace_s = change.grace_s
         job.stop_by = change.by
 
@@ -339,9 +348,10 @@ class Live:
         job.survivors = change.survivors
 
     def _ended(self, change: Ended) -> None:
-        if self.jobs[change.number].state is State.QUEUED:
-            self._leave_queue(self.jobs[change.number])
-        job = self._step(change, Event.ENDED)
+        job = self.jobs[change.number]
+        if job.state is QUEUED:
+            self._leave_queue(job)
+        job.state = advance(job.state, ENDED)
         self._attempt_over(job, change, past=False)
         del self.jobs[job.number], self.numbers[job.id]
         self.starts_due.pop(job.number, None)
@@ -352,7 +362,8 @@ class Live:
             self.keys.pop((job.owner, job.key), None)
 
     def _retried(self, change: Retried) -> None:
-        job = self._step(change, Event.RETRIED)
+        job = self.jobs[change.number]
+        job.state = advance(job.state, Event.RETRIED)
         self._attempt_over(job, change, past=True)
         self._wait_again(job, stage=job.stage, attempt=job.attempt)
         job.retried += change.retries
@@ -361,7 +372,8 @@ class Live:
         self._enter_queue(job)
 
     def _stage_ended(self, change: StageEnded) -> None:
-        job = self._step(change, Event.STAGE_ENDED)
+        job = self.jobs[change.number]
+        job.state = advance(job.state, Event.STAGE_ENDED)
         self._attempt_over(job, change, past=True)
         following = change.following
         self._wait_again(job, stage=job.stage + 1, attempt=0)
@@ -383,14 +395,14 @@ class Live:
         job.log_position, job.survivors, job.due_at_us = 0, (), 0
 
     def _attempt_over(self, job: Job, change: Ended | Retried | StageEnded, *, past: bool) -> None:
-        worker = self._release(job)
+        key = job.attempt_key
+        worker = self._release(job, key)
         if worker is not None and 0 < change.started_at_us <= change.ended_at_us:
             worker.remember_run_time(job.placement.key, (change.ended_at_us - change.started_at_us) / 1e6)
-        if isinstance(change, Ended | Retried) and change.cause in MISSED_CAUSES and change.ledger_bytes < 0:
-            self._miss(job.attempt_key, job.worker)
+        if change.ledger_bytes < 0 and not isinstance(change, StageEnded) and change.cause in MISSED_CAUSES:
+            self._miss(key, job.worker)
         held = change.ledger_bytes if change.ledger else job.log_position
         if held < change.ledger_bytes:
-            key = job.attempt_key
             self.trailing[key] = TrailingLog(job.number, key, job.worker, held, change.ledger_bytes, past=past)
 
     def _miss(self, key: AttemptKey, worker: str) -> None:

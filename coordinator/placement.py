@@ -126,11 +126,11 @@ class _Candidates:
     def __init__(self, live: Live, wanted: ClassKey) -> None:
         self._wanted = wanted
         pool = [live.workers[wanted.pin]] if wanted.pin in live.workers else list(live.workers.values())
-        # The cheap questions first: under load most workers are full.
+        # With its window, which stays while one pass goes on. The cheap questions first: under load most are full.
         self._heap = [
-            (self._load(w), w.id, w)
+            (self._load(w), w.id, w, window)
             for w in pool
-            if self._has_room(w) and wants_more(w, wanted) and obstacle(w, wanted) is None
+            if self._has_room(w, window := w.window(wanted)) and wants_more(w, wanted) and obstacle(w, wanted) is None
         ]
         heapq.heapify(self._heap)
         self._count = len(self._heap)
@@ -138,10 +138,10 @@ class _Candidates:
     def _load(self, worker: Worker) -> float:
         return worker.slots_used / worker.slots if self._wanted.slots and worker.slots else float(len(worker.held))
 
-    def _has_room(self, worker: Worker) -> bool:
+    def _has_room(self, worker: Worker, window: int) -> bool:
         # Of all obstacles, only these two can come up while one pass goes on.
         slots = self._wanted.slots
-        if slots and worker.slots_used + slots > worker.window(self._wanted):
+        if slots and worker.slots_used + slots > window:
             return False
         return len(worker.held) < PROCESSES_MAX
 
@@ -157,12 +157,11 @@ class _Candidates:
     def best(self) -> Worker | None:
         """The worker to take, or None. An entry whose worker was loaded since is put back with its new load."""
         while self._heap:
-            load, _, worker = self._heap[0]
-            now = self._load(worker)
-            if not self._has_room(worker):
+            load, _, worker, window = self._heap[0]
+            if not self._has_room(worker, window):
                 heapq.heappop(self._heap)
-            elif now != load:
-                heapq.heapreplace(self._heap, (now, worker.id, worker))
+            elif len(self._heap) > 1 and (now := self._load(worker)) != load:
+                heapq.heapreplace(self._heap, (now, worker.id, worker, window))
             else:
                 return worker
         return None

@@ -26,8 +26,9 @@ class Waiter:
 
     def tell(self, progress: Progress) -> None:
         """Deliver where a job has come to."""
+        if not self._ready:
+            self._event.set()
         self._ready.append(progress)
-        self._event.set()
 
     def fail(self, error: HostlerError) -> None:
         """End the wait with an error."""

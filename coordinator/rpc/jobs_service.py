@@ -133,7 +133,7 @@ class JobsService:
         async for group in self._progress(list(places), State.FINISHED, wait_s, LOCAL):
             for progress in group:
                 for place in places[progress.id]:
-                    place.progress.CopyFrom(wire.progress_to_proto(progress))
+                    wire.put_progress(place.progress, progress)
 
     async def get(self, request: jobs_pb2.GetRequest, principal: Principal) -> types_pb2.Job:
         """Get: one job as it stands."""
@@ -242,7 +242,10 @@ class JobsService:
         groups = self._progress(list(dict.fromkeys(request.ids)), until, request.timeout_s, principal)
         async with aclosing(groups):
             async for group in groups:
-                yield jobs_pb2.WaitResponse(jobs=[wire.progress_to_proto(p) for p in group])
+                answer = jobs_pb2.WaitResponse()
+                for progress in group:
+                    wire.put_progress(answer.jobs.add(), progress)
+                yield answer
 
     async def _progress(
         self, ids: Sequence[str], until: State, timeout_s: float, principal: Principal

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import grpc.aio
 
 from coordinator import decisions
-from coordinator.changes import LogStored, WorkerDraining
+from coordinator.changes import Chain, LogStored, WorkerDraining
 from coordinator.decisions import Decision
 from coordinator.effects import AttachSession, LogKept, SendStart
 from coordinator.ends import next_stage, outcome_of
 from coordinator.engine import Engine, Item
 from coordinator.events import EndFacts, Report
 from coordinator.feeds import Feeds
-from coordinator.live import Live, TrailingLog
+from coordinator.live import Job, Live, TrailingLog
 from coordinator.log_store import LogStore, Piece, StoredPiece
 from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.certificates import Certificates, refused
@@ -32,7 +32,7 @@ from hostler.jobs import DIGEST, OUTPUTS_MAX, OutputFile
 from hostler.lifecycle import Outcome
 from hostler.v1 import types_pb2, workers_pb2
 from hostler.wire.ends import advance_from_proto, output_from_proto, usage_from_proto
-from hostler.wire.work import key_from_proto, key_to_proto
+from hostler.wire.work import key_from_proto, key_to_proto, put_key
 
 SILENT_BEATS = 4  # heartbeats missed before a stream counts as lost
 REASON_CHARACTERS_MAX = 200
@@ -141,7 +141,9 @@ class WorkersService:
                 reports = [_report(r) for r in message.reports]
                 if self._audit is not None:
                     self._audit.worker_refused(session.worker, reports)
-                reports = [await self._with_next_stage(report) for report in reports]
+                for place, report in enumerate(reports):
+                    if report.end is not None and (job := self._engine.live.current(report.key)) and job.chain:
+                        reports[place] = await self._with_next_stage(report, report.end, job, job.chain)
                 await self._engine.post_patiently(_reports_item(session, reports))
             for sample in message.samples:
                 if self._has(session, key := key_from_proto(sample.key)):
@@ -162,17 +164,14 @@ class WorkersService:
         job = self._engine.live.current(key)
         return job is not None and job.worker == session.worker
 
-    async def _with_next_stage(self, report: Report) -> Report:
+    async def _with_next_stage(self, report: Report, end: EndFacts, job: Job, chain: Chain) -> Report:
         """Of a chain: what the next stage will be, worked out here because a schema may take its time."""
-        end, job = report.end, self._engine.live.current(report.key)
-        if end is None or job is None or job.chain is None or job.stage + 1 >= len(job.chain.workloads):
+        if job.stage + 1 >= len(chain.workloads) or job.stop_grace_s is not None:
             return report
         if outcome_of(end.cause, end.exit_code, raised=end.raised) is not Outcome.SUCCEEDED:
             return report
-        if job.stop_grace_s is not None:
-            return report
         # Its parts, not the job: that may move on before the thread looks at it.
-        following = await asyncio.to_thread(next_stage, job.chain, job.id, job.stage, report.end_bytes)
+        following = await asyncio.to_thread(next_stage, chain, job.id, job.stage, report.end_bytes)
         return report._replace(following=following)
 
     async def _note_draining(self, session: Session, message: workers_pb2.WorkerMessage) -> None:
@@ -213,9 +212,9 @@ class WorkersService:
                     length=show.length,
                 )
             for key in outbox.recalls:
-                message.recalls.append(key_to_proto(key))
+                put_key(message.recalls.add(), key)
             for key in outbox.acknowledged:
-                message.acknowledged.append(key_to_proto(key))
+                put_key(message.acknowledged.add(), key)
             await context.write(message.SerializeToString())
             for first in range(STARTS_PER_MESSAGE, len(starts), STARTS_PER_MESSAGE):
                 message = workers_pb2.CoordinatorMessage(epoch=self._engine.live.epoch, session=session.id)
@@ -238,15 +237,15 @@ class WorkersService:
             if within_s <= 0:
                 self._was_not_sent(effect, "")
                 return
-        message.starts.add(
-            start_within_s=within_s,
-            sequence=effect.sequence,
-            key=key_to_proto(effect.key),
-            work=work,
-            slots=effect.slots,
-            secrets=secrets,
-            workload=effect.workload,
-        )
+        start = message.starts.add()
+        put_key(start.key, effect.key)
+        start.sequence, start.work, start.slots = effect.sequence, work, effect.slots
+        if within_s:
+            start.start_within_s = within_s
+        if secrets:
+            start.secrets.update(secrets)
+        if effect.workload:
+            start.workload = effect.workload
 
     def _was_not_sent(self, effect: SendStart, refusal: str) -> None:
         """Decide as if the worker had said that it never ran."""

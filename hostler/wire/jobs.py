@@ -296,15 +296,23 @@ def event_from_proto(message: jobs_pb2.JobEvent) -> JobEvent:
 
 def progress_to_proto(progress: Progress) -> jobs_pb2.Progress:
     """Encode where a job has come to."""
-    return jobs_pb2.Progress(
-        id=progress.id,
-        state=types_pb2.State.ValueType(progress.state),
-        outcome=types_pb2.Outcome.ValueType(progress.outcome),
-        exit_code=progress.exit_code,
-        signal=progress.signal,
-        cause=progress.cause,
-        error=progress.error,
-    )
+    message = jobs_pb2.Progress()
+    put_progress(message, progress)
+    return message
+
+
+def put_progress(message: jobs_pb2.Progress, progress: Progress) -> None:
+    """Encode where a job has come to in its place in another message: one that is made first is copied there."""
+    message.id = progress.id
+    message.state = types_pb2.State.ValueType(progress.state)
+    message.outcome = types_pb2.Outcome.ValueType(progress.outcome)
+    message.cause = progress.cause
+    if progress.exit_code is not None:
+        message.exit_code = progress.exit_code
+    if progress.signal:
+        message.signal = progress.signal
+    if progress.error:
+        message.error = progress.error
 
 
 def progress_from_proto(message: jobs_pb2.Progress) -> Progress:

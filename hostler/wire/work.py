@@ -10,6 +10,11 @@ def key_to_proto(key: AttemptKey) -> types_pb2.AttemptKey:
     return types_pb2.AttemptKey(job=key.job, stage=key.stage, attempt=key.attempt)
 
 
+def put_key(message: types_pb2.AttemptKey, key: AttemptKey) -> None:
+    """Encode an attempt's name in its place in another message: a part that is made first is copied there."""
+    message.job, message.stage, message.attempt = key
+
+
 def key_from_proto(message: types_pb2.AttemptKey) -> AttemptKey:
     """Decode an attempt's name."""
     return AttemptKey(JobId(message.job), message.stage, message.attempt)
