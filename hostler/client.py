@@ -220,10 +220,12 @@ class Client:
     def _submission(self, specs: Iterable[JobSpec], principal: str | None) -> jobs_pb2.SubmitRequest:
         if self._patience_s:  # what is submitted twice with one key is one job
             specs = [spec if spec.key else replace(spec, key=f"once-{uuid.uuid4()}") for spec in specs]
-        request = jobs_pb2.SubmitRequest(jobs=[wire_jobs.spec_to_proto(s) for s in specs])
+        request = jobs_pb2.SubmitRequest()
         asserted = self._as(principal)
-        if asserted:
-            for item in request.jobs:
+        for spec in specs:
+            item = request.jobs.add()
+            wire_jobs.put_spec(item, spec)
+            if asserted:
                 item.principal = asserted
         return request
 

@@ -30,37 +30,54 @@ from hostler.wire.ends import (
     usage_from_proto,
     usage_to_proto,
 )
-from hostler.wire.work import work_from_proto, work_to_proto
+from hostler.wire.work import put_work, work_from_proto
 
 
 def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
     """Encode a submission."""
-    return types_pb2.JobSpec(
-        work=work_to_proto(spec.work),
-        name=spec.name,
-        owner=spec.owner,
-        family=spec.family,
-        key=spec.key,
-        worker=spec.worker,
-        labels=spec.labels or None,  # an empty one costs as much as ten fields
-        priority=spec.priority,
-        slots=spec.slots,
-        slotless=spec.slots == 0,
-        principal=spec.principal,
-        workload=spec.workload,
-        workload_version=spec.workload_version,
-        params=spec.params,
-        retries=spec.retries,
-        retry_on=spec.retry_on,
-        start_within_s=spec.start_within_s,
-        on_lost=spec.on_lost,
-        lost_after_s=spec.lost_after_s,
-        crash_limit=spec.crash_limit,
-        secrets=spec.secrets or None,
-        stages=[types_pb2.Stage(workload=s.workload, workload_version=s.workload_version) for s in spec.stages],
-        tags=spec.tags or None,
-        where=spec.where,
-    )
+    message = types_pb2.JobSpec()
+    put_spec(message, spec)
+    return message
+
+
+def put_spec(message: types_pb2.JobSpec, spec: JobSpec) -> None:
+    """Encode a submission in its place in another message: one that is made first is copied there."""
+    put_work(message.work, spec.work)
+    message.family, message.slots = spec.family, spec.slots
+    for name in _SPEC_FIELDS:
+        if value := getattr(spec, name):  # what is unset need not be said, which costs as much as to say it
+            setattr(message, name, value)
+    if spec.slots == 0:
+        message.slotless = True
+    for name in _SPEC_MAPS:
+        if entries := getattr(spec, name):
+            getattr(message, name).update(entries)
+    if spec.retries is not None:
+        message.retries = spec.retries
+    if spec.lost_after_s is not None:
+        message.lost_after_s = spec.lost_after_s
+    message.retry_on.extend(spec.retry_on)
+    for stage in spec.stages:
+        message.stages.add(workload=stage.workload, workload_version=stage.workload_version)
+
+
+# Of the same name and meaning in both, and not said when they are empty or 0.
+_SPEC_FIELDS = (
+    "name",
+    "owner",
+    "key",
+    "worker",
+    "priority",
+    "principal",
+    "workload",
+    "workload_version",
+    "params",
+    "start_within_s",
+    "on_lost",
+    "crash_limit",
+    "where",
+)
+_SPEC_MAPS = ("labels", "secrets", "tags")
 
 
 def spec_from_proto(message: types_pb2.JobSpec) -> JobSpec:

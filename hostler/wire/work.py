@@ -110,33 +110,51 @@ def limits_from_proto(message: types_pb2.Limits) -> Limits:
 
 def work_to_proto(work: Work) -> types_pb2.Work:
     """Encode what a worker executes."""
-    message = types_pb2.Work(
-        argv=work.argv,
-        env=work.env or None,
-        cwd=work.cwd,
-        timeout_s=work.timeout_s,
-        grace_s=work.grace_s,
-        output_bytes_max=work.output_bytes_max,
-        leftovers_wait=work.leftovers_wait,
-        stdin=work.stdin,
-        files=[file_to_proto(f) for f in work.files],
-        workspace=work.workspace,
-        stdin_path=work.stdin_path,
-        container=None if work.container is None else container_to_proto(work.container),
-        service=None if work.service is None else service_to_proto(work.service),
-        terminal=None if work.terminal is None else terminal_to_proto(work.terminal),
-        result_stdout=work.result_stdout,
-        merge=work.merge,
-        limits=limits_to_proto(work.limits),
-        output_stop=work.output_stop,
-        loss_policy=work.loss_policy,
-        start_path=work.start_path,
-    )
+    message = types_pb2.Work()
+    put_work(message, work)
+    return message
+
+
+def put_work(message: types_pb2.Work, work: Work) -> None:
+    """Encode what a worker executes in its place in another message: one that is made first is copied there."""
+    message.argv.extend(work.argv)
+    for name in _WORK_FIELDS:
+        if value := getattr(work, name):  # what is unset need not be said, which costs as much as to say it
+            setattr(message, name, value)
+    if work.env:
+        message.env.update(work.env)
+    if work.files:
+        message.files.extend(map(file_to_proto, work.files))
+    if work.limits is not NO_LIMITS and (limits := limits_to_proto(work.limits)) is not None:
+        message.limits.CopyFrom(limits)
+    if work.container is not None:
+        message.container.CopyFrom(container_to_proto(work.container))
+    if work.service is not None:
+        message.service.CopyFrom(service_to_proto(work.service))
+    if work.terminal is not None:
+        message.terminal.CopyFrom(terminal_to_proto(work.terminal))
     if work.python is not None:
         script = work.python
         message.python.path, message.python.entrypoint = script.path, script.entrypoint
         message.python.interpreter = script.interpreter
-    return message
+
+
+# Of the same name and meaning in both, and not said when they are empty or 0.
+_WORK_FIELDS = (
+    "cwd",
+    "timeout_s",
+    "grace_s",
+    "output_bytes_max",
+    "leftovers_wait",
+    "stdin",
+    "workspace",
+    "stdin_path",
+    "result_stdout",
+    "merge",
+    "output_stop",
+    "loss_policy",
+    "start_path",
+)
 
 
 def work_from_proto(message: types_pb2.Work) -> Work:
