@@ -78,10 +78,10 @@ class JobQueued(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether it is a command and nothing else, and new."""
-        return self[-len(_PLAIN) :] == _PLAIN
+        return self[-len(PLAIN) :] == PLAIN
 
 
-_PLAIN = tuple(JobQueued._field_defaults.values())
+PLAIN = tuple(JobQueued._field_defaults.values())  # what a command has there that is nothing else, and new
 
 
 class Assigned(NamedTuple):

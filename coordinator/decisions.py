@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from coordinator.capacity import Worker
 from coordinator.changes import (
     KEEP,
+    PLAIN,
     Assigned,
     Chain,
     Change,
@@ -103,6 +104,10 @@ class Submission(NamedTuple):
     retry_of: str = ""
     asked: bytes = b""
 
+    def with_id(self, job_id: str) -> "Submission":
+        """Return the same for another job."""
+        return Submission(self.error, job_id, *self[2:])
+
 
 _PLAIN = tuple(Submission._field_defaults.values())  # what a command has there that is nothing else
 _SHARED = tuple(name for name in Submission._field_defaults if name != "start_within_s")  # with `JobQueued`
@@ -142,7 +147,7 @@ def on_submit(live: Live, items: Sequence[Submission], reply: Any, now: Instant,
 
 
 def _queued(number: int, item: Submission, now: Instant) -> JobQueued:
-    change = JobQueued(number, *item[1:12], at_us=now.wall_us)
+    change = JobQueued._make((number, *item[1:12], now.wall_us, *PLAIN))
     if item[12:] == _PLAIN:
         return change
     return change._replace(

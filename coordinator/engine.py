@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from coordinator import decisions, workload_decisions
@@ -350,7 +351,7 @@ class Engine:
             Answer: lambda e: _settle(e.reply, e.value),
             Tell: lambda e: e.waiter.tell(e.progress),
             Wait: self._add_waiter,
-            SendStart: lambda e: self._send_start(e, works),
+            SendStart: partial(self._send_start, works),
             SendStop: self._send_stop,
             SendRecall: self._send_recall,
             SendLeave: self._send_leave,
@@ -373,7 +374,7 @@ class Engine:
     def _add_waiter(self, effect: Wait) -> None:
         self._watchers.add(effect.waiter, effect.number, effect.until)
 
-    def _send_start(self, effect: SendStart, works: dict[int, bytes]) -> None:
+    def _send_start(self, works: dict[int, bytes], effect: SendStart) -> None:
         session = self._sessions.get(effect.worker)
         if session is not None:
             work = effect.work if effect.work is not None else works[effect.number]

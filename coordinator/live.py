@@ -256,16 +256,8 @@ class Live:
     # Changes of jobs
 
     def _job_queued(self, change: JobQueued) -> None:
-        key = ClassKey(
-            change.pin,
-            change.labels,
-            change.slots,
-            change.runtime,
-            change.workload,
-            change.abilities,
-            change.where,
-            change.barred,
-        )
+        wanted = (change.pin, change.labels, change.slots, change.runtime, change.workload, change.abilities)
+        key = ClassKey(*wanted, change.where, change.barred)
         job = Job(change, self.classes.get(key) or PlacementClass(key))
         self.jobs[change.number] = job
         self.numbers[change.id] = change.number
@@ -286,9 +278,10 @@ class Live:
             self._push(job)
 
     def _push(self, job: Job) -> None:
-        # The class may have been dropped while it had no waiting job.
-        job.placement = self.classes.setdefault(job.placement.key, job.placement)
-        job.placement.push(job.priority, job.number)
+        placement = job.placement
+        if not placement.waiting:  # the class may have been dropped when its last one left
+            job.placement = placement = self.classes.setdefault(placement.key, placement)
+        placement.push(job.priority, job.number)
 
     def _leave_queue(self, job: Job) -> None:
         self.queued -= 1
@@ -395,15 +388,15 @@ class Live:
         job.log_position, job.survivors, job.due_at_us = 0, (), 0
 
     def _attempt_over(self, job: Job, change: Ended | Retried | StageEnded, *, past: bool) -> None:
-        key = job.attempt_key
-        worker = self._release(job, key)
+        worker = self._release(job, change.key)
         if worker is not None and 0 < change.started_at_us <= change.ended_at_us:
             worker.remember_run_time(job.placement.key, (change.ended_at_us - change.started_at_us) / 1e6)
         if change.ledger_bytes < 0 and not isinstance(change, StageEnded) and change.cause in MISSED_CAUSES:
-            self._miss(key, job.worker)
+            self._miss(change.key, job.worker)
         held = change.ledger_bytes if change.ledger else job.log_position
         if held < change.ledger_bytes:
-            self.trailing[key] = TrailingLog(job.number, key, job.worker, held, change.ledger_bytes, past=past)
+            log = TrailingLog(job.number, change.key, job.worker, held, change.ledger_bytes, past=past)
+            self.trailing[change.key] = log
 
     def _miss(self, key: AttemptKey, worker: str) -> None:
         if len(self.missed) >= MISSED_MAX:

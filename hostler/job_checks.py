@@ -88,19 +88,20 @@ def _not_text() -> HostlerError:
 
 
 def _check_work(work: Work) -> HostlerError | None:
-    if len(work.argv) > WORDS_MAX:  # before they are looked at one by one
-        return TooLarge(f"argv has {len(work.argv)} arguments; at most {WORDS_MAX}", field="argv")
-    if len(work.env) > VARIABLES_MAX:
-        return TooLarge(f"env has {len(work.env)} variables; at most {VARIABLES_MAX}", field="env")
+    argv, env = work.argv, work.env  # a message makes each anew whenever it is asked
+    if len(argv) > WORDS_MAX:  # before they are looked at one by one
+        return TooLarge(f"argv has {len(argv)} arguments; at most {WORDS_MAX}", field="argv")
+    if len(env) > VARIABLES_MAX:
+        return TooLarge(f"env has {len(env)} variables; at most {VARIABLES_MAX}", field="env")
     size = 0
-    for word in work.argv:
+    for word in argv:
         length = len(word.encode())
         if length > ARGV_BYTES_MAX:
             return TooLarge(f"an argument is {length} bytes long; at most {ARGV_BYTES_MAX}", field="argv")
         size += length
         if "\0" in word:
             return InvalidRequest("an argument holds a NUL character", field="argv")
-    for name, value in work.env.items():
+    for name, value in env.items() if env else ():
         if not name or "=" in name or "\0" in name or "\0" in value:
             return InvalidRequest(f"{name!r} cannot be an environment variable", field="env")
         if is_reserved(name):
@@ -242,10 +243,11 @@ def _check_placement(spec: JobSpec) -> HostlerError | None:
         return InvalidRequest(f"owner has more than {NAME_CHARACTERS_MAX} characters", field="owner")
     if len(spec.key) > KEY_CHARACTERS_MAX:
         return InvalidRequest(f"key has more than {KEY_CHARACTERS_MAX} characters", field="key")
-    if len(spec.labels) > LABELS_MAX:
-        return InvalidRequest(f"more than {LABELS_MAX} labels", field="labels")
-    if any(not name or max(len(name), len(value)) > LABEL_CHARACTERS_MAX for name, value in spec.labels.items()):
-        return InvalidRequest(f"a label has a name, and at most {LABEL_CHARACTERS_MAX} characters", field="labels")
+    if spec.labels:
+        if len(spec.labels) > LABELS_MAX:
+            return InvalidRequest(f"more than {LABELS_MAX} labels", field="labels")
+        if any(not name or max(len(name), len(value)) > LABEL_CHARACTERS_MAX for name, value in spec.labels.items()):
+            return InvalidRequest(f"a label has a name, and at most {LABEL_CHARACTERS_MAX} characters", field="labels")
     if len(spec.family) > FAMILY_CHARACTERS_MAX:
         return InvalidRequest(f"family has more than {FAMILY_CHARACTERS_MAX} characters", field="family")
     if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:

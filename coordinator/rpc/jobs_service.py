@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import compress
+from operator import eq
 
 from coordinator import decisions
 from coordinator.decisions import Submission
@@ -72,17 +73,26 @@ class JobsService:
         if len(request.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.jobs)} jobs in one call; at most {SUBMIT_ITEMS_MAX}", field="jobs")
         self._disk.check()
-        described = [is_described(message) for message in request.jobs]
-        definitions = await self._submissions.known(compress(request.jobs, described))
-        random = os.urandom(16 * len(request.jobs))
+        messages = list(request.jobs)
+        repeated = [
+            False,
+            *map(eq, messages, messages[1:]),
+        ]  # one like that before it: looked at once, and its bytes kept once
+        described: list[bool] = []
+        for message, again in zip(messages, repeated, strict=False):
+            described.append(described[-1] if again else is_described(message))
+        definitions = await self._submissions.known(compress(messages, described))
+        random = os.urandom(16 * len(messages))
         asking: dict[str, Principal | HostlerError] = {}  # by what is asserted
-        items = []
+        items: list[Submission] = []
         looked_at = 0
-        for i, message in enumerate(request.jobs):
-            looked_at += ITEM_BYTES + message.ByteSize()
-            if looked_at > SLICE_BYTES:
-                looked_at = 0
-                await asyncio.sleep(0)
+        is_long = ITEM_BYTES * len(messages) + request.ByteSize() > SLICE_BYTES
+        for i, message in enumerate(messages):
+            if is_long:
+                looked_at += ITEM_BYTES + message.ByteSize()
+                if looked_at > SLICE_BYTES:
+                    looked_at = 0
+                    await asyncio.sleep(0)
             job_id = new_uuid(random[16 * i : 16 * i + 16])
             principal = asking.get(message.principal) or asking.setdefault(
                 message.principal, _asking(caller, message.principal)
@@ -91,6 +101,8 @@ class JobsService:
                 items.append(refused(message, job_id, principal))
             elif described[i]:
                 items.append(await self._submissions.make(message, job_id, principal, definitions))
+            elif repeated[i]:
+                items.append(items[-1].with_id(job_id))
             else:
                 items.append(submission(message, job_id, principal))
         items = await self._refuse_used_keys(items)
@@ -102,7 +114,7 @@ class JobsService:
         answer = jobs_pb2.SubmitResponse()
         for result in results:
             if isinstance(result, str):
-                answer.results.add(id=result)
+                answer.results.add().id = result
             else:
                 answer.results.add(error=error_to_proto(result))
         if request.wait_s > 0:

@@ -19,7 +19,7 @@ from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.certificates import Certificates, refused
 from coordinator.rpc.context import Caller, Context, parse
 from coordinator.rpc.feed_service import note_fed, piece_to_proto
-from coordinator.rpc.hellos import checked_number, hello_of
+from coordinator.rpc.hellos import NUMBER_MAX, checked_number, hello_of
 from coordinator.rpc.large_messages import parse_large
 from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
@@ -412,21 +412,8 @@ def _report(message: workers_pb2.Report) -> Report:
     facts = None
     data = b""
     if message.HasField("end"):
-        end: types_pb2.End = message.end
-        data = end.SerializeToString()
-        facts = EndFacts(
-            end.cause,
-            end.exit_code if end.HasField("exit_code") else None,
-            end.signal,
-            end.error,
-            checked_number(end.started_at_us, "started_at_us"),
-            checked_number(end.ended_at_us, "ended_at_us"),
-            checked_number(end.ledger_bytes, "ledger_bytes"),
-            checked_number(end.out_bytes + end.err_bytes, "out_bytes"),
-            end.HasField("failure"),
-            _digest(end.result_digest),
-            bool(end.receipt.verified_by) or not end.started_at_us,
-        )
+        data = message.end.SerializeToString()
+        facts = _end_facts(message.end)
     ledger = message.ledger
     if len(ledger) > INLINE_LEDGER_BYTES_MAX or (facts and len(ledger) not in (0, facts.ledger_bytes)):
         ledger = b""  # it will be asked for through PushLog
@@ -439,8 +426,28 @@ def _report(message: workers_pb2.Report) -> Report:
         never_ran=message.never_ran,
         refusal=message.refusal,
         elsewhere=message.elsewhere,
-        survivors=tuple((p.pid, p.name) for p in message.survivors),
+        survivors=tuple((p.pid, p.name) for p in message.survivors) if message.survivors else (),
         outputs=tuple(_output(each) for each in message.outputs[:OUTPUTS_MAX]) if message.outputs else (),
+    )
+
+
+def _end_facts(end: types_pb2.End) -> EndFacts:
+    started_at_us, ended_at_us, output_bytes = end.started_at_us, end.ended_at_us, end.out_bytes + end.err_bytes
+    ledger_bytes = end.ledger_bytes
+    if max(started_at_us, ended_at_us, ledger_bytes, output_bytes) > NUMBER_MAX:
+        raise InvalidRequest("a time or a size of an end is beyond every limit", field="end")
+    return EndFacts(
+        end.cause,
+        end.exit_code if end.HasField("exit_code") else None,
+        end.signal,
+        end.error,
+        started_at_us,
+        ended_at_us,
+        ledger_bytes,
+        output_bytes,
+        end.HasField("failure"),
+        _digest(end.result_digest),
+        bool(end.receipt.verified_by) or not started_at_us,
     )
 
 

@@ -73,13 +73,14 @@ async def test_others_are_served_while_a_large_call_is_looked_at(
 
     monkeypatch.setattr("coordinator.rpc.jobs_service.submission", noting)
     others = asyncio.create_task(take_turns())
-    await client.submit([a_spec()] * 10_000)
+    await client.submit([a_spec(name=f"n{number}") for number in range(10_000)])
     assert len(seen) == 10_000
     assert max(seen.count(turn) for turn in set(seen)) <= 500
 
     seen.clear()
     long = replace(a_spec(), work=replace(a_spec().work, env={"A": "x" * 100_000}))
-    await client.submit([long] * 100)
+    await client.submit([replace(long, name=f"n{number}") for number in range(100)])
+    assert len(seen) == 100
     assert max(seen.count(turn) for turn in set(seen)) <= 3
     others.cancel()
 
