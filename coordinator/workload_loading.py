@@ -5,7 +5,6 @@ A definition that somebody applied or removed stays as they left it (`coordinato
 
 import asyncio
 import hashlib
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -26,16 +25,16 @@ async def register_found(service: WorkloadsService, blobs: BlobStore, *, shipped
     found: list[Workload] = []
     if shipped:
         with resources.as_file(resources.files("hostler").joinpath("shipped")) as path:
-            definitions = await asyncio.to_thread(read_directory, path)
+            definitions = await asyncio.to_thread(read_directory, path, Origin.SHIPPED)
             try:
-                found += [await _stored(d, blobs, Origin.SHIPPED) for d in definitions]
+                found += [await _stored(d, blobs) for d in definitions]
             except Unavailable as error:
                 # The samples can wait; what runs and what is stored cannot.
                 logs.get().warning("workload.not_applied", reason=error.message)
     if directory is not None:
         names = {workload.name: place for place, workload in enumerate(found)}
-        for definition in await asyncio.to_thread(read_directory, directory):
-            workload = await _stored(definition, blobs, Origin.DIRECTORY)
+        for definition in await asyncio.to_thread(read_directory, directory, Origin.DIRECTORY):
+            workload = await _stored(definition, blobs)
             if workload.name in names:
                 found[names[workload.name]] = workload
             else:
@@ -45,7 +44,7 @@ async def register_found(service: WorkloadsService, blobs: BlobStore, *, shipped
             logs.get().info("workload.applied", name=applied.name, version=applied.version)
 
 
-async def _stored(definition: Definition, blobs: BlobStore, origin: Origin) -> Workload:
+async def _stored(definition: Definition, blobs: BlobStore) -> Workload:
     workload = definition.workload
     if definition.script_source is not None:
         source = definition.script_source
@@ -56,4 +55,4 @@ async def _stored(definition: Definition, blobs: BlobStore, origin: Origin) -> W
                 await incoming.write(source)
                 await incoming.commit()
         workload = with_script(definition, digest)
-    return replace(workload, origin=origin)
+    return workload

@@ -26,7 +26,7 @@ from hostler.jobs import DIGEST, INLINE_BYTES_MAX, NO_LIMITS, File, JobSpec, Lim
 from hostler.params import check_schema, check_value, read_params
 from hostler.secret_checks import check_secrets
 from hostler.workers import ABILITIES
-from hostler.workloads import NAME, ResultFrom, Runtime, Stdin, Workload
+from hostler.workloads import NAME, Origin, ResultFrom, Runtime, Stdin, Workload
 
 # Files of a workspace that the program writes and the agent reads: what lies there before would count as said by it.
 PROGRAM_FILES = frozenset({"progress", "result.json", "failure.json"})
@@ -129,6 +129,12 @@ def abilities_needed(work: Work) -> tuple[str, ...]:
     return tuple(ability for ability, needed in wanted if needed)
 
 
+def _check_schema(workload: Workload) -> HostlerError | None:
+    # What ships was checked by the package's tests: the library of schemas, which is large and takes long to load,
+    # has to wait until somebody needs it.
+    return None if workload.origin is Origin.SHIPPED else check_schema(workload.params_schema)
+
+
 def check_workload(workload: Workload) -> HostlerError | None:
     """Say what makes a definition unacceptable, or None; the text names it and `field` the part.
 
@@ -139,7 +145,7 @@ def check_workload(workload: Workload) -> HostlerError | None:
             _check_words(workload)
             or _check_program(workload)
             or _check_streams(workload)
-            or check_schema(workload.params_schema)
+            or _check_schema(workload)
             or _check_run(workload)
             or check_secrets(workload.secrets, workload.env)
             or check_networks(workload.allowed_networks)

@@ -15,7 +15,7 @@ from hostler.errors import FileNotFound, HostlerError, InvalidRequest
 from hostler.expansion import check_workload
 from hostler.jobs import Container, File, Limits, Service
 from hostler.script_source import read_script
-from hostler.workloads import ResultFrom, Runtime, Stdin, Workload
+from hostler.workloads import Origin, ResultFrom, Runtime, Stdin, Workload
 
 TOML_BYTES_MAX = 1024 * 1024
 SCRIPT_BYTES_MAX = 1024 * 1024
@@ -31,15 +31,17 @@ class Definition:
     script_source: bytes | None = field(default=None, repr=False)
 
 
-def read_directory(path: Path) -> list[Definition]:
+def read_directory(path: Path, origin: Origin = Origin.APPLIED) -> list[Definition]:
     """Read every ``*.toml`` of a directory in the order of their names; *path* may also be one file.
+
+    *origin* is where they come from: the schemas of what ships are not checked again (`hostler.expansion`).
 
     Raises:
         FileNotFound: there is no such directory or file.
         InvalidRequest: one of them is unusable, or two have the same name.
     """
     if not path.is_dir():
-        return [read_file(path)]
+        return [read_file(path, origin)]
     try:
         files = sorted(one for one in path.iterdir() if one.suffix == ".toml" and one.is_file())
     except OSError as error:
@@ -49,7 +51,7 @@ def read_directory(path: Path) -> list[Definition]:
     read: list[Definition] = []
     named: dict[str, Path] = {}
     for file in files:
-        definition = read_file(file)
+        definition = read_file(file, origin)
         other = named.setdefault(definition.workload.name, file)
         if other is not file:
             raise _wrong(file, "name", f"{definition.workload.name} is the name in {other.name} too; choose another")
@@ -57,7 +59,7 @@ def read_directory(path: Path) -> list[Definition]:
     return read
 
 
-def read_file(path: Path) -> Definition:
+def read_file(path: Path, origin: Origin = Origin.APPLIED) -> Definition:
     """Read one workload, and its script.
 
     Raises:
@@ -75,7 +77,8 @@ def read_file(path: Path) -> Definition:
         raise InvalidRequest(f"{path} is no usable TOML file: {error}") from None
     given = {key: _value(path, key, value) for key, value in table.items()}
     script = given.pop("script", None)
-    workload = Workload(**({"name": path.stem} | streams_of(given.get("runtime", Runtime.COMMAND)) | given))
+    streams = streams_of(given.get("runtime", Runtime.COMMAND))
+    workload = Workload(**({"name": path.stem} | streams | given), origin=origin)
     source: bytes | None = None
     if script is not None:
         name, source = _script(path, script)

@@ -1,6 +1,8 @@
 """Workloads are read from TOML files; what is wrong is said with file, key and what to do."""
 
 import json
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -272,3 +274,20 @@ def test_what_ships_with_the_package_can_be_used() -> None:
 
     for definition in read_directory(shipped) if shipped.is_dir() else []:
         assert check_workload(with_script(definition, NOT_STORED)) is None
+
+
+def test_a_start_reads_what_ships_without_loading_the_library_of_schemas() -> None:
+    """It is a tenth of a coordinator's memory, and nobody may ever ask for it; the test above has checked them."""
+    program = """
+import sys
+from pathlib import Path
+from hostler.workload_files import read_directory
+from hostler.workloads import Origin
+read = read_directory(Path(sys.argv[1]), Origin.SHIPPED)
+assert any(each.workload.params_schema for each in read)
+assert all(each.workload.origin is Origin.SHIPPED for each in read)
+assert "jsonschema" not in sys.modules
+"""
+    shipped = Path(__file__).parents[2] / "hostler/shipped"
+
+    subprocess.run([sys.executable, "-c", program, shipped], check=True, cwd=shipped.parents[1], timeout=60)
