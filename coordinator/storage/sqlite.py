@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self, TypeVar
 
 from coordinator.changes import Change, Extent
@@ -48,6 +49,13 @@ from hostler.wire.workloads import workload_from_bytes
 from hostler.workloads import Workload
 
 T = TypeVar("T")
+
+# Each value that is not exactly an int, a float or a str is searched for a way to adapt it, which takes longer than
+# to write it. An adapter ends the search; these change nothing.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(NoneType, lambda none: none)
+for number in (bool, Outcome, LogStatus, State):
+    sqlite3.register_adapter(number, int)
 
 CHECKPOINT_S = 1.0
 WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log anew
