@@ -58,7 +58,7 @@ for number in (bool, Outcome, LogStatus, State):
     sqlite3.register_adapter(number, int)
 
 CHECKPOINT_S = 1.0
-WAL_PAGES_MAX = 16_384  # 64 MiB; beyond it the writer itself starts the log anew
+WAL_PAGES_MAX = 1000  # 4 MiB; beyond it the log is begun anew: to write over it costs less than to make it longer
 LOG_READ_BYTES = 1 << 20  # of a log that one look finds; a reader takes about so much at once
 
 GET_JOB = f"SELECT {rows.JOB_COLUMNS} FROM job WHERE id = ?"
@@ -180,12 +180,27 @@ class SqliteStore:
         """See the protocol."""
         return asyncio.get_running_loop().run_in_executor(self._writer_thread, self._commit, changes, fetch)
 
-    def _checkpoint(self) -> None:
-        # A checkpoint that finds the database busy or the disk full is tried again a second later.
+    def _keep_log_short(self) -> None:
+        if self._wal_too_long:
+            # Nobody writes meanwhile, so this finds the log at rest, and the next commit begins it anew. When a reader
+            # is in the way, it is tried again a second later.
+            self._wal_too_long = False
+            self._checkpoint(self._writer)
+        elif time.monotonic() - self._checkpointed > CHECKPOINT_S:
+            self._checkpointed = time.monotonic()
+            self._reader_thread.submit(self._checkpoint_beside)
+
+    def _checkpoint_beside(self) -> None:
+        # Beside a busy writer it never finds the log at rest, which would grow for ever.
+        self._wal_too_long = self._checkpoint(self._checkpointer) > WAL_PAGES_MAX
+
+    @staticmethod
+    def _checkpoint(connection: sqlite3.Connection) -> int:
+        """Copy what can be copied to the database, and return how many pages the log has."""
+        # One that finds the database busy or the disk full is tried again a second later.
         with contextlib.suppress(sqlite3.OperationalError):
-            _, pages, _ = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            # A passive checkpoint beside a busy writer never finds the log at rest, so it would grow for ever.
-            self._wal_too_long = pages > WAL_PAGES_MAX
+            return int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+        return 0
 
     def _commit(self, changes: Sequence[Change], fetch: Collection[int]) -> dict[int, bytes]:
         writer = self._writer
@@ -210,13 +225,7 @@ class SqliteStore:
                     raise StoreFull(str(error)) from error
                 raise StoreBroken(f"COMMIT failed, its outcome is unknown: {error}") from error
             self.epoch = epoch
-            if time.monotonic() - self._checkpointed > CHECKPOINT_S:
-                self._checkpointed = time.monotonic()
-                self._reader_thread.submit(self._checkpoint)
-        if self._wal_too_long:
-            self._wal_too_long = False
-            with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way: at the next look
-                writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._keep_log_short()
         return {number: writer.execute(GET_WORK, (number,)).fetchone()[0] for number in fetch}
 
     def _roll_back(self, error: Exception) -> None:

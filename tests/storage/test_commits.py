@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.storage import sqlite as sqlite_module
 from coordinator.storage.migrate import SchemaError, migrations
 from coordinator.storage.protocol import StoreBroken, StoreFull
 from coordinator.storage.sqlite import SqliteStore
@@ -190,6 +191,22 @@ async def test_the_count_of_commands_outlives_the_jobs(path: Path) -> None:
     await again.close()
 
     assert worker == seen(W1, sequence=7, session="")
+
+
+async def test_a_long_log_of_writes_is_begun_anew_though_the_writer_never_rests(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is copied to the database beside the writer is never all of it: the writer itself copies the rest."""
+    monkeypatch.setattr(sqlite_module, "WAL_PAGES_MAX", 0)
+    await commit(store, queued(1))
+    await store.newest_event()  # read after the log was copied: that comes with the first commit
+    await commit(store, queued(2))
+    log = path.with_name(f"{path.name}-wal")
+    length = log.stat().st_size
+
+    await commit(store, queued(3))
+
+    assert log.stat().st_size == length
 
 
 async def test_closing_twice_is_legal(path: Path) -> None:
