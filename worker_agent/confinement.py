@@ -116,12 +116,16 @@ def _check(answer: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number).lower()}")
 
 
-@contextlib.contextmanager
-def acting(user: User | None) -> Iterator[None]:
+def acting(user: User | None) -> contextlib.AbstractContextManager[None]:
     """Have the user's rights inside, and leave no others to what is executed there. Raises OSError."""
-    if user is None:
-        yield
-        return
+    return _AS_WE_ARE if user is None else _acting(user)
+
+
+_AS_WE_ARE: Final = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _acting(user: User) -> Iterator[None]:
     uid, gid = user.uid, user.gid
     try:
         os.setresgid(gid, gid, 0)

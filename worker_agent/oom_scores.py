@@ -8,7 +8,6 @@ Sources: proc_pid_oom_score_adj(5).
 
 import contextlib
 import os
-from collections.abc import Iterator
 from typing import Final
 
 JOB: Final = 500  # of 1,000: as if it took half of the memory besides what it does take
@@ -26,20 +25,40 @@ def take_low() -> None:
             os.close(fd)
 
 
-@contextlib.contextmanager
-def for_a_job() -> Iterator[None]:
-    """Start a program in here, and it has the score of a job; afterwards this process has its own again."""
+def open_own() -> int:
+    """Open the score of this process, for `ForAJob`; negative where there is none. A fork must not use it."""
     try:
-        fd = os.open(_OWN, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(_OWN, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        yield  # no /proc: whom the kernel takes is its own affair
-        return
-    own = os.read(fd, 16)
-    try:
-        if int(own) < JOB:
-            os.pwrite(fd, b"%d" % JOB, 0)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.pwrite(fd, own, 0)
-        os.close(fd)
+        return -1  # no /proc: whom the kernel takes is its own affair
+
+
+class ForAJob:
+    """Start a program in here, and it has the score of a job; afterwards this process has its own again.
+
+    *kept* is the score as `open_own` opened it in this process; who starts one program alone leaves it out.
+    """
+
+    __slots__ = ("_fd", "_kept", "_own")
+
+    def __init__(self, kept: int = -1) -> None:
+        self._kept = kept
+        self._fd = kept if kept >= 0 else open_own()
+        self._own = b""
+
+    def __enter__(self) -> None:
+        if self._fd >= 0:
+            self._own = os.pread(self._fd, 16, 0)
+            if int(self._own) < JOB:
+                os.pwrite(self._fd, b"%d" % JOB, 0)
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd < 0:
+            return
+        try:
+            os.pwrite(self._fd, self._own, 0)
+        except OSError:
+            return  # who may not lower it keeps a job's
+        finally:
+            if self._fd != self._kept:
+                os.close(self._fd)

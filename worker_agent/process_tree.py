@@ -25,7 +25,7 @@ from hostler.jobs import EndedProcess
 from worker_agent.attempts import Order
 from worker_agent.cgroups import Cgroup
 from worker_agent.confinement import FREE, Confinement, LinkBelowRoot, acting, enter
-from worker_agent.oom_scores import for_a_job
+from worker_agent.oom_scores import ForAJob
 
 NAMED_MAX: Final = 1000  # processes named in a receipt
 _NAMING_S: Final = 0.02  # naming must not give a fork storm time
@@ -108,6 +108,7 @@ def spawn(
     env: Mapping[bytes, bytes],
     home: int,
     confinement: Confinement = FREE,
+    score: int = -1,
     *,
     stdin: int,
     stdout: int,
@@ -117,8 +118,8 @@ def spawn(
 
     The three descriptors become its first three, of an order with a terminal the first one for all three, as its
     controlling terminal; every other one of ours is close-on-exec. *home* is a
-    descriptor of our own working directory. Directories are entered, and the program is found, with the rights of
-    whoever it runs as.
+    descriptor of our own working directory, *score* that of `oom_scores.open_own`, when there is one. Directories are
+    entered, and the program is found, with the rights of whoever it runs as.
 
     posix_spawn, because it is a vfork and half the cost of subprocess.Popen, which encodes the environment
     in Python for each start. With its preexec_fn, user or group Popen would fork, at 20 times the cost.
@@ -138,7 +139,7 @@ def spawn(
     actions = (first, (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2))
     cwd = confinement.directory(order.cwd)
     try:
-        with for_a_job(), acting(confinement.user):
+        with ForAJob(score), acting(confinement.user):
             if cwd:
                 _change_directory(cwd, confinement, order)
             program = program if "/" in program else _search(program, env)

@@ -39,7 +39,7 @@ from worker_agent.confinement import FREE, Confinement, settle
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.limits import Limiter
 from worker_agent.oom import MemoryWatch
-from worker_agent.oom_scores import take_low
+from worker_agent.oom_scores import open_own, take_low
 from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
 from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
 from worker_agent.supervision import Phase, Supervision
@@ -103,6 +103,7 @@ class Shim:
         self._poll = select.epoll()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._score = open_own()
         self._orphan_until = time.monotonic() + ORPHAN_S
         self._woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # The signal's number arrives as a byte in a pipe, so the loop has one place to wait.
@@ -207,7 +208,7 @@ class Shim:
                 lease=self._lease,
                 confinement=self._confinement,
             )
-            current.begin(self._base_env, self._null, self._home)
+            current.begin(self._base_env, self._null, self._home, self._score)
             if current.phase is Phase.OVER:
                 self._note_end(current)
         # With the last order under way the agent may send more, which then are here before it ends.

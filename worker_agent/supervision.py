@@ -119,10 +119,10 @@ class Supervision:
 
     # -- the start
 
-    def begin(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
+    def begin(self, base_env: dict[bytes, bytes], null: int, home: int, score: int = -1) -> None:
         """Write STARTED, start the program, write PID. A failure ends the attempt at once as `not_started`.
 
-        *null* and *home* are descriptors of /dev/null and of the shim's working directory.
+        *null*, *home* and *score* are descriptors of /dev/null, of the shim's working directory and of its own score.
         """
         order = self.order
         at_us = now_us()
@@ -146,7 +146,7 @@ class Supervision:
             if order.lease and self._lease(order.lease) <= 0:
                 self._finish(cause=Cause.LEASE, evidence="the worker's lease had run out before it began; it never ran")
                 return
-            self._start(base_env, null, home)
+            self._start(base_env, null, home, score)
         except SpawnFailed as error:
             self._finish(cause=Cause.NOT_STARTED, evidence="the program was not started", error=str(error))
             return
@@ -165,7 +165,7 @@ class Supervision:
         if self._space is not None and self._space.left:
             self.reap()  # the program ended at once, as its init has told together with the start
 
-    def _start(self, base_env: dict[bytes, bytes], null: int, home: int) -> None:
+    def _start(self, base_env: dict[bytes, bytes], null: int, home: int, score: int) -> None:
         order = self.order
         env = self._confinement.environment(base_env)
         for name, text in order.env.items():
@@ -183,7 +183,7 @@ class Supervision:
                 self._limits.enter()  # what we start is born inside
                 self._tree.limited = self._limits.cgroup
             try:
-                self.pid = self._spawn(env, home, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
+                self.pid = self._spawn(env, home, score, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
             finally:
                 if self._limits is not None:
                     self._limits.leave()
@@ -196,9 +196,9 @@ class Supervision:
                 os.close(streams.stdin)
         self.output.watch()
 
-    def _spawn(self, env: dict[bytes, bytes], home: int, **streams: int) -> int:
+    def _spawn(self, env: dict[bytes, bytes], home: int, score: int, **streams: int) -> int:
         if self.order.start_path != "hardened" or self.order.proxy:
-            return spawn(self.order, env, home, self._confinement, **streams)
+            return spawn(self.order, env, home, self._confinement, score, **streams)
         space = self._space = self._tree.space = hardened.start(self.order, env, home, self._confinement, **streams)
         self._poll.register(space.fd, select.EPOLLIN)
         return space.pid

@@ -314,7 +314,7 @@ class SimulatedShim(Shim):
         self._last_ends = deque(maxlen=9)
         self._retired = False
         self._poll: Any = _NoPoll(self)
-        self._null = self._home = -1
+        self._null = self._home = self._score = -1
         self._orphan_until = host.loop.now + ORPHAN_S
         self._listen_fd = self._woken = -2
         self._segment = SegmentWriter(segments, identity)
