@@ -20,7 +20,7 @@ ERR: Final = 2  # bytes of standard error
 GAP: Final = 3  # bytes that were dropped, see `gap_payload`
 SHIM: Final = 16  # JSON: who writes this segment
 STARTED: Final = 17  # JSON: written before the program is started
-PID: Final = 18  # JSON: the main process, written after it was started
+PID: Final = 18  # JSON: the main process, behind STARTED; only in segments of earlier versions
 EXIT: Final = 19  # JSON of worker_agent.attempts.Ended
 
 LEDGER_KINDS: Final = frozenset((OUT, ERR, GAP))

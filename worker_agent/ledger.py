@@ -1,7 +1,7 @@
 """Segments: where a shim keeps the frames of its attempts, and how they are read back.
 
 A segment `shim-N.K.segment` is append-only and written by one shim alone. It opens with a SHIM
-frame; each attempt adds STARTED, PID, its ledger (OUT, ERR, GAP) and EXIT. Every frame is handed
+frame; each attempt adds STARTED, its ledger (OUT, ERR, GAP) and EXIT. Every frame is handed
 to write(2) at once: the page cache survives a killed process, so a buffered file object, which
 does not, is never used here. Nothing is synced: a host crash is told by the boot id instead.
 
@@ -40,11 +40,11 @@ class SegmentIdentity(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class AttemptRecord:
-    """What a segment says about one attempt; no PID frame means that it may have run all the same."""
+    """What a segment says about one attempt; nothing says whether it ran before it has exited."""
 
     key: str
     started_at_us: int
-    pid: int = 0
+    pid: int = 0  # as earlier versions noted it
     ledger_offset: int = 0
     ledger_bytes: int = 0
     exited: bool = False

@@ -120,7 +120,7 @@ class Supervision:
     # -- the start
 
     def begin(self, base_env: dict[bytes, bytes], null: int, home: int, score: int = -1) -> None:
-        """Write STARTED, start the program, write PID. A failure ends the attempt at once as `not_started`.
+        """Write STARTED, start the program. A failure ends the attempt at once as `not_started`.
 
         *null*, *home* and *score* are descriptors of /dev/null, of the shim's working directory and of its own score.
         """
@@ -157,8 +157,6 @@ class Supervision:
             self._due_timeout = now + order.timeout_s
         if order.lease:
             self._due_lease = now
-        self._segment.write_vital(frames.encode(frames.PID, b'{"pid":%d}' % self.pid, now_us()))
-        self.ledger_offset = self._segment.size
         # First, because the groups go with the end of the attempt.
         if self._limits is not None and not self._limits.tighten():
             self.stop(Cause.MEMORY_LIMIT, 0.0)
