@@ -336,6 +336,7 @@ class _Init:
             signal.signal(number, _pass)
         for number in _PERHAPS_IGNORED:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the shim has some blocked
 
     def _start(self) -> None:
         if self._poll_ordered():

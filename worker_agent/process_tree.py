@@ -8,7 +8,7 @@ not reaped cannot be reused; all others are held by a pidfd before their parent 
 
 Nothing here waits longer than some milliseconds: the caller's loop does the waiting.
 Limits: Linux, standard library only, single-threaded (a subreaper's waits belong to one thread).
-Sources: prctl(2), pidfd_open(2), wait4(2), proc_pid_task(5), cgroups(7).
+Sources: prctl(2), signalfd(2), pidfd_open(2), wait4(2), proc_pid_task(5), cgroups(7).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from hostler.jobs import EndedProcess
@@ -31,6 +31,7 @@ NAMED_MAX: Final = 1000  # processes named in a receipt
 _NAMING_S: Final = 0.02  # naming must not give a fork storm time
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_SIGNAL_SET_BYTES: Final = 128  # of a sigset_t of the C library
 _WALL: Final = 0x40000000  # wait for children of clone(2) that send no SIGCHLD, too
 _WAIT_OPTIONS: Final = os.WNOHANG | _WALL
 
@@ -56,6 +57,21 @@ def become_subreaper(name: str) -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def signals_as_file(numbers: Iterable[int]) -> int:
+    """Return a descriptor that is readable when one of these signals has come to this process, and block them.
+
+    Reading it forgets what has come. Programs are started with no signal blocked. Raises OSError.
+    """
+    numbers = tuple(numbers)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    libc = ctypes.CDLL(None, use_errno=True)
+    mask = sum(1 << (number - 1) for number in numbers).to_bytes(_SIGNAL_SET_BYTES, "little")
+    fd: int = libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return fd
 
 
 def boot_id() -> str:

@@ -40,7 +40,7 @@ from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.limits import Limiter
 from worker_agent.oom import MemoryWatch
 from worker_agent.oom_scores import open_own, take_low
-from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat
+from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat, signals_as_file
 from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
 from worker_agent.supervision import Phase, Supervision
 from worker_agent.terminal import resize
@@ -53,6 +53,7 @@ GATHER_S: Final = 0.03  # how long ends wait for more of them, while more orders
 GATHER_BYTES: Final = 32 * 1024
 _PEER: Final = struct.Struct("iII")
 _EVENTS_MAX: Final = 16  # of one wait; Python makes room for 1,023 each time if it is not told
+_SIGNALS_BYTES: Final = 512  # of four signals, in their file
 _RECEIVE_BYTES: Final = 64 * 1024  # larger ones are mapped anew by malloc each time
 
 
@@ -105,12 +106,9 @@ class Shim:
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._score = open_own()
         self._orphan_until = time.monotonic() + ORPHAN_S
-        self._woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        # The signal's number arrives as a byte in a pipe, so the loop has one place to wait.
-        # Handlers, not SIG_IGN: that would be inherited by the programs. A stray SIGTERM must not orphan a tree.
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        # Signals arrive in a file, so the loop has one place to wait, and none of them runs a handler of Python.
+        # Blocked, not ignored: that would be inherited by the programs. A stray SIGTERM must not orphan a tree.
+        self._woken = signals_as_file((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         listener.setblocking(False)
         self._poll.register(self._listen_fd, select.EPOLLIN)
         self._poll.register(self._woken, select.EPOLLIN)
@@ -163,7 +161,7 @@ class Shim:
         if agent is not None and fd == agent.fd:
             self._on_agent(agent)
         elif fd == self._woken:
-            os.read(fd, 64)
+            os.read(fd, _SIGNALS_BYTES)
             if current is not None:
                 current.reap()
                 self._check_over()
