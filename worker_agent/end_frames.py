@@ -3,7 +3,7 @@
 Limits: standard library only; no clock, no IO.
 """
 
-import json
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol
 
 from hostler import frames
@@ -12,7 +12,6 @@ from worker_agent.attempts import Ended
 from worker_agent.output_pipes import OutputPipes
 from worker_agent.spent import Spent
 
-_dumps = json.JSONEncoder(separators=(",", ":")).encode
 # The fields of `Exited`. A test reads it back and compares every field.
 _EXITED: Final = '[%s,%d,%d,%d,%.6f,%.6f,%d,%d,%d,%d,%d,"%s",%d,%d]'
 
@@ -54,7 +53,7 @@ def plain_exit_json(attempt: Supervised, exit_code: int, ended_at_us: int) -> st
     """Return the JSON of an `Exited`, for an exit nobody had a hand in."""
     spent, output = attempt.spent, attempt.output
     return _EXITED % (
-        _dumps(attempt.key),
+        encode_basestring_ascii(attempt.key),
         attempt.started_at_us,
         ended_at_us,
         exit_code,

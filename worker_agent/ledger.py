@@ -162,7 +162,12 @@ class SegmentWriter:
 
     def write(self, frame: bytes) -> bool:
         """Append one frame; False when there is no space, and then nothing of it is in the file."""
-        written = _append(self.fd, frame)
+        try:
+            written = os.write(self.fd, frame)
+        except OSError:
+            written = 0
+        if written < len(frame):
+            written += _append(self.fd, frame[written:])
         if written == len(frame):
             self.size += written
             return True

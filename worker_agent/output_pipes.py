@@ -29,17 +29,18 @@ _READ_BYTES: Final = frames.OUTPUT_BYTES_MAX
 class OutputPipes:
     """Standard output and standard error of one attempt."""
 
+    dropped = 0
+    is_over = False  # more than *bytes_max* was written
+    terminal = -1  # our side of the program's terminal, when it has one
+
     def __init__(
         self, segment: SegmentWriter, poll: "select.epoll", bytes_max: int, masked: Sequence[bytes] = ()
     ) -> None:
         """*bytes_max* bounds both streams together, 0 is no limit; *masked* are values that the ledger does not get."""
         self.kept = [0, 0, 0]  # bytes in the ledger, by kind of frame
-        self.dropped = 0
-        self.is_over = False  # more than *bytes_max* was written
-        self.terminal = -1  # our side of the program's terminal, when it has one
         # Kept open until the end: the exit of a program would else wake us for each closed pipe,
         # and an end of file is of no use, as the tree's end decides.
-        self._write_ends: set[int] = set()
+        self._write_ends: tuple[int, ...] = ()
         self._segment, self._poll, self._bytes_max = segment, poll, bytes_max
         self._gap = [0, 0, 0]  # bytes dropped since the last GAP frame, by kind
         self._kinds: dict[int, int] = {}  # read end -> frames.OUT or frames.ERR
@@ -49,18 +50,18 @@ class OutputPipes:
         """Make the pipes; return their write ends for the program, with *merge* the same twice. Raises OSError."""
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         self._kinds = {out_read: frames.OUT}
-        self._write_ends = {out_write}
+        self._write_ends = (out_write,)
         os.set_blocking(out_read, False)
-        err_write = out_write
-        if not merge:
-            try:
-                err_read, err_write = os.pipe2(os.O_CLOEXEC)
-            except OSError:
-                self._close_all()
-                raise
-            self._kinds[err_read] = frames.ERR
-            os.set_blocking(err_read, False)
-            self._write_ends.add(err_write)
+        if merge:
+            return out_write, out_write
+        try:
+            err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            self._close_all()
+            raise
+        self._kinds[err_read] = frames.ERR
+        self._write_ends = (out_write, err_write)
+        os.set_blocking(err_read, False)
         return out_write, err_write
 
     def open_terminal(self, size: Sequence[int]) -> tuple[int, int]:
@@ -68,7 +69,7 @@ class OutputPipes:
         ours, theirs = open_terminal(size)
         self._kinds = {ours: frames.OUT}
         # Without it our side would be at its end whenever no process has the terminal open, and be readable for ever.
-        self._write_ends = {theirs}
+        self._write_ends = (theirs,)
         self.terminal = ours
         return ours, theirs
 
@@ -153,14 +154,15 @@ class OutputPipes:
         self._close_all()
         for kind, redactor in self._redactors.items():
             self._add(kind, redactor.rest())
-        # Whoever reads the log must see that something is missing, also while the disk is full.
-        self._write_gap(self._segment.write_vital)
+        if self.dropped:
+            # Whoever reads the log must see that something is missing, also while the disk is full.
+            self._write_gap(self._segment.write_vital)
 
     def _close_all(self) -> None:
         for fd in (*self._kinds, *self._write_ends):
             os.close(fd)
         self._kinds.clear()
-        self._write_ends.clear()
+        self._write_ends = ()
         self.terminal = -1
 
 

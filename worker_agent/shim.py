@@ -118,15 +118,16 @@ class Shim:
     def run(self) -> None:
         """Serve until retired or orphaned."""
         poll, monotonic = self._poll.poll, time.monotonic
+        due = self._next_due()
         while True:
-            due = self._next_due()
             # epoll counts in milliseconds and rounds up, so a deadline is never met too early.
             timeout = -1 if due == math.inf else max(0.0, due - monotonic())
             for fd, _ in poll(timeout, _EVENTS_MAX):
                 self._on_event(fd)
-            # What became due by these events is seen in the next round, before its wait.
-            if due <= (now := monotonic()):
+            # Asked anew: what was due may be over.
+            if (due := self._next_due()) <= (now := monotonic()):
                 self._tick(now)
+                due = self._next_due()
             if self._current is None and (self._retired or self._orphaned(now)):
                 return
 
@@ -188,8 +189,9 @@ class Shim:
         self._orphan_until = now + ORPHAN_S
         self._last_ends.append(current.ended_json)
         if self._agent is not None:
+            if not self._unsaid:
+                self._due_unsaid = now + GATHER_S
             self._unsaid.append(current.ended_json)
-            self._due_unsaid = min(self._due_unsaid, now + GATHER_S)
 
     def _begin_next(self) -> None:
         """Begin the next order, and say the ends that have gathered unless more of them are to be expected soon."""

@@ -32,13 +32,11 @@ class Used(Protocol):
 class Spent:
     """The use of one attempt so far."""
 
+    cpu_user_s = cpu_system_s = 0.0
+    processes = 0
+    tree_bytes_max = 0  # of all processes together, where the kernel counts that; 0: not known
+    _memory_kb = 0
     _own_kb_seen = 0  # of this process's own peak memory, as far as it was looked at
-
-    def __init__(self) -> None:
-        self.cpu_user_s = self.cpu_system_s = 0.0
-        self.processes = 0
-        self.tree_bytes_max = 0  # of all processes together, where the kernel counts that; 0: not known
-        self._memory_kb = 0
 
     def add(self, usage: resource.struct_rusage) -> None:
         """Add one process that was waited for."""

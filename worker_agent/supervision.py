@@ -19,6 +19,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 from hostler import frames
@@ -68,6 +69,27 @@ def now_us() -> int:
 class Supervision:
     """The attempt a shim runs now. Create it, `begin` it, then feed it events until `phase` is OVER."""
 
+    # What most attempts never change is found here, so that the making of one costs less.
+    phase = Phase.RUNNING
+    pid = 0
+    started_at_us = 0
+    ended_json = b""  # once over: the payload of the exit frame
+    is_long = False  # True: it has run for so long that `started` was due
+    ledger_offset = 0
+    stdin: StdinPipe | None = None
+    _space: hardened.Namespace | None = None  # of a program on the hardened start path
+    _limits: LimitGroup | None = None
+    _kernel_kills = -1  # the kernel's count when the attempt was no longer short
+    _status: int | None = None
+    _asked: Cause | None = None  # who ends the attempt, when it is us
+    _killed_at_us = 0
+    _pass_s = _PASS_FIRST_S
+    _told_position = 0
+    _due_started = _due_output = _due_timeout = _due_lease = math.inf
+    _due_kill = _due_pass = _due_unkillable = _due_leftovers = math.inf
+    _asked_proxy = False  # True: SIGTERM was sent to a proxy that had not started the program
+    _spared_until = 0.0  # so long a kill spares a proxy and its helpers, which clean up
+
     def __init__(
         self,
         order: Order,
@@ -87,35 +109,16 @@ class Supervision:
         """
         self.order = order
         self.key = order.key
-        self.phase = Phase.RUNNING
-        self.pid = 0
-        self.started_at_us = 0
-        self.ended_json = b""  # once over: the payload of the exit frame
-        self.is_long = False  # True: it has run for so long that `started` was due
         self.segment_name = segment.name
-        self.ledger_offset = 0
-        self.stdin: StdinPipe | None = None
-        self._space: hardened.Namespace | None = None  # of a program on the hardened start path
         self._tree, self._segment, self._poll, self._tell = tree, segment, poll, tell
-        self.output = OutputPipes(segment, poll, order.output_bytes_max, masked_values(order))
+        self.output = OutputPipes(segment, poll, order.output_bytes_max, masked_values(order) if order.masked else ())
         self._limiter, self._memory, self._lease = limiter, memory, lease
         self._confinement = FREE if order.keeps_user else confinement
-        self._limits: LimitGroup | None = None
-        self._kernel_kills = -1  # the kernel's count when the attempt was no longer short
-        self._status: int | None = None
         self.spent = Spent()
-        self._asked: Cause | None = None  # who ends the attempt, when it is us
         self._sent: list[SentSignal] = []
         self._passed_on: set[int] = set()  # signals sent on request of a user
         self._names: dict[int, str] = {}
         self._killed: set[int] = set()
-        self._killed_at_us = 0
-        self._pass_s = _PASS_FIRST_S
-        self._told_position = 0
-        self._due_started = self._due_output = self._due_timeout = self._due_lease = math.inf
-        self._due_kill = self._due_pass = self._due_unkillable = self._due_leftovers = math.inf
-        self._asked_proxy = False  # True: SIGTERM was sent to a proxy that had not started the program
-        self._spared_until = 0.0  # so long a kill spares a proxy and its helpers, which clean up
 
     # -- the start
 
@@ -128,7 +131,7 @@ class Supervision:
         at_us = now_us()
         self._segment.prepare()
         self.segment_name = self._segment.name
-        content = b'{"key":' + _dumps(self.key).encode() + b"}"
+        content = b'{"key":%b}' % encode_basestring_ascii(self.key).encode()
         refusal = ""
         if order.limits:
             try:
@@ -181,7 +184,7 @@ class Supervision:
                 self._limits.enter()  # what we start is born inside
                 self._tree.limited = self._limits.cgroup
             try:
-                self.pid = self._spawn(env, home, score, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
+                self.pid = self._spawn(env, home, score, streams)
             finally:
                 if self._limits is not None:
                     self._limits.leave()
@@ -194,10 +197,12 @@ class Supervision:
                 os.close(streams.stdin)
         self.output.watch()
 
-    def _spawn(self, env: dict[bytes, bytes], home: int, score: int, **streams: int) -> int:
-        if self.order.start_path != "hardened" or self.order.proxy:
-            return spawn(self.order, env, home, self._confinement, score, **streams)
-        space = self._space = self._tree.space = hardened.start(self.order, env, home, self._confinement, **streams)
+    def _spawn(self, env: dict[bytes, bytes], home: int, score: int, streams: Streams) -> int:
+        order, confinement, (stdin, stdout, stderr, *_) = self.order, self._confinement, streams
+        if order.start_path != "hardened" or order.proxy:
+            return spawn(order, env, home, confinement, score, stdin=stdin, stdout=stdout, stderr=stderr)
+        space = hardened.start(order, env, home, confinement, stdin=stdin, stdout=stdout, stderr=stderr)
+        self._space = self._tree.space = space
         self._poll.register(space.fd, select.EPOLLIN)
         return space.pid
 
