@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 from worker_agent.cgroups import Containment
@@ -32,7 +31,7 @@ class Launcher:
     """The loop of the launcher process."""
 
     def __init__(
-        self, control: socket.socket, *, segments: Path, sockets: Path, cgroup_prefix: str, containment: Containment
+        self, control: socket.socket, *, segments: str, sockets: str, cgroup_prefix: str, containment: Containment
     ) -> None:
         self._control = control
         self._segments = segments
@@ -61,14 +60,14 @@ class Launcher:
 
     def _fork(self, message: dict[str, Any]) -> dict[str, Any]:
         shim = int(message["shim"])
-        path = self._sockets / f"shim-{shim}.sock"
+        path = os.path.join(self._sockets, f"shim-{shim}.sock")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
                 raise OSError(f"socket path too long: {path}")
             # Bound before the fork, so that an agent that has our answer can connect at once,
             # and an agent that comes later finds every shim that could have an order.
-            listener.bind(os.fspath(path))
+            listener.bind(path)
             listener.listen(16)
             pid = os.fork()
         except OSError as error:
@@ -120,8 +119,8 @@ def main() -> None:
     control = socket.socket(fileno=fd)
     Launcher(
         control,
-        segments=Path(arguments["--segments"]),
-        sockets=Path(arguments["--sockets"]),
+        segments=arguments["--segments"],
+        sockets=arguments["--sockets"],
         cgroup_prefix=arguments["--cgroup"],
         containment=Containment(arguments.get("--containment", Containment.AUTO)),
     ).run()

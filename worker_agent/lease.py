@@ -15,8 +15,10 @@ import os
 import struct
 import time
 import zlib
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path  # the shims do without it: it would be a tenth of what their launcher loads
 
 NAME: Final = "lease"  # in the worker's runtime directory
 LOOK_S: Final = 1.0  # how often a shim looks
@@ -35,7 +37,7 @@ def _boot_bytes(boot_id: str) -> bytes:
 class LeaseFile:
     """The agent's side: the file, kept open."""
 
-    def __init__(self, directory: Path, boot_id: str) -> None:
+    def __init__(self, directory: "Path", boot_id: str) -> None:
         """Open or make it; what an earlier agent wrote stays good. Raises OSError."""
         self._fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._boot = _boot_bytes(boot_id)

@@ -8,15 +8,18 @@ does not, is never used here. Nothing is synced: a host crash is told by the boo
 Limits: standard library only (the shim imports this). A segment never rotates within an attempt.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostler import frames
 from worker_agent.attempts import Ended
+
+if TYPE_CHECKING:
+    from pathlib import Path  # the shims do without it: it would be a tenth of what their launcher loads
 
 ROTATE_BYTES: Final = 64 * 1024 * 1024
 RESERVE_BYTES: Final = 64 * 1024
@@ -56,7 +59,7 @@ class AttemptRecord:
 class Segment:
     """A scanned segment. *valid_bytes* is the length of its whole frames; a torn tail lies behind it."""
 
-    path: Path
+    path: "Path"
     identity: SegmentIdentity | None
     attempts: list[AttemptRecord]
     valid_bytes: int
@@ -76,7 +79,7 @@ def parse_segment_name(name: str) -> tuple[int, int] | None:
     return (int(shim), int(number)) if shim.isdecimal() and number.isdecimal() else None
 
 
-def segments_of(directory: Path, shim: int) -> list[Path]:
+def segments_of(directory: "Path", shim: int) -> "list[Path]":
     """Return the segments of one shim in the order in which they were written."""
     found = []
     for path in directory.glob(f"shim-{shim}.*.segment"):
@@ -86,7 +89,7 @@ def segments_of(directory: Path, shim: int) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def last_shim(directory: Path) -> int:
+def last_shim(directory: "Path") -> int:
     """Return the highest number of a shim that has a file in *directory*, a segment or a socket; 0: none has."""
     numbers = (path.name.removeprefix("shim-").partition(".")[0] for path in directory.glob("shim-*"))
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
@@ -107,12 +110,12 @@ def _append(fd: int, content: bytes) -> int:
 class SegmentWriter:
     """The shim's side. Frames go in whole or not at all, also on a full disk."""
 
-    def __init__(self, directory: Path, identity: SegmentIdentity) -> None:
+    def __init__(self, directory: str | os.PathLike[str], identity: SegmentIdentity) -> None:
         """Create segment 1 of the shim and its reserve. Raises OSError when even that does not fit."""
-        self._directory = directory
+        self._directory = os.fspath(directory)
         self._identity = identity
         self._number = 0
-        self._reserve_path = directory / f"shim-{identity.shim}.reserve"
+        self._reserve_path = os.path.join(directory, f"shim-{identity.shim}.reserve")
         self._reserved = 0  # bytes kept free
         self.fd = -1
         self.size = 0
@@ -124,12 +127,12 @@ class SegmentWriter:
         number = self._number + 1
         name = segment_name(self._identity.shim, number)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self._directory / name, flags, 0o600)
+        fd = os.open(os.path.join(self._directory, name), flags, 0o600)
         content = json.dumps(self._identity._asdict()).encode()
         frame = frames.encode(frames.SHIM, content, 0)
         if _append(fd, frame) != len(frame):
             os.close(fd)
-            os.unlink(self._directory / name)
+            os.unlink(os.path.join(self._directory, name))
             raise OSError("no space for a new segment")
         if self.fd >= 0:
             os.close(self.fd)
@@ -190,10 +193,11 @@ class SegmentWriter:
     def close(self) -> None:
         """Close the segment and remove the reserve; the segment itself belongs to the agent now."""
         os.close(self.fd)
-        self._reserve_path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._reserve_path)
 
 
-def scan_segment(path: Path, wanted: Collection[str] | None = None) -> Segment:
+def scan_segment(path: "Path", wanted: Collection[str] | None = None) -> Segment:
     """Read a segment from its start to its end or to its torn tail.
 
     Exit frames are parsed into `Ended` only for keys in *wanted* (None: for all).

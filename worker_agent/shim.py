@@ -29,7 +29,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from worker_agent import lease
@@ -443,7 +442,7 @@ def shim_main(
     shim: int,
     nonce: str,
     listener: socket.socket,
-    segments: Path,
+    segments: str,
     cgroup_name: str,
     containment: Containment,
     base_env: dict[bytes, bytes],
