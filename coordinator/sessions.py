@@ -43,7 +43,7 @@ class ShowOutput(NamedTuple):
     length: int  # 0: to the end
 
 
-ACKNOWLEDGE_S = 0.05  # how long acknowledgements wait for company
+ACKNOWLEDGE_S = 0.2  # how long acknowledgements wait for company: a worker sent jobs ahead gets some more by then
 
 
 @dataclass(slots=True)
@@ -74,15 +74,20 @@ class Session:
         self.notes: dict[AttemptKey, Note] = {}  # the same
         self.outbox = Outbox()
         self.wake = asyncio.Event()
+        self.draining = False  # as the worker said last
         self._later: asyncio.TimerHandle | None = None  # wakes the stream for acknowledgements alone
 
     def acknowledge(self, key: AttemptKey) -> None:
-        """Have a report forgotten. Nobody waits for that: it goes along with the next message, or a little later."""
+        """Have a report forgotten. It goes along with the next message, or a little later.
+
+        Nobody waits for that, but for a worker that is leaving.
+        """
         self.outbox.acknowledged.append(key)
         self.samples.pop(key, None)
         self.notes.pop(key, None)
         if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(ACKNOWLEDGE_S, self.wake.set)
+            wait_s = 0.0 if self.draining else ACKNOWLEDGE_S
+            self._later = asyncio.get_running_loop().call_later(wait_s, self.wake.set)
 
     def take(self) -> Outbox:
         """Return what has gathered and start anew."""

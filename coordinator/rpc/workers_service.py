@@ -136,7 +136,7 @@ class WorkersService:
                 return False
             self._check(caller, context)  # a worker speaks at every heartbeat
             message = parse_large(workers_pb2.WorkerMessage, data)
-            session.heard_ns = message.sent_at_ns
+            session.heard_ns, session.draining = message.sent_at_ns, message.draining
             if message.reports:
                 reports = [_report(r) for r in message.reports]
                 if self._audit is not None:

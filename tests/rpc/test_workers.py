@@ -13,10 +13,11 @@ from hostler.client import Client
 from hostler.jobs import JobQuery
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import types_pb2, workers_pb2
+from hostler.wire.ends import end_to_proto
 from hostler.wire.work import key_to_proto
 from hostler.workers import WorkerState
 from tests.rpc.conftest import MakeWorker
-from tests.support.builders import W1, a_key, a_spec
+from tests.support.builders import NOON_US, W1, a_key, a_spec, an_end
 from tests.support.fake_worker import ENDED, RUNNING, FakeWorker
 from tests.support.waiting import eventually
 
@@ -321,3 +322,22 @@ async def test_the_first_message_must_be_a_hello(client: Client, channel: grpc.a
 
     assert await asyncio.wait_for(call.code(), 10) is grpc.StatusCode.INVALID_ARGUMENT
     assert await client.workers() == []
+
+
+async def test_a_worker_that_leaves_has_its_ends_acknowledged_at_once(
+    client: Client, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says goodbye only then; the acknowledgements of others wait for company."""
+    monkeypatch.setattr("coordinator.sessions.ACKNOWLEDGE_S", 3600.0)
+    await client.submit([a_spec(), a_spec()])
+    first, second = await worker.takes(2)
+    await worker.report_ended(first)
+    await worker.write(workers_pb2.WorkerMessage(draining=True, draining_reason="the worker is ending"))
+    await eventually(lambda: worker.acknowledged == {first})
+
+    report = workers_pb2.Report(key=key_to_proto(second), started_at_us=NOON_US, end=end_to_proto(an_end()))
+    await worker.write(
+        workers_pb2.WorkerMessage(draining=True, draining_reason="the worker is ending", reports=[report])
+    )
+
+    await eventually(lambda: worker.acknowledged == {first, second})
