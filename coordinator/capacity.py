@@ -133,7 +133,9 @@ class Worker:
         Nothing until 20 results are known; then as many as fill 200 ms, at most 256: the next of them are there long
         before these have run, so that orders and results travel many to a message (docs/decisions/0007).
         """
-        times = self.run_times.setdefault(placement, [])
+        times = self.run_times.get(placement)
+        if times is None:
+            times = self.run_times[placement] = []
         times.append(run_s)
         if len(times) >= RUN_TIMES_KEPT:
             typical_s = max(median(times), 1e-4)
@@ -151,16 +153,19 @@ class WorkerChanges:
     Of each worker its latest change is kept, so this grows with workers and not with what happens to them.
     """
 
-    __slots__ = ("_latest", "count")
+    __slots__ = ("_latest", "_newest", "count")
 
     def __init__(self) -> None:
         self.count = 0  # changes so far
+        self._newest: Worker | None = None
         self._latest: dict[Worker, int] = {}  # the count at the latest change of each, in this order
 
     def note(self, worker: Worker) -> None:
         """Something that placement may ask about has changed, or the worker is new."""
         self.count += 1
-        self._latest.pop(worker, None)
+        if worker is not self._newest:
+            self._latest.pop(worker, None)
+            self._newest = worker
         self._latest[worker] = self.count
 
     def since(self, count: int) -> Iterator[Worker]:

@@ -212,7 +212,7 @@ def on_wait(
 
 def reached(job: Job, until: State) -> bool:
     """Whether a live job has come as far as a waiter wants."""
-    return until is not State.FINISHED and job.started_at_us > 0
+    return job.started_at_us > 0 and until is not State.FINISHED
 
 
 def on_signal(live: Live, job_id: str, signal: int, reply: Any, alone: bool = False) -> Decision:

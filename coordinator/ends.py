@@ -30,13 +30,17 @@ LOSS_CAUSES = frozenset(
 )  # a job may be tried again after them (`on_lost`)
 
 
+# Looked up once: a member is looked for by name whenever it is written as `Outcome.FAILED`.
+SUCCEEDED, FAILED = Outcome.SUCCEEDED, Outcome.FAILED
+
+
 def outcome_of(cause: str, exit_code: int | None, *, raised: bool = False) -> Outcome:
     """How an attempt ended, in one word, from its worker's evidence.
 
     A program that exits with 0 has failed all the same when it left no result although it had to (`raised`).
     """
     if cause == "exit":
-        return Outcome.SUCCEEDED if exit_code == 0 and not raised else Outcome.FAILED
+        return SUCCEEDED if exit_code == 0 and not raised else FAILED
     known = CAUSES.get(cause)
     return known.outcome if known is not None else Outcome.LOST
 

@@ -63,6 +63,8 @@ BATCH_MAX = 20_000  # changes or effects of one commit; beyond it deciding waits
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
 
+# Looked up once: a member is looked for by name whenever it is written as `State.FINISHED`.
+FINISHED, LOST = State.FINISHED, Outcome.LOST
 PUBLISHED = frozenset({Started, Ended, Retried, StageEnded, LogStored, LogLost})  # what somebody may wait for
 
 WorkerChange = Callable[[Live, Any], tuple[list[Change], list[Effect]]]  # of `coordinator.drains`, without its moment
@@ -413,10 +415,11 @@ class Engine:
     def _publish(self, change: Change) -> None:
         """Tell whoever waits for what has just become durable."""
         if isinstance(change, Ended):
-            if change.outcome is Outcome.LOST:
+            outcome = change.outcome
+            if outcome is LOST:
                 logs.get().warning("job.lost", attempt=str(change.key), cause=change.cause)
             self._metrics.observe_ended(
-                change.queued_at_us, change.started_at_us, change.ended_at_us, change.outcome.word, change.family
+                change.queued_at_us, change.started_at_us, change.ended_at_us, outcome.word, change.family
             )
             if self._watchers.waited_for(change.number):
                 self._watchers.ended(change.number, _progress(change))
@@ -431,7 +434,7 @@ class Engine:
 def _progress(change: Ended) -> Progress:
     return Progress(
         change.key.job,
-        State.FINISHED,
+        FINISHED,
         change.outcome,
         change.exit_code,
         change.signal,
