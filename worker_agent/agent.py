@@ -71,8 +71,7 @@ class Agent:
         for key in self.journal.tombstones:
             self.assignments.prove_never_ran(key)
         self._early = None
-        for event in early:
-            self.on_event(event)
+        self.on_event(*early)
         logs.get().info(
             "agent.started",
             generation=self.journal.generation,
@@ -193,11 +192,16 @@ class Agent:
 
     # Events of the runner
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, *events: Event) -> None:
         """Take the runner's word; never blocks and never raises."""
         if self._early is not None:
-            self._early.append(event)
+            self._early.extend(events)
             return
+        for event in events:
+            self._take(event)
+        self._fill()
+
+    def _take(self, event: Event) -> None:
         if isinstance(event, Ended) and self._is_for_another_worker(event):
             event = NeverRan(event.key)
         if isinstance(event, (Exited, Ended)):
@@ -213,17 +217,15 @@ class Agent:
         elif isinstance(event, Output):
             self.assignments.grew(event.key, event.position)
             self.log_news.set()
-            return
         elif isinstance(event, Fed):
             self.fed[event.key] = event
+            self.news.set()
         elif isinstance(event, Unkillable):
             self._on_unkillable(event)
         elif isinstance(event, NeverRan):
             self._early_stops.pop(event.key, None)
             self._undrain(event.key)
             self.assignments.prove_never_ran(event.key)
-            self._fill()
-        self.news.set()
 
     def _is_for_another_worker(self, ended: Ended) -> bool:
         """Whether no process could be made because the disk is full, or was: that is nothing the job has done."""
@@ -258,7 +260,6 @@ class Agent:
                 self.workspaces.collect(ended)
         else:
             self.assignments.end(ended)
-        self._fill()
         if self.draining or not self.assignments.active:
             self._emptied.set()
         if held is not None and not held.inline:
@@ -308,7 +309,6 @@ class Agent:
             else:
                 self.assignments.returned(order)
         self._emptied.set()
-        self._fill()
 
     def _fill(self) -> None:
         """Start what has room; beyond the slots, give shims with short attempts something to go on with."""

@@ -3,7 +3,7 @@
 Pure values. `Started` and `Output` may be told again after a connection to a shim was lost.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hostler.jobs import EndedProcess
 from worker_agent.attempts import Ended, Exited, Order
@@ -54,3 +54,10 @@ class Returned(NamedTuple):
 
 
 Event = Started | Output | Fed | Unkillable | NeverRan | Returned | Ended | Exited
+
+
+class OnEvent(Protocol):
+    """Who is told; what happened together is told together, in order."""
+
+    def __call__(self, *events: Event) -> None:
+        """Never blocks and never raises."""

@@ -13,13 +13,13 @@ import os
 import signal as signals
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from hostler.jobs import EndedProcess, Usage
-from worker_agent.attempt_events import Event, Fed, Output, Returned, Started, Unkillable
+from worker_agent.attempt_events import Event, Fed, OnEvent, Output, Returned, Started, Unkillable
 from worker_agent.attempts import Cause, Ended, Exited, Order, never_started
 from worker_agent.cgroups import Containment
 from worker_agent.ledger import last_shim
@@ -61,7 +61,7 @@ class Runner:
         generation: int,
         boot_id: str,
         slots: int,
-        on_event: Callable[[Event], None],
+        on_event: OnEvent,
         process_cap: int = 512,
         idle_surplus_s: float = 60.0,
         containment: Containment = Containment.AUTO,
@@ -73,7 +73,7 @@ class Runner:
         self.segments_dir, self.sockets_dir = data_dir / "segments", runtime_dir
         self.ledgers = LedgerFiles(self.segments_dir)
         self._slots, self._process_cap, self._idle_surplus_s = slots, confining.shims_max or process_cap, idle_surplus_s
-        self._on_event, self._start_path, self.confining = on_event, start_path, confining
+        self.tell, self._start_path, self.confining = on_event, start_path, confining  # told by recovery too
         log, places = data_dir / "launcher.log", {"segments": self.segments_dir, "sockets": runtime_dir}
         self._launcher = LauncherLink(**places, log=log, containment=containment, confining=confining)
         self._attempts: dict[str, Attempt] = {}
@@ -328,13 +328,9 @@ class Runner:
             survivors = tuple(EndedProcess(**each) for each in message["survivors"])
             self._tell(attempt, Unkillable(key, survivors))
 
-    def tell(self, event: Event) -> None:
-        """Hand an event to the owner: for recovery, when it finds out late."""
-        self._on_event(event)
-
     def _tell(self, attempt: Attempt, event: Event) -> None:
         if not attempt.discarded:
-            self._on_event(event)
+            self.tell(event)
 
     def _on_ends(self, link: ShimLink, content: list[Any]) -> None:
         ends = [Exited(*each) if type(each) is list else Ended.from_json(each) for each in content]
@@ -342,8 +338,7 @@ class Runner:
         # The shim is free first, so that a start from within the event finds it warm.
         if self.queues.remove(link, [ended.key for ended in ends]):
             self._offer(link)
-        for ended in ends:
-            self.end(ended)
+        self.end(*ends)
 
     def _on_returned(self, link: ShimLink, keys: list[str]) -> None:
         keys = [key for key in keys if key in link.orders]
@@ -359,20 +354,25 @@ class Runner:
         if not self._attempts:
             self._emptied.set()
         if orders:
-            self._on_event(Returned(orders))
+            self.tell(Returned(orders))
 
-    def end(self, ended: Ended | Exited) -> None:
-        """Close an attempt and tell of it once. Also used by recovery."""
-        attempt = self._attempts.pop(ended.key, None)
-        if attempt is None:
-            return
+    def end(self, *ends: Ended | Exited) -> None:
+        """Close attempts and tell of each once. Also used by recovery."""
+        told: list[Ended | Exited] = []
+        for ended in ends:
+            attempt = self._attempts.pop(ended.key, None)
+            if attempt is None:
+                continue
+            if ended.segment and not attempt.discarded:
+                self.ledgers.place(ended.key, ended.segment, ended.ledger_offset)
+            else:
+                self.ledgers.forget((ended.key,))
+            if not attempt.discarded:
+                told.append(ended)
         if not self._attempts:
             self._emptied.set()
-        if ended.segment and not attempt.discarded:
-            self.ledgers.place(ended.key, ended.segment, ended.ledger_offset)
-        else:
-            self.ledgers.forget((ended.key,))
-        self._tell(attempt, ended)
+        if told:
+            self.tell(*told)
 
     def _end_unstarted(self, key: str, cause: Cause, evidence: str, error: str = "") -> None:
         with contextlib.suppress(ValueError):

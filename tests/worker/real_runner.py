@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hostler import frames
-from worker_agent.attempt_events import Event
+from worker_agent.attempt_events import Event, OnEvent
 from worker_agent.attempts import Ended, Exited, Order
 from worker_agent.cgroups import Containment
 from worker_agent.process_tree import boot_id, process_name, read_stat
@@ -58,7 +58,7 @@ class Bench:
         containment: Containment = Containment.AUTO,
         start_path: str = "warm",
         confining: Confining = FREELY,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> Runner:
         """Return the runner of the next agent; enter it before use. *on_event* hears instead of this bench."""
         self.generation += 1
@@ -78,8 +78,8 @@ class Bench:
         self._cgroup_prefixes.append(runner._launcher._cgroup_prefix)
         return runner
 
-    def _note(self, event: Event) -> None:
-        self.events.append(event.ended() if isinstance(event, Exited) else event)
+    def _note(self, *events: Event) -> None:
+        self.events += [event.ended() if isinstance(event, Exited) else event for event in events]
 
     def key(self, name: str) -> str:
         """Return an attempt key that no other test uses."""
