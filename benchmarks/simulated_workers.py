@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hostler.channel_options import STEADY_READS
 from hostler.client import open_channel
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 
@@ -25,7 +26,7 @@ class SimulatedWorker:
 
     def __init__(self, address: str, number: int, going: asyncio.Event) -> None:
         """*going* says that attempts end."""
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, STEADY_READS)
         self._number = number
         self._going = going
         self._call: Any = None

@@ -20,6 +20,7 @@ import grpc.aio
 
 from hostler import settings as hostler_settings
 from hostler.access_client import AccessClient
+from hostler.channel_options import CHANNEL_OPTIONS
 from hostler.endpoint import coordinator_address, read_endpoint
 from hostler.errors import HostlerError, InvalidRequest
 from hostler.explanation_client import ExplanationClient
@@ -40,22 +41,8 @@ from hostler.workers import Worker
 from hostler.workloads_client import WorkloadsClient
 
 CALL_S = 30.0
-MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 STOP_WAIT_S = 30.0
 FOREVER_S = 30 * 86400.0
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

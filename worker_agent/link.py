@@ -15,6 +15,7 @@ from typing import Any
 import grpc.aio
 
 from hostler import __version__, logs
+from hostler.channel_options import STEADY_READS
 from hostler.client import open_channel
 from hostler.clock import Clock
 from hostler.tls import Target
@@ -133,7 +134,7 @@ class Link:
         while True:
             began = time.monotonic()
             is_away = False
-            async with open_channel(self._address) as channel:
+            async with open_channel(self._address, STEADY_READS) as channel:
                 try:
                     await self._session(channel)
                     reason = "the stream ended"

@@ -14,7 +14,7 @@ from coordinator.rpc.gatekeeper import Gatekeeper
 from coordinator.rpc.guard import Guard
 from coordinator.rpc.guarded import GuardedServer
 from coordinator.rpc.methods import SERVICES, Services, wrapped
-from hostler.client import MESSAGE_BYTES_MAX
+from hostler.channel_options import MESSAGE_BYTES_MAX, STEADY_READS
 from hostler.errors import InvalidRequest
 from hostler.tls import Pair
 
@@ -33,6 +33,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # the name in C core; others are silently ignored
     ("grpc.http2.max_ping_strikes", 2),
+    *STEADY_READS,
 )
 
 

@@ -14,7 +14,8 @@ from coordinator.rpc.files_service import FilesService
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.sessions import Sessions
 from coordinator.shows import Shows
-from hostler.client import CHANNEL_OPTIONS, open_channel
+from hostler.channel_options import CHANNEL_OPTIONS
+from hostler.client import open_channel
 from hostler.clock import ManualClock
 from hostler.files_client import FilesClient
 from tests.files.file_server import add_files, add_outputs

@@ -15,7 +15,7 @@ from coordinator.rpc.guard import Guard
 from coordinator.rpc.key_ring import KeyRing
 from coordinator.rpc.outputs_service import OutputsService
 from coordinator.storage.sqlite import SqliteStore
-from hostler.client import CHANNEL_OPTIONS
+from hostler.channel_options import CHANNEL_OPTIONS
 from hostler.clock import SystemClock
 from hostler.v1 import files_pb2, jobs_pb2
 

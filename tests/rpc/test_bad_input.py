@@ -8,7 +8,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from hostler.client import MESSAGE_BYTES_MAX, Client
+from hostler.channel_options import MESSAGE_BYTES_MAX
+from hostler.client import Client
 from hostler.errors import ErrorCode
 from hostler.v1 import access_pb2, files_pb2, jobs_pb2, jobs_pb2_grpc, workers_pb2, workloads_pb2
 from tests.support.builders import a_spec, an_id
