@@ -5,6 +5,7 @@ by its attempts, acknowledgements by its reports.
 """
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,6 +76,7 @@ class Session:
         self.outbox = Outbox()
         self.wake = asyncio.Event()
         self.draining = False  # as the worker said last
+        self.listening_since_s = math.inf  # by the clock of the event loop, while nothing has come; else infinite
         self._later: asyncio.TimerHandle | None = None  # wakes the stream for acknowledgements alone
 
     def acknowledge(self, key: AttemptKey) -> None:
@@ -110,6 +112,32 @@ class Session:
         if not self.attached.done():
             self.attached.cancel()
         self.wake.set()
+
+
+class Silence:
+    """How long a worker has said nothing.
+
+    It is looked at when it could be too long. A timer for each message was a fifth of the steps of a heartbeat.
+    """
+
+    def __init__(self, session: Session, limit_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.too_long: asyncio.Future[None] = self._loop.create_future()
+        self._session = session
+        self._limit_s = limit_s
+        self._timer = self._loop.call_later(limit_s, self._look)
+
+    def _look(self) -> None:
+        left_s = self._session.listening_since_s + self._limit_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(min(left_s, self._limit_s), self._look)
+        elif not self.too_long.done():
+            self.too_long.set_result(None)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+        self.too_long.cancel()
 
 
 class Sessions:

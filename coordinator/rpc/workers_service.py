@@ -1,6 +1,7 @@
 """The service that worker agents call: a stream on one side, a session and the inbox on the other."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import grpc.aio
@@ -23,7 +24,7 @@ from coordinator.rpc.hellos import NUMBER_MAX, checked_number, hello_of
 from coordinator.rpc.large_messages import parse_large
 from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
-from coordinator.sessions import Note, Session
+from coordinator.sessions import Note, Session, Silence
 from hostler import frames, logs
 from hostler.errors import HostlerError, InvalidRequest, PermissionDenied
 from hostler.ids import AttemptKey
@@ -76,7 +77,7 @@ class WorkersService:
 
     async def connect(self, context: Context, caller: Caller) -> None:
         """Connect: reconcile, then pass reports in and commands out until the stream ends."""
-        first = parse_large(workers_pb2.WorkerMessage, await self._read(context) or b"")
+        first = parse_large(workers_pb2.WorkerMessage, await self._first(context))
         if not first.HasField("hello"):
             raise InvalidRequest("the first message of a worker carries its hello")
         if self._certificates is not None:
@@ -106,33 +107,38 @@ class WorkersService:
         """Pass messages both ways until one side ends; whether the worker said goodbye."""
         reader = asyncio.create_task(self._listen(context, session, caller))
         writer = asyncio.create_task(self._speak(context, session))
+        silence = Silence(session, lease_s(self._heartbeat_s))
         try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            if not reader.done() and not session.closed:
+            await asyncio.wait((reader, writer, silence.too_long), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done() and not reader.done() and not session.closed:
                 # The worker can no longer be written to; its last words may still be on the way.
                 await asyncio.wait((reader,), timeout=LAST_WORDS_S)
             return reader.result() if reader.done() else False
         finally:
+            silence.close()
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
-    async def _read(self, context: Context) -> bytes | None:
-        """The next message; None when the stream has ended or the worker was silent for too long."""
+    async def _first(self, context: Context) -> bytes:
+        """The first message; empty when none has come in time."""
         try:
-            async with asyncio.timeout(self._heartbeat_s * SILENT_BEATS):
-                message: bytes = await context.read()
+            async with asyncio.timeout(lease_s(self._heartbeat_s)):
+                return await _next(context) or b""
         except TimeoutError:
-            return None
-        return None if message is grpc.aio.EOF else message  # type: ignore[comparison-overlap]
+            return b""
 
     def _check(self, caller: Caller, context: Context) -> None:
         if self._certificates is not None:
             self._certificates.check(caller, context)
 
     async def _listen(self, context: Context, session: Session, caller: Caller) -> bool:
-        while (data := await self._read(context)) is not None:
-            if session.closed:
+        loop = asyncio.get_running_loop()
+        while True:
+            session.listening_since_s = loop.time()
+            data = await _next(context)
+            session.listening_since_s = math.inf  # what takes long now is our doing
+            if data is None or session.closed:
                 return False
             self._check(caller, context)  # a worker speaks at every heartbeat
             message = parse_large(workers_pb2.WorkerMessage, data)
@@ -151,13 +157,13 @@ class WorkersService:
             for note in message.notes:
                 if self._has(session, key := key_from_proto(note.key)):
                     _take_note(session, key, note)
-            note_fed(self._feeds, message.fed)
+            if message.fed:
+                note_fed(self._feeds, message.fed)
             await self._note_draining(session, message)
             if message.HasField("goodbye"):
                 return True
             if not message.reports:
                 session.wake.set()  # an answer for the lease
-        return False
 
     def _has(self, session: Session, key: AttemptKey) -> bool:
         """Whether an attempt is this worker's and not over: of no other is anything kept that it says."""
@@ -344,6 +350,12 @@ class WorkersService:
             return
         receipts_of = dict(self._receipts)
         self._engine.post_stored(lambda live, now: _on_stored(live, pieces, receipts_of))
+
+
+async def _next(context: Context) -> bytes | None:
+    """The next message; None when the stream has ended."""
+    message: bytes = await context.read()
+    return None if message is grpc.aio.EOF else message  # type: ignore[comparison-overlap]
 
 
 def _speaks_for(live: Live, worker_id: str, session: str) -> bool:

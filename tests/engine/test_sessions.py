@@ -1,6 +1,9 @@
-"""What a control stream keeps of the attempts of its worker."""
+"""What a control stream keeps of the attempts of its worker, and how its silence is noticed."""
 
-from coordinator.sessions import Note, Session
+import asyncio
+import math
+
+from coordinator.sessions import Note, Session, Silence
 from hostler.jobs import Advance, Usage
 from tests.support.builders import W1, a_key
 
@@ -16,3 +19,29 @@ async def test_nothing_is_kept_of_an_attempt_that_is_settled() -> None:
 
     assert list(session.samples) == list(session.notes) == [a_key(2)]
     assert session.take().acknowledged == [a_key(1)]
+
+
+async def test_silence_is_noticed_and_neither_a_word_nor_a_long_decision_is_silence() -> None:
+    """It counts from when the worker was listened to last, and not while what it said is worked on."""
+    session, loop = Session(W1, "session-1"), asyncio.get_running_loop()
+    silence = Silence(session, 0.2)
+    try:
+        await asyncio.sleep(0.5)  # nobody listens: the coordinator is busy with what was said
+        assert session.listening_since_s == math.inf
+        assert not silence.too_long.done()
+
+        said_s = session.listening_since_s = loop.time()
+        await asyncio.wait_for(silence.too_long, 10)
+        assert loop.time() - said_s >= 0.2
+    finally:
+        silence.close()
+
+
+async def test_a_silence_that_is_closed_looks_no_more() -> None:
+    """Its stream is over."""
+    session = Session(W1, "session-1")
+    session.listening_since_s = 0.0
+    silence = Silence(session, 0.05)
+    silence.close()
+    await asyncio.sleep(0.2)
+    assert silence.too_long.cancelled()

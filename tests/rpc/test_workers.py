@@ -153,6 +153,20 @@ async def test_a_broken_stream_makes_a_worker_unreachable(client: Client, worker
     await is_seen_as(client, worker.id, WorkerState.GONE)
 
 
+async def test_a_silent_worker_is_unreachable_and_one_that_speaks_is_not(
+    client: Client, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream may stand for hours when nobody says that the other side has gone."""
+    monkeypatch.setattr(workers_service, "SILENT_BEATS", 0.02)  # of 60 s each
+    worker = await make_worker()
+    for _ in range(9):
+        await asyncio.sleep(0.3)
+        await worker.write(workers_pb2.WorkerMessage())
+    assert [each.state for each in await client.workers()] == [WorkerState.CONNECTED]
+
+    await is_seen_as(client, worker.id, WorkerState.UNREACHABLE)
+
+
 async def test_a_worker_that_reconnects_keeps_its_id_and_its_attempts(client: Client, worker: FakeWorker) -> None:
     """What it runs is kept, and its end arrives on the new stream."""
     job = await client.submit_one(a_spec(slots=3))
