@@ -32,12 +32,13 @@ class ClassKey(NamedTuple):
 class PlacementClass:
     """The queue of one class: highest priority first, then oldest."""
 
-    __slots__ = ("heap", "key", "waiting")
+    __slots__ = ("heap", "key", "tried", "waiting")
 
     def __init__(self, key: ClassKey) -> None:
         self.key = key
         self.heap: list[tuple[int, int]] = []  # (-priority, number); entries of jobs that left are stale
         self.waiting = 0
+        self.tried = 0  # changes of workers after which none took its next job
 
     def push(self, priority: int, number: int) -> None:
         """Queue a job."""

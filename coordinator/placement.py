@@ -1,8 +1,8 @@
 """Which worker a class of jobs gets, and which condition each of the others does not meet.
 
 Pure. Order is priority, then age; ties between workers break by id, so the same input always gives
-the same answer. One pass tries the head of each class until it finds no place: its cost is
-classes x workers plus what it places, never jobs x workers.
+the same answer. One pass tries the head of each class until it finds no place, with the workers that
+changed since it found none: its cost is classes x these workers plus what it places, never jobs x workers.
 """
 
 import heapq
@@ -123,9 +123,11 @@ def wants_more(worker: Worker, wanted: ClassKey) -> bool:
 class _Candidates:
     """The workers that take a class, the least loaded on top."""
 
-    def __init__(self, live: Live, wanted: ClassKey) -> None:
-        self._wanted = wanted
-        pool = [live.workers[wanted.pin]] if wanted.pin in live.workers else list(live.workers.values())
+    def __init__(self, live: Live, placement: PlacementClass) -> None:
+        self._wanted = wanted = placement.key
+        # Who has not changed since no one took the next job does not take it now.
+        changed = live.worker_changes.since(placement.tried)
+        pool = [live.workers[wanted.pin]] if wanted.pin in live.workers else changed
         # With its window, which stays while one pass goes on. The cheap questions first: under load most are full.
         self._heap = [
             (self._load(w), w.id, w, window)
@@ -184,9 +186,11 @@ def place(live: Live, assign: Assign, *, limit: int) -> int:
         _, _, rank, placement = heapq.heappop(heads)
         pool = candidates.get(placement.key)
         if pool is None:
-            pool = candidates[placement.key] = _Candidates(live, placement.key)
+            pool = candidates[placement.key] = _Candidates(live, placement)
         placed += _place_run(live, placement, pool, heads, assign, limit - placed)
-        if pool.best() is not None and live.head(placement) is not None:
+        if pool.best() is None:
+            placement.tried = live.worker_changes.count
+        elif live.head(placement) is not None:
             heapq.heappush(heads, (*placement.heap[0], rank, placement))
     return placed
 

@@ -3,7 +3,7 @@
 import pytest
 
 from coordinator import decisions
-from coordinator.capacity import RUN_TIMES_KEPT, ClassKey
+from coordinator.capacity import RUN_TIMES_KEPT, ClassKey, Worker
 from coordinator.changes import WorkerDraining
 from coordinator.placement import PROCESSES_MAX
 from coordinator.standings import KeptStandings
@@ -293,3 +293,28 @@ def test_a_job_starts_when_a_matching_worker_joins() -> None:
 
     assert placed(scene) == [(job, W2)]
     assert scene.job(an_id(1)).state is State.ASSIGNED
+
+
+def test_a_pass_asks_only_workers_that_changed_since_none_took_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One end among thousands of busy workers frees one of them; the others are as full as they were."""
+    scene, asked = Scene(), list[str]()
+    workers = [f"worker-{number}" for number in range(20)]
+    for worker in workers:
+        scene.join(worker, slots=1)
+    scene.queue(22)
+    keys = {start.worker: start.key for start in scene.place()}
+    window = Worker.window
+
+    def noting(worker: Worker, wanted: ClassKey) -> int:
+        asked.append(worker.id)
+        return window(worker, wanted)
+
+    monkeypatch.setattr(Worker, "window", noting)
+    scene.place()
+    asked.clear()
+    assert placed(scene) == []
+    assert not asked
+
+    scene.say(ended(keys[workers[3]], started_at_us=0), workers[3])
+    assert [worker for _, worker in placed(scene)] == [workers[3]]
+    assert set(asked) == {workers[3]}
