@@ -175,7 +175,12 @@ def _arm_agent(points: Points, directory: str, clock: str) -> None:
             points.reach("agent.after_order", "")
 
     link._send_orders = send_orders
-    points.put(centre, "on_event", before="agent.on_started", when=lambda _, *events: isinstance(events[0], Started))
+    points.put(
+        centre,
+        "on_event",
+        before="agent.on_started",
+        when=lambda _, *events: any(isinstance(each, Started) for each in events),
+    )
     news = Link._news
 
     def said(self: Any) -> Any:
