@@ -21,7 +21,7 @@ from typing import Any
 from worker_agent.cgroups import Containment
 from worker_agent.confinement import Confinement
 from worker_agent.process_tree import become_subreaper, read_stat
-from worker_agent.shim import shim_main
+from worker_agent.shim_process import shim_main
 from worker_agent.shim_protocol import SOCKET_PATH_BYTES_MAX, Decoder, ProtocolError, encode
 
 _OURS = (b"HOSTLER_", b"GRPC_ENABLE_FORK_SUPPORT", b"GRPC_EXPERIMENTS")

@@ -163,6 +163,11 @@ class SegmentWriter:
                 # A full disk: one more attempt in a large segment harms nobody.
                 return
 
+    @property
+    def has_name(self) -> bool:
+        """Whether anybody can still open the segment; not when the data directory was deleted."""
+        return os.fstat(self.fd).st_nlink > 0
+
     def write(self, frame: bytes) -> bool:
         """Append one frame; False when there is no space, and then nothing of it is in the file."""
         try:

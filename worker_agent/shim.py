@@ -12,13 +12,12 @@ Fencing: a hello with a higher generation closes every older connection unread, 
 that wait, and lower generations are refused from then on. So once a new agent has its answer, no
 older order can run.
 
-It ends when it is retired, or 3 s after it became idle with no agent connected.
+It ends when it is retired, or 3 s after it became idle with no agent connected. Without an agent it ends what runs
+once its segment was deleted.
 Limits: standard library only, single-threaded, one loop over epoll, no timers but the loop's.
 """
 
 import base64
-import contextlib
-import gc
 import json
 import math
 import os
@@ -33,13 +32,12 @@ from typing import Any, Final
 
 from worker_agent import lease
 from worker_agent.attempts import Cause, Order
-from worker_agent.cgroups import Cgroup, Containment
-from worker_agent.confinement import FREE, Confinement, settle
+from worker_agent.confinement import FREE, Confinement
 from worker_agent.ledger import SegmentIdentity, SegmentWriter
 from worker_agent.limits import Limiter
 from worker_agent.oom import MemoryWatch
-from worker_agent.oom_scores import open_own, take_low
-from worker_agent.process_tree import Tree, become_subreaper, boot_id, read_stat, signals_as_file
+from worker_agent.oom_scores import open_own
+from worker_agent.process_tree import Tree, signals_as_file
 from worker_agent.shim_protocol import QUEUE_MAX, Decoder, ProtocolError, encode, encode_ends, order_from_json
 from worker_agent.supervision import Phase, Supervision
 from worker_agent.terminal import resize
@@ -137,7 +135,7 @@ class Shim:
         current = self._current
         due = math.inf if self._agent is not None else self._orphan_until
         if current is not None:
-            due = current.next_due()
+            due = min(due, current.next_due())
         if self._due_unsaid < due:
             due = self._due_unsaid
         for stranger in self._strangers.values():
@@ -147,6 +145,8 @@ class Shim:
     def _tick(self, now: float) -> None:
         current = self._current
         if current is not None:
+            if self._orphaned(now):
+                self._end_unreachable(current, now)
             current.tick(now)
             if current.is_long and self._queue:
                 self._give_back(self._queue)
@@ -155,6 +155,12 @@ class Shim:
             self._say_ends()
         for stranger in [each for each in self._strangers.values() if now >= each.until]:
             self._drop(stranger)
+
+    def _end_unreachable(self, current: Supervision, now: float) -> None:
+        """With its segment deleted nobody can ever ask for what runs here, and what it writes fills the disk unseen."""
+        self._orphan_until = now + ORPHAN_S  # look again
+        if not self._segment.has_name:
+            current.stop(Cause.DRAIN, current.order.grace_s)
 
     def _on_event(self, fd: int) -> None:
         agent, current = self._agent, self._current
@@ -435,61 +441,3 @@ class Shim:
         self._segment.close()
         self._memory.close()
         self._tree.close()
-
-
-def shim_main(
-    *,
-    shim: int,
-    nonce: str,
-    listener: socket.socket,
-    segments: str,
-    cgroup_name: str,
-    containment: Containment,
-    base_env: dict[bytes, bytes],
-    confinement: Confinement = FREE,
-) -> None:
-    """Be a shim; called in the forked child of the launcher, returns when the shim's time is over."""
-    os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    become_subreaper(f"shim-{shim}")
-    take_low()
-    gc.freeze()
-    gc.set_threshold(50_000)  # an attempt leaves no cycles behind; do not look for them after every few
-    cgroup = Cgroup.make(cgroup_name, containment)
-    if cgroup is not None:
-        cgroup.enter()
-    elif confinement.cgroup:
-        raise OSError("the worker's policy asks for a control group, and none can be made")
-    user = confinement.user
-    if user is not None:
-        settle(user)
-    stat = read_stat(os.getpid())
-    identity = SegmentIdentity(
-        shim=shim,
-        boot_id=boot_id(),
-        pid=os.getpid(),
-        start_ticks=stat.start_ticks if stat else 0,
-        nonce=nonce,
-        cgroup=cgroup.directory if cgroup else "",
-        freezer=cgroup.freezer if cgroup else False,
-        uid=user.uid if user is not None else 0,
-    )
-    path = listener.getsockname()
-    tree = Tree(cgroup)
-    try:
-        segment = SegmentWriter(segments, identity)
-        served = Shim(
-            identity=identity,
-            segment=segment,
-            tree=tree,
-            listener=listener,
-            base_env=base_env,
-            limiter=Limiter(cgroup_name),
-            confinement=confinement,
-        )
-        served.run()
-        served.close()
-    finally:
-        tree.close()
-        with contextlib.suppress(OSError):
-            os.unlink(path)

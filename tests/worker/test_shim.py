@@ -1,6 +1,7 @@
 """One shim, spoken to directly: fencing, strangers, and a life without an agent."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -284,6 +285,24 @@ def test_an_idle_shim_without_an_agent_ends(place: Path) -> None:
     one = OneShim(place, start)
     one.wait_for_end()
     assert [path.name for path in (place / "segments").iterdir()] == ["shim-1.1.segment"]
+    one.close()
+
+
+def test_what_nobody_can_ever_ask_for_is_ended(place: Path) -> None:
+    """An agent that is away comes back to its jobs; once their segment was deleted, none ever can."""
+    start = "from worker_agent import shim; shim.ORPHAN_S = 0.1; from worker_agent.launcher import main; main()"
+    one = OneShim(place, start)
+    agent, _ = one.agent(1)
+    run(agent, "a.0.1", "/bin/sh", "-c", "while :; do head -c 4096 /dev/zero; sleep 0.01; done")
+    agent.hear("output")
+    agent.sock.close()
+    time.sleep(0.5)  # some looks, while it is there
+    agent, state = one.agent(2)
+    assert state["key"] == "a.0.1"
+    shutil.rmtree(place / "segments")
+    agent.sock.close()
+    one.wait_for_end()
+    assert not os.path.exists(f"/proc/{state['main_pid']}")
     one.close()
 
 
