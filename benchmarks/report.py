@@ -69,14 +69,14 @@ def _lines(series: Series) -> list[Line]:
         of, (rounds.LIMIT_OF_BATCH, rounds.LIMIT_OF_SINGLE, rounds.LIMIT_OF_TINY, rounds.LIMIT_CPU_OF_BATCH)
     )
     higher = [
-        ("P1", "jobs/s, 200 a POST / C loop", batch, limit, 0.75),
+        ("P1", "jobs/s, 200 a POST / C loop", batch, limit, 0.70),
         ("P2", "jobs/s, one a POST, 16 connections / C loop", of(rounds.SINGLE), limit_of_single, 0.45),
         ("P4", "jobs/s of a program without libc / C loop", of(rounds.TINY), limit_of_tiny, 0.38),
         ("P10", "jobs/s / prototype's", batch, of(rounds.BATCH, PROTOTYPE), 0.9),
         ("P10", "jobs/s / prototype's without overlap", batch, of(rounds.BATCH, NO_OVERLAP), 0.0),
     ]
     lower = [
-        ("P3", "control-plane CPU a job / the C loop's", control_plane(series), limit_cpu, 0.32),
+        ("P3", "control-plane CPU a job / the C loop's", control_plane(series), limit_cpu, 0.35),
         ("P5", "submit to known end, p50 / bare p50", of(rounds.P50), bare, 3.5),
         ("P5", "submit to known end, p99 / bare p50", of(rounds.P99), bare, 10.0),
         ("P8", "MB: coordinator, gateway, one worker", of(rounds.PSS), one, 90.0),

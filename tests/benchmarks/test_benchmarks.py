@@ -182,7 +182,7 @@ def a_series() -> Series:
         series.add(PRODUCT, rounds.LIMIT_OF_BATCH, limit)
         series.add(PROTOTYPE, rounds.BATCH, 2000.0)
         series.add(PRODUCT, rounds.LIMIT_CPU_OF_BATCH, 500.0)
-        for component, cpu_us in ((COORDINATOR, 40.0), (AGENT, 30.0), (SPAWNING, 100.0), (GATEWAY, 7.0)):
+        for component, cpu_us in ((COORDINATOR, 40.0), (AGENT, 30.0), (SPAWNING, 110.0), (GATEWAY, 7.0)):
             series.cpu_us[PRODUCT, rounds.CPU_OF_BATCH, component].append(cpu_us)
     return series
 
@@ -191,14 +191,14 @@ def test_the_median_is_of_ratios_within_a_round_and_the_best_of_both_sides() -> 
     """The rounds' ratios are 0.25, 1 and 0.8; the fastest of each side are 3000 and 4000."""
     (row,) = report.target_rows(a_series(), Options(only=frozenset({"P1"})))
 
-    assert (row.median, row.best, row.pass_line, row.ok) == (0.8, 0.75, ">= 0.75", True)
+    assert (row.median, row.best, row.pass_line, row.ok) == (0.8, 0.75, ">= 0.7", True)
 
 
 def test_the_control_plane_is_counted_without_the_gateway() -> None:
-    """P3 is (40 + 30 + 100) / 500, and lower is better."""
+    """P3 is (40 + 30 + 110) / 500, and lower is better."""
     (row,) = report.target_rows(a_series(), Options(only=frozenset({"P3"})))
 
-    assert row.median == pytest.approx(0.34)
+    assert row.median == pytest.approx(0.36)
     assert row.ok is False
 
 
