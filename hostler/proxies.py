@@ -5,6 +5,7 @@ such a caller for a key. No header's value is believed. Pure.
 """
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Final
 
 PROXY_HEADERS: Final = frozenset(
@@ -26,4 +27,5 @@ THROUGH_A_PROXY: Final = "the call came through a proxy, and none is trusted; ca
 
 def shows_proxy(names: Iterable[str]) -> bool:
     """Whether one of these names of headers, in any case, is one that proxies add."""
-    return any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIX) for name in map(str.lower, names))
+    lowered = set(map(str.lower, names))
+    return not PROXY_HEADERS.isdisjoint(lowered) or any(map(str.startswith, lowered, repeat(PROXY_PREFIX)))

@@ -38,7 +38,8 @@ FIXED_HEADERS: Mapping[str, str] = MappingProxyType(
 # Where TLS is spoken: for a year nothing else is to be tried.
 TLS_HEADER = ("Strict-Transport-Security", "max-age=31536000")
 RETRY_AFTER_S = 1
-_JSON_HEADERS = MappingProxyType({**FIXED_HEADERS, "Content-Type": "application/json"})
+# As aiohttp keeps them: it copies these for each answer, which costs it a tenth of what another mapping does.
+_JSON_HEADERS = web.Response(headers={**FIXED_HEADERS, "Content-Type": "application/json"}).headers
 
 
 class HttpRefused(HostlerError):

@@ -9,6 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -26,6 +28,13 @@ ITEM_BYTES = 128  # an item's share besides its texts
 PART_BYTES = 16  # that of each of its files, stages, variables, secrets and labels
 
 Answer = str | HostlerError
+
+_principal = attrgetter("principal")
+_texts = attrgetter(
+    *("params", "name", "owner", "key", "family", "worker", "workload", "principal", "on_lost", "where"),
+    *("work.cwd", "work.stdin_path", "work.loss_policy", "work.start_path"),
+)
+_mappings = attrgetter("work.env", "labels", "tags", "secrets")
 
 
 class Submits(Protocol):
@@ -76,7 +85,7 @@ class Submitter:
         Raises:
             Overloaded: too much waits already; nothing was submitted.
         """
-        if not all(spec.principal for spec in specs):
+        if not all(map(_principal, specs)):
             # Jobs of many callers leave in one call: one that does not say whose it is would be the gateway's own.
             raise InternalError("a job does not say who asks for it")
         parts = _split(specs)
@@ -174,11 +183,8 @@ def _split(specs: Sequence[JobSpec]) -> list[_Part]:
 def _size(spec: JobSpec) -> int:
     """About how many bytes a job takes in a call: its texts, and a share for each of its parts."""
     work = spec.work
-    texts = (*work.argv, *spec.retry_on, spec.params, work.cwd, work.stdin_path, spec.name, spec.owner, spec.key)
-    texts += (spec.family, spec.worker, spec.workload, spec.principal, spec.on_lost, work.loss_policy, work.start_path)
-    texts += (spec.where,)
-    size = ITEM_BYTES + sum(map(len, texts))
-    for mapping in (work.env, spec.labels, spec.tags, spec.secrets):
+    size = ITEM_BYTES + sum(map(len, chain(work.argv, spec.retry_on, _texts(spec))))
+    for mapping in filter(None, _mappings(spec)):
         size += sum(PART_BYTES + len(name) + len(value) for name, value in mapping.items())
     for stage in spec.stages:
         size += PART_BYTES + len(stage.workload)

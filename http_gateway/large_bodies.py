@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from aiohttp import web
 
@@ -20,8 +20,7 @@ class LargeBodies:
         # One after the other: a parser lets others run between texts and lists only, and several would add up.
         self._parsing = asyncio.Lock()
 
-    @asynccontextmanager
-    async def json_of(self, request: web.Request) -> AsyncIterator[object]:
+    def json_of(self, request: web.Request) -> AbstractAsyncContextManager[object]:
         """Read the request's body as JSON: ``async with large_bodies.json_of(request) as body``.
 
         A large one counts until it is left, because what is made of it in there is as large.
@@ -31,8 +30,11 @@ class LargeBodies:
             HostlerError: as `bodies.read_json` does.
         """
         if (request.content_length or bodies.BATCH_BYTES_MAX) <= bodies.BODY_BYTES_MAX:
-            yield await bodies.read_json(request)
-            return
+            return _SmallBody(request)
+        return self._large_json_of(request)
+
+    @asynccontextmanager
+    async def _large_json_of(self, request: web.Request) -> AsyncIterator[object]:
         if self._held >= LARGE_BODIES_MAX:
             raise Overloaded("too many large bodies arrive at once; try again in a second", retry_after_s=1.0)
         self._held += 1
@@ -48,3 +50,18 @@ class LargeBodies:
             yield body
         finally:
             self._held -= counted
+
+
+class _SmallBody:
+    """What `json_of` returns for most requests: nothing is counted, so there is nothing to give back."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+
+    async def __aenter__(self) -> object:
+        return await bodies.read_json(self._request)
+
+    async def __aexit__(self, *_: object) -> None:
+        pass

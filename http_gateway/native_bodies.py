@@ -92,6 +92,10 @@ class PythonItem(Request):
     entrypoint: str = "main"
     interpreter: str = ""
 
+    def script(self) -> PythonScript:
+        """Return what is submitted."""
+        return PythonScript(path=self.path, entrypoint=self.entrypoint, interpreter=self.interpreter)
+
 
 class LimitsItem(Request):
     """What all processes of an attempt together may use."""
@@ -122,6 +126,10 @@ class StageItem(Request):
 
     workload: str
     version: Version = 0
+
+    def stage(self) -> Stage:
+        """Return what is submitted."""
+        return Stage(workload=self.workload, workload_version=self.version)
 
 
 class SecretItem(Request):
@@ -179,19 +187,20 @@ class JobItem(Request):
 
     def spec(self, principal: str) -> JobSpec:
         """Return what *principal* submits; its meaning is checked by the coordinator."""
+        env = self.env
         return JobSpec(
             work=Work(
                 argv=tuple(self.argv),
-                env={name: value for name, value in self.env.items() if isinstance(value, str)},
+                env={name: value for name, value in env.items() if isinstance(value, str)} if env else {},
                 cwd=self.cwd,
                 timeout_s=self.timeout,
                 grace_s=self.grace,
                 output_bytes_max=self.output_bytes_max,
                 leftovers_wait=self.leftovers == "wait",
-                files=tuple(each.file() for each in self.files),
+                files=tuple(map(FileItem.file, self.files)),
                 workspace=self.workspace,
                 stdin_path=self.stdin_path,
-                python=self._python(),
+                python=None if self.python is None else self.python.script(),
                 output_stop=self.output_stop,
                 merge=self.merge,
                 terminal=None if self.terminal is None else self.terminal.terminal(),
@@ -203,7 +212,7 @@ class JobItem(Request):
             on_lost=self.on_lost,
             lost_after_s=self.lost_after,
             crash_limit=self.crash_limit,
-            secrets={name: value.secret for name, value in self.env.items() if isinstance(value, SecretItem)},
+            secrets={name: value.secret for name, value in env.items() if isinstance(value, SecretItem)} if env else {},
             name=self.name,
             owner=self.owner,
             principal=principal,
@@ -219,14 +228,8 @@ class JobItem(Request):
             params="" if self.params is None else msgspec.json.encode(self.params).decode(),
             retries=self.retries,
             retry_on=tuple(self.retry_on),
-            stages=tuple(Stage(workload=each.workload, workload_version=each.version) for each in self.stages),
+            stages=tuple(map(StageItem.stage, self.stages)),
         )
-
-    def _python(self) -> PythonScript | None:
-        asked = self.python
-        if asked is None:
-            return None
-        return PythonScript(path=asked.path, entrypoint=asked.entrypoint, interpreter=asked.interpreter)
 
 
 class ScriptItem(Request):
