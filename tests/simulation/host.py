@@ -26,6 +26,7 @@ from worker_agent.limits import Limiter
 from worker_agent.process_tree import Reaped
 from worker_agent.shim import ORPHAN_S, Shim
 from worker_agent.shim_link import Message, ShimLink, meet
+from worker_agent.shim_protocol import QUEUE_MAX
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -311,7 +312,7 @@ class SimulatedShim(Shim):
         self._queue = deque()
         self._unsaid = []
         self._due_unsaid = math.inf
-        self._last_ends = deque(maxlen=9)
+        self._last_ends = deque(maxlen=QUEUE_MAX + 1)
         self._retired = False
         self._poll: Any = _NoPoll(self)
         self._null = self._home = self._score = -1
