@@ -21,6 +21,7 @@ from hostler.cli.private_cluster import PrivateCluster
 from hostler.cli.render import print_failure, print_json, print_line, say
 from hostler.cli.stdin import is_forwarded, is_open
 from hostler.cli.submission import spec_of
+from hostler.endpoint import read_endpoint
 from hostler.errors import HostlerError
 from hostler.jobs import JobSpec, Terminal
 from hostler.settings import Settings, terminal_kind
@@ -66,12 +67,15 @@ class _Run:
     def run(self) -> int:
         """Find a cluster, be the job, return its status."""
         settings = self._settings
+        gone = ""
         address = "" if self._options.private else address_of(settings)
         if address and not answers(address):
             if settings.coordinator:
                 raise unreachable(settings, address)
+            # Where a coordinator has never served, a private cluster is what is expected, and nothing to speak of.
+            gone = address if read_endpoint(settings.data_dir) is not None else ""
             address = ""
-        cluster = None if address else self._start_private()
+        cluster = None if address else self._start_private(gone)
         return asyncio.run(self._follow_through(address, cluster))
 
     async def _follow_through(self, address: str, cluster: PrivateCluster | None) -> int:
@@ -85,8 +89,7 @@ class _Run:
             async with Client(target_of(self._settings, address)) as client:
                 if self._settings.coordinator or await describes(client, ANSWER_S):
                     return await self._be(client, interrupts, self._keys)
-            say(f"the cluster at {address} does not answer; using a private one")
-            cluster = self._start_private()
+            cluster = self._start_private(address)
         if not await interrupts.before(cluster.ready()):
             return interrupts.status
         async with Client(cluster.address) as client:
@@ -105,10 +108,11 @@ class _Run:
             interrupts.before_leaving = keyboard.give_back
             return await Session(client, interrupts, as_json=self._as_json, keyboard=keyboard).run(self._spec)
 
-    def _start_private(self) -> PrivateCluster:
-        if self._spec.worker or self._spec.labels:
+    def _start_private(self, gone: str) -> PrivateCluster:
+        """Start one; *gone* is the address of the cluster that it stands in for, if there was one."""
+        if self._spec.worker or self._spec.labels or self._spec.where:
             raise Failure(
-                "--worker and --label choose among the workers of a cluster, and none answers",
+                "--worker, --label and --where choose among the workers of a cluster, and none answers",
                 hint="start one with: hostler up",
                 exit_code=UNREACHABLE,
             )
@@ -118,6 +122,8 @@ class _Run:
                 hint="start one with: hostler up",
                 exit_code=UNREACHABLE,
             )
+        if gone:
+            say(f"the cluster at {gone} does not answer; using a private one")
         cluster = PrivateCluster.start(self._settings)
         self._ends.callback(cluster.end)
         return cluster

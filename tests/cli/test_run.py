@@ -107,9 +107,10 @@ def test_failures_of_ours_are_125_and_of_the_caller_2(hostler: Hostler, fake: Fa
     assert fake.jobs == {}
 
 
-def test_placement_options_need_a_cluster(hostler: Hostler) -> None:
-    """A private worker is no worker one could have meant; the job would wait for ever."""
-    answer = hostler("run", "--private", "--label", "gpu=1", "--", "x")
+@pytest.mark.parametrize("chosen", [("--worker", "a"), ("--label", "gpu=1"), ("--where", "not gpu")])
+def test_placement_options_need_a_cluster(chosen: tuple[str, str], hostler: Hostler) -> None:
+    """A private worker is no worker one could have meant, whether it fits or not."""
+    answer = hostler("run", "--private", *chosen, "--", "x")
 
     assert answer.code == 125 and "hostler up" in answer.err
 

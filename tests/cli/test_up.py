@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hostler.endpoint import Endpoint, write_endpoint
+
 COMMAND = [sys.executable, "-m", "hostler.cli.main"]
 AT_MOST_S = 60.0
 
@@ -229,6 +231,18 @@ def test_run_without_a_cluster_uses_a_private_one_and_removes_it(data_dir: Path)
     assert (run.returncode, out, err) == (7, b"out\n", b"err\n")
     assert list(data_dir.parent.iterdir()) == []
     assert running_in(data_dir.parent) == []
+
+
+def test_run_says_each_time_that_the_cluster_it_knew_does_not_answer(data_dir: Path) -> None:
+    """A coordinator that was killed leaves word of where it was; its jobs are not to be elsewhere unnoticed."""
+    data_dir.mkdir()
+    gone = f"unix:{data_dir}/gone.sock"
+    write_endpoint(data_dir, Endpoint(socket=gone, grpc="", pid=1))
+
+    for _ in range(2):
+        out, err = run_privately(data_dir, "echo", "out").communicate(timeout=AT_MOST_S)
+        assert out == b"out\n"
+        assert err.decode() == f"hostler: the cluster at {gone} does not answer; using a private one\n"
 
 
 def test_a_key_file_is_for_clusters_that_were_there_before(
