@@ -8,11 +8,11 @@ from hostler.jobs import JobEvent
 
 # Everybody's are read and others' dropped, so that the next look begins after them.
 ALL_EVENTS = (
-    "SELECT event.*, job.id, job.owner FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
     " ORDER BY event.number LIMIT ?"
 )
 JOB_EVENTS = (
-    "SELECT event.*, job.id, job.owner FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
     " AND event.job IN (SELECT number FROM job WHERE id IN ({}) AND owner = ?) ORDER BY event.number LIMIT ?"
 )
 IS_HIS = (

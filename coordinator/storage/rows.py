@@ -473,20 +473,27 @@ def job_of(row: sqlite3.Row) -> Job:
 
 
 EVENTS_PER_ROW = 16  # a row's kinds are numbered row * 16 + place, so that each has a number of its own
+# What else `events_of` reads: the row of a job that is over keeps the worker of its end.
+OF_THE_JOB = "job.id, job.owner, job.worker AS job_worker"
+# They always say a detail. No two of them share a row, but in old ones, where the detail is that of the last.
+EXPLAINED = frozenset({"assigned", "requeued", "stop_requested", "unkillable", "retried", "ended", "logs_expired"})
 
 
 def events_of(row: sqlite3.Row) -> list[JobEvent]:
-    """Build the transitions of one event row."""
+    """Build the transitions of one row of `event` with `OF_THE_JOB`, each with what is true of itself."""
+    kinds = row["kinds"].split(",")
+    explained = max((place for place, kind in enumerate(kinds) if kind in EXPLAINED), default=-1)
     return [
         JobEvent(
             number=row["number"] * EVENTS_PER_ROW + min(place, EVENTS_PER_ROW - 1),
             job=row["id"],
             kind=kind,
             at_us=row["at"],
-            stage=row["stage"],
-            attempt=row["attempt"],
-            worker=row["worker"],
-            detail=row["detail"],
+            # What is accepted has no attempt yet, whichever its row is of.
+            stage=0 if kind == "queued" else row["stage"],
+            attempt=0 if kind == "queued" else row["attempt"],
+            worker="" if kind == "queued" else row["job_worker"] if kind == "ended" else row["worker"],
+            detail=row["detail"] if place == explained else "",
         )
-        for place, kind in enumerate(row["kinds"].split(","))
+        for place, kind in enumerate(kinds)
     ]

@@ -67,15 +67,15 @@ GET_WORK = "SELECT work FROM job WHERE number = ?"
 KEY_COLUMNS = "job.owner, job.key"  # as SQLite names the unique index `job_key` in its error
 FIND_KEY = "SELECT id, digest FROM job WHERE owner = ? AND key = ?"
 ALL_EVENTS = (
-    "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
     " ORDER BY event.number LIMIT ?"
 )
 JOB_EVENTS = (
-    "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
     " AND event.job IN (SELECT number FROM job WHERE id IN ({})) ORDER BY event.number LIMIT ?"
 )
 HISTORY = (
-    "SELECT event.*, job.id FROM event JOIN job ON job.number = event.job"
+    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job"
     " WHERE event.job = (SELECT number FROM job WHERE id = ?) ORDER BY event.number DESC LIMIT ?"
 )
 GET_LEDGER = "SELECT frames FROM ledger WHERE job = ? AND stage = ? AND attempt = ?"

@@ -325,6 +325,10 @@ async def test_watch_tells_every_transition_and_resumes(client: Client, worker: 
 
     events = await asyncio.wait_for(watched(0, "ended"), 10)
     assert [event.kind for event in events] == ["queued", "assigned", "started", "stop_requested", "ended"]
+    assert [(event.kind, event.attempt, event.worker) for event in (events[0], events[-1])] == [
+        ("queued", 0, ""),
+        ("ended", 1, events[1].worker),
+    ]
     for place, event in enumerate(events[:-1]):
         assert await asyncio.wait_for(watched(event.number, "ended"), 10) == events[place + 1 :]
 

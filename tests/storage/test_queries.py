@@ -1,12 +1,11 @@
-"""What readers find: jobs by filter and page, keys, progress, events and logs. They see only what is committed."""
+"""What readers find: jobs by filter and page, keys, progress and logs. They see only what is committed."""
 
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from coordinator.changes import LEDGER_UNKNOWN, Extent, LogLost, LogStored, Returned, StopRequested, Unkillable
-from coordinator.storage.rows import EVENTS_PER_ROW
+from coordinator.changes import LEDGER_UNKNOWN, Extent, LogLost, LogStored, StopRequested, Unkillable
 from coordinator.storage.selection import selection_of
 from coordinator.storage.sqlite import GET_EXTENTS, SqliteStore
 from hostler.ids import AttemptKey, JobId
@@ -14,7 +13,7 @@ from hostler.jobs import EndedProcess, JobPage, JobQuery, LogStatus, Progress, W
 from hostler.lifecycle import Outcome, State
 from hostler.wire.work import work_to_bytes
 from tests.support.builders import NOON_US, W1, W2, a_key, an_end, an_id
-from tests.support.stored import assigned, begun, commit, over, queued, seen, stage_over
+from tests.support.stored import assigned, begun, commit, over, queued, seen
 
 
 def ids(page: JobPage) -> list[str]:
@@ -244,121 +243,6 @@ async def test_jobs_are_found_by_how_their_ids_begin(store: SqliteStore) -> None
     selection, values = selection_of(JobQuery(id_prefix="0000001", newest_first=True))
     (plan,) = store._reader.execute(f"EXPLAIN QUERY PLAN SELECT * FROM job {selection}", values).fetchmany(1)
     assert "sqlite_autoindex_job_1 (id>? AND id<?)" in plan["detail"]
-
-
-# Events
-
-
-async def test_every_transition_is_an_event_in_order(store: SqliteStore) -> None:
-    """Whether it had a commit of its own or not, with a number of its own that only grows."""
-    await commit(store, seen(), queued(1), assigned(1))
-    await commit(store, Returned(1, a_key(1), "why not", NOON_US))
-    await commit(store, assigned(1, sequence=2, attempt=2), begun(1, 2))
-    await commit(store, StopRequested(1, a_key(1, 2), 1.0, "ada", NOON_US), over(1, attempt=2))
-
-    events = await store.events_after(0, (), 100)
-
-    assert [event.kind for event in events] == [
-        "queued",
-        "assigned",
-        "requeued",
-        "assigned",
-        "started",
-        "stop_requested",
-        "ended",
-    ]
-    numbers = [event.number for event in events]
-    assert numbers == sorted(set(numbers))
-    assert {event.job for event in events} == {an_id(1)}
-    assert (events[2].detail, events[3].attempt, events[3].worker) == ("why not", 2, W1)
-
-
-async def test_an_event_tells_its_own_attempt_and_stage(store: SqliteStore) -> None:
-    """Also when several attempts met in one commit; what came before the first counts as of that."""
-    second = assigned(1, sequence=3)._replace(key=AttemptKey(JobId(an_id(1)), 1, 1))
-    await commit(
-        store,
-        seen(),
-        *(queued(1), assigned(1)),
-        *(Returned(1, a_key(1), "why not", NOON_US), assigned(1, sequence=2, attempt=2), begun(1, 2)),
-        *(stage_over(1)._replace(key=a_key(1, 2)), second),
-    )
-
-    events = await store.events_after(0, (), 100)
-
-    assert [(event.kind, event.stage, event.attempt) for event in events] == [
-        ("queued", 0, 1),
-        ("assigned", 0, 1),
-        ("requeued", 0, 1),
-        ("assigned", 0, 2),
-        ("started", 0, 2),
-        ("stage_ended", 0, 2),
-        ("assigned", 1, 1),
-    ]
-    assert [event.detail for event in events if event.kind == "assigned"][1:] == ["", ""]
-
-
-async def test_the_history_of_a_job_ends_at_its_newest_transition(store: SqliteStore) -> None:
-    """However many there are: the oldest are left out; one commit's transitions stay together."""
-    await commit(store, seen(), queued(1), queued(2), assigned(1), assigned(2, sequence=2))
-    for attempt in range(1, 6):
-        await commit(store, Returned(1, a_key(1, attempt), f"why {attempt}", NOON_US))
-        await commit(store, assigned(1, attempt=attempt + 1, sequence=attempt + 2)._replace(why="the only one"))
-
-    everything = await store.history(an_id(1), 100)
-    newest = await store.history(an_id(1), 3)
-
-    assert everything == await store.events_after(0, [an_id(1)], 100)
-    assert newest == everything[-3:]
-    assert (newest[-1].kind, newest[-1].attempt, newest[-1].detail) == ("assigned", 6, "the only one")
-    assert await store.history(an_id(9), 3) == []
-
-
-async def test_each_detail_is_of_one_transition(store: SqliteStore) -> None:
-    """Why a worker was chosen and why it gave the job back are two sentences, also in one commit."""
-    await commit(
-        store, seen(), queued(1), assigned(1)._replace(why="the only one"), Returned(1, a_key(1), "full", NOON_US)
-    )
-
-    events = await store.history(an_id(1), 100)
-
-    assert [(event.kind, event.detail) for event in events if event.kind != "queued"] == [
-        ("assigned", "the only one"),
-        ("requeued", "full"),
-    ]
-
-
-@pytest.mark.parametrize("limit", [1, 2, 100])
-async def test_events_are_resumed_after_any_of_them(store: SqliteStore, limit: int) -> None:
-    """Also in the middle of what was committed together, and whatever the size of a read."""
-    await commit(store, seen(), queued(1), assigned(1), begun(1), queued(2))
-    await commit(store, over(1))
-    everything = await store.events_after(0, (), 100)
-
-    for place, event in enumerate(everything):
-        left, after = everything[place + 1 :], event.number
-        while left:
-            found = await store.events_after(after, (), limit)
-            assert found and found == left[: len(found)]
-            left, after = left[len(found) :], found[-1].number
-        assert await store.events_after(after, (), limit) == []
-
-
-async def test_events_of_some_jobs_leave_out_the_others(store: SqliteStore) -> None:
-    """Ids that are unknown do no harm."""
-    await commit(store, *(queued(number) for number in (1, 2, 3)))
-
-    events = await store.events_after(0, [an_id(1), an_id(3), an_id(9)], 100)
-
-    assert [event.job for event in events] == [an_id(1), an_id(3)]
-
-
-async def test_after_the_last_event_there_is_none(store: SqliteStore) -> None:
-    """Also after one that can never be."""
-    await commit(store, queued(1))
-
-    assert await store.events_after((1 << 64) - 1, (), 100) == []
-    assert await store.events_after(EVENTS_PER_ROW * 1000, (), 100) == []
 
 
 # Logs
