@@ -20,7 +20,7 @@ set_for_children("PYDANTIC_DISABLE_PLUGINS", "__all__")
 from hostler import endpoint, logs  # noqa: E402
 from hostler.client import Client  # noqa: E402
 from hostler.errors import InvalidRequest  # noqa: E402
-from hostler.tls import Target, target_of  # noqa: E402
+from hostler.tls import Target, is_loopback, target_of  # noqa: E402
 from http_gateway.app import CONNECTIONS_MAX, make_app, serve  # noqa: E402
 from http_gateway.callers import UNSAID  # noqa: E402
 from http_gateway.certificates import Certificate, certificate_of  # noqa: E402
@@ -64,7 +64,8 @@ async def run(settings: Settings) -> int:
         )
     async with Client(target, principal=UNSAID, options=FLAT_READS) as client:
         secured = certificate is not None
-        app = make_app(client, settings, secured=secured, names=certificate.names if certificate is not None else ())
+        named = certificate.names if certificate is not None else ()
+        app = make_app(client, settings, secured=secured, names=(*named, host) if is_loopback(host) else named)
         serving = serve(
             app,
             host,

@@ -83,6 +83,19 @@ async def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
     assert "usage" in await refusal_of([sys.executable, "-m", "http_gateway", "--port", "1"])
 
 
+async def test_the_loopback_address_it_listens_on_may_be_the_host_of_a_request_and_no_other_one(
+    coordinator: FakeCoordinator, tmp_path: Path
+) -> None:
+    """All of 127.0.0.0/8 can be listened on; whoever calls the published URL is heard."""
+    command = arguments(tmp_path, coordinator=coordinator.address, http="127.0.0.2:0")
+    async with running(command) as process, aiohttp.ClientSession() as session:
+        url = await url_of(process)
+        assert url.startswith("http://127.0.0.2:")
+        assert await _health(session, url) == 200
+        async with session.get(f"{url}/health", headers={"Host": "127.0.0.3"}) as response:
+            assert response.status == 421
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_publishes_its_url_serves_and_ends_in_order_on_a_signal(
     coordinator: FakeCoordinator, tmp_path: Path, number: signal.Signals
