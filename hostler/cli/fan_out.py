@@ -67,8 +67,8 @@ def run_on_all(place: Place, options: RunOptions, wanted: FanOptions, argv: Sequ
     """
     if options.tty or options.detach:
         raise usage_failure("--tty and --detach are for one job; leave them out, or --all")
-    if wanted.retry_failed:
-        if argv or wanted.every:
+    if wanted.retry_failed is not None:
+        if argv or wanted.every is not None:
             raise usage_failure("--retry-failed runs the same command again; leave --all and the command out")
         spec = None
     else:
@@ -86,9 +86,9 @@ async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
         interrupts.listen()
         if spec is not None:
             name = uuid.uuid4().hex[:8]
-            parts = await _submit(client, wanted.every, spec, name)
+            parts = await _submit(client, wanted.every or "", spec, name)
         else:
-            name, parts = await _submit_again(client, wanted.retry_failed)
+            name, parts = await _submit_again(client, wanted.retry_failed or "")
         fan = _Fan(client, parts, interrupts, group=wanted.group)
         try:
             await fan.run()

@@ -229,7 +229,7 @@ def run(options: RunOptions, fan: FanOptions, place: Place, argv: OptionalArgv =
     Its output and its exit status come out here. Ctrl-C interrupts it, a second one stops it.
     Without a cluster, a private one is started for it. With --all it runs on many workers at once.
     """
-    if fan.every or fan.retry_failed:
+    if fan.every is not None or fan.retry_failed is not None:
         from hostler.cli.fan_out import run_on_all
 
         return run_on_all(place, options, fan, argv or ())

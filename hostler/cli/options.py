@@ -15,6 +15,17 @@ import typer
 from hostler.cli.quantities import duration, duration_or_never, size
 
 
+def filled(text: str) -> str:
+    """Read what chooses machines: an empty text is a variable of a script that was not set, and chooses none.
+
+    Raises:
+        typer.BadParameter: there is nothing in it.
+    """
+    if not text.strip():
+        raise typer.BadParameter("it is empty; leave the option out where nothing is to be chosen")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Which cluster is meant, and how it is to be answered."""
@@ -34,14 +45,18 @@ class Place:
 class JobOptions:
     """What `run` and `submit` let one say about a job besides its command."""
 
-    worker: Annotated[str, typer.Option(metavar="ID", help="Run on this worker: its id, or its name.")] = ""
+    worker: Annotated[
+        str | None, typer.Option(metavar="ID", parser=filled, help="Run on this worker: its id, or its name.")
+    ] = None
     label: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="Run on a worker with this label. Repeatable.")
     ] = None
     where: Annotated[
-        str,
-        typer.Option(metavar="EXPR", help="Run on a worker that matches, as `zone in (a, b) and not spare`."),
-    ] = ""
+        str | None,
+        typer.Option(
+            metavar="EXPR", parser=filled, help="Run on a worker that matches, as `zone in (a, b) and not spare`."
+        ),
+    ] = None
     tag: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A tag, to find the job by (--filter). Repeatable.")
     ] = None
@@ -114,15 +129,20 @@ class FanOptions:
     """What `run` lets one say about several workers at once."""
 
     every: Annotated[
-        str,
-        typer.Option("--all", metavar="EXPR", help="Run it on every worker that matches (zone=a); '*': on each."),
-    ] = ""
+        str | None,
+        typer.Option(
+            "--all", metavar="EXPR", parser=filled, help="Run it on every worker that matches (zone=a); '*': on each."
+        ),
+    ] = None
     group: Annotated[
         bool, typer.Option("--group", help="With --all: each worker's output in one piece, when it has ended.")
     ] = False
     retry_failed: Annotated[
-        str, typer.Option(metavar="NAME|last", help="Once more where an earlier --all has failed; without a command.")
-    ] = ""
+        str | None,
+        typer.Option(
+            metavar="NAME|last", parser=filled, help="Once more where an earlier --all has failed; without a command."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,24 @@ def test_placement_options_need_a_cluster(chosen: tuple[str, str], hostler: Host
     assert answer.code == 125 and "hostler up" in answer.err
 
 
+@pytest.mark.parametrize("given", ["", " "])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("run", option) for option in ("--all", "--retry-failed", "--where", "--worker", "--label")),
+        *(("submit", option) for option in ("--where", "--worker", "--label")),
+    ],
+)
+def test_an_empty_choice_of_machines_is_refused(
+    command: str, option: str, given: str, hostler: Hostler, fake: FakeCluster
+) -> None:
+    """A variable of a script that was not set must not turn many machines into one, or one into any."""
+    answer = hostler(command, option, given, "--", "x")
+
+    assert (answer.code, answer.out) == (2, "") and option in answer.err
+    assert fake.jobs == {}
+
+
 def start(fake: FakeCluster) -> subprocess.Popen[bytes]:
     """Start ``hostler run`` on a job that does not end by itself, and return once it runs."""
     fake.begin = lambda _: (None, out(b"begun\n"))
