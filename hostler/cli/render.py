@@ -1,8 +1,8 @@
 """How answers look: lines for people, tables in a terminal, JSON for programs.
 
 Text from jobs and users is shown with its control characters escaped, so that no name can move the
-cursor. Tables use rich; in a terminal they fit its width and ids are cut to eight characters, in a
-pipe nothing is cut.
+cursor. Tables use rich; in a terminal they fit its width, columns that say least are left out for it, and ids are
+cut to eight characters; in a pipe nothing is cut.
 """
 
 import json
@@ -25,14 +25,20 @@ from hostler.workers import Worker, WorkerState
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
 SHORT_ID_CHARACTERS = 8
 COMMAND_CHARACTERS_MAX = 500  # of a command in a table
-CROPPED_COLUMNS = frozenset({"name", "command", "labels", "documentation", "path"})
+CROPPED_COLUMNS = frozenset({"name", "command", "labels", "documentation", "path", "reason", "scopes", "worker"})
+CROPPED_CHARACTERS_MIN = 7  # a column that may be cut is worth as much
+# Where a terminal has no room for all columns, those with nothing in them go first, and then these, in this order.
+LEFT_OUT = (
+    *("labels", "documentation", "scopes", "modified", "used", "took", "runtime", "owner", "age", "reason", "running"),
+    *("version", "command", "job", "name"),
+)
 RESULT_CHARACTERS_MAX = 200  # of a result in a line
 STEPS_SHOWN_MAX = 20
 PIPE_WIDTH = 100_000  # wide enough that rich never cuts
+GAP = 2  # blanks between two columns
 
 
 def say(message: str) -> None:
@@ -131,10 +137,11 @@ def print_job(job: Job) -> None:
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: bool = False) -> None:
     """Print a table of texts, to standard output unless that is the jobs'."""
     console, _ = terminal_console(to_stderr=to_stderr)
-    table = _table(*names)
-    for row in rows:
-        table.add_row(*(_croppable(text) for text in row))
-    console.print(table)
+    cut = [
+        [_id_text(cell, console.width) if name == "job" else cell for name, cell in zip(names, row, strict=True)]
+        for row in rows
+    ]
+    console.print(_table(names, [(row, "") for row in cut], console.width))
 
 
 def show_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
@@ -150,12 +157,12 @@ def show_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
 def print_jobs(jobs: Iterable[Job], *, now_us: int) -> None:
     """Print a table of jobs."""
     console, narrow = terminal_console()
-    console.print(jobs_table(jobs, now_us=now_us, narrow=narrow))
+    console.print(jobs_table(jobs, now_us=now_us, width=console.width if narrow else PIPE_WIDTH))
 
 
-def jobs_table(jobs: Iterable[Job], *, now_us: int, narrow: bool) -> "Table":
-    """A table of jobs; where it is *narrow* their ids are cut."""
-    table = _table("id", "state", "age", "took", "name", "command")
+def jobs_table(jobs: Iterable[Job], *, now_us: int, width: int) -> "Table":
+    """A table of jobs for so many columns; on a terminal (less than `PIPE_WIDTH`) their ids are cut."""
+    rows = list[tuple[Sequence[str], str]]()
     for job in jobs:
         command = work_text(job.spec)
         if len(command) > COMMAND_CHARACTERS_MAX:  # a table is padded to its longest cell
@@ -163,33 +170,32 @@ def jobs_table(jobs: Iterable[Job], *, now_us: int, narrow: bool) -> "Table":
         took = ""
         if job.started_at_us:
             took = span_text((job.finished_at_us or now_us) - job.started_at_us)
-        table.add_row(
-            job.id[:SHORT_ID_CHARACTERS] if narrow else job.id,
+        cells = (
+            _id_text(job.id, width),
             state_text(job),
             span_text(now_us - job.queued_at_us),
             took,
-            _croppable(job.spec.name),
-            _croppable(command),
-            style=job_style(job),
+            job.spec.name,
+            command,
         )
-    return table
+        rows.append((cells, job_style(job)))
+    return _table(("id", "state", "age", "took", "name", "command"), rows, width)
 
 
 def print_workers(workers: Iterable[Worker]) -> None:
-    """Print a table of workers; their ids are whole, because other interfaces ask for them."""
+    """Print a table of workers."""
     console, _ = terminal_console()
-    workers = list(workers)
-    explained = any(worker.reason for worker in workers)
-    table = _table("id", "name", "state", "running", "labels", *(["reason"] if explained else []))
+    rows = list[tuple[Sequence[str], str]]()
     for worker in workers:
         labels = " ".join(f"{name}={value}" for name, value in sorted(worker.labels.items()))
         style = "" if worker.state is WorkerState.CONNECTED else "yellow"
         running = f"{worker.running} of {worker.slots}"
-        row = [worker.id, printable(worker.name), worker.state.value, running, _croppable(labels)]
-        if explained:
-            row.append(_croppable(printable(worker.reason)))
-        table.add_row(*row, style=style)
-    console.print(table)
+        name = _id_text(worker.id, console.width)
+        rows.append(((name, worker.name, worker.state.value, running, labels, worker.reason), style))
+    names: Sequence[str] = ("id", "name", "state", "running", "labels", "reason")
+    if not any(cells[-1] for cells, _ in rows):
+        names, rows = names[:-1], [(cells[:-1], style) for cells, style in rows]
+    console.print(_table(names, rows, console.width))
 
 
 def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
@@ -342,20 +348,41 @@ def terminal_console(*, to_stderr: bool = False) -> tuple[Any, bool]:
     return Console(stderr=to_stderr, width=width, highlight=False, markup=False, emoji=False), narrow
 
 
-def _table(*names: str) -> "Table":
+def _table(names: Sequence[str], rows: Sequence[tuple[Sequence[str], str]], width: int) -> "Table":
+    """Rows of texts, each with how it is drawn, in so many columns of a terminal."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
-        # Where room is missing, rich takes it from the columns that could wrap.
-        table.add_column(name.upper(), no_wrap=name not in CROPPED_COLUMNS)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    texts = [[Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in cells] for cells, _ in rows]
+    kept = _columns_kept(names, [[text.cell_len for text in line] for line in texts], width)
+    for place in kept:
+        # Where room is missing, rich takes it from the columns that could wrap, and from the widest of them first.
+        table.add_column(names[place].upper(), no_wrap=names[place] not in CROPPED_COLUMNS, overflow="ellipsis")
+    for line, (_, style) in zip(texts, rows, strict=True):
+        table.add_row(*(line[place] for place in kept), style=style)
     return table
 
 
-def _croppable(text: str) -> "Text":
-    from rich.text import Text
+def _columns_kept(names: Sequence[str], sizes: Sequence[Sequence[int]], width: int) -> list[int]:
+    """The places of the columns that a width has room for."""
+    widest = [max((line[place] for line in sizes), default=0) for place in range(len(names))]
+    least = list[int]()
+    for name, size in zip(names, widest, strict=True):
+        needed = max(size, len(name))
+        least.append(min(needed, CROPPED_CHARACTERS_MIN) if name in CROPPED_COLUMNS else needed)
+    kept = list(range(len(names)))
+    spare = [place for place in kept if names[place] in LEFT_OUT]
+    for place in sorted(spare, key=lambda place: (widest[place] > 0, LEFT_OUT.index(names[place]))):
+        if sum(least[kept_one] for kept_one in kept) + GAP * (len(kept) - 1) <= width:
+            break
+        kept.remove(place)
+    return kept
 
-    return Text(printable(text), no_wrap=True, overflow="ellipsis")
+
+def _id_text(name: str, width: int) -> str:
+    """An id, cut on a terminal."""
+    return name[:SHORT_ID_CHARACTERS] if width < PIPE_WIDTH else name
 
 
 def job_style(job: Job) -> str:

@@ -27,35 +27,37 @@ class _Column(NamedTuple):
     width: int  # 0: what is left
     rank: int  # where room is missing, the highest goes first
     right: bool = False
+    width_min: int = 0  # before the important ones go, it may be cut to so much; 0: to nothing less
 
 
 JOB_COLUMNS = (
     _Column("id", SHORT_ID_CHARACTERS, 0),
     _Column("cpu", 6, 1, right=True),
-    _Column("memory", 7, 2, right=True),
-    _Column("age", 5, 3, right=True),
+    _Column("memory", 7, 3, right=True),
+    _Column("age", 5, 4, right=True),
     _Column("done", 5, 5, right=True),
     _Column("worker", 14, 6),
-    _Column("name", 16, 4),
+    _Column("name", 16, 2, width_min=8),
     _Column("command", 0, 0),
 )
 WORKER_COLUMNS = (
-    _Column("worker", 20, 0),
-    _Column("state", 12, 2),
+    _Column("worker", 20, 0, width_min=14),
+    _Column("state", 12, 1),
     _Column("jobs", 9, 0, right=True),
-    _Column("cpu", 6, 1, right=True),
+    _Column("cpu", 6, 2, right=True),
     _Column("memory", 7, 3, right=True),
-    _Column("labels", 0, 4),
+    _Column("labels", 0, 5),
 )
 ENDED_COLUMNS = (
     _Column("id", SHORT_ID_CHARACTERS, 0),
-    _Column("ended", 5, 2, right=True),
-    _Column("took", 5, 3, right=True),
-    _Column("name", 16, 4),
-    _Column("outcome", 24, 1),
+    _Column("ended", 5, 4, right=True),
+    _Column("took", 5, 5, right=True),
+    _Column("name", 16, 2, width_min=8),
+    _Column("outcome", 24, 1, width_min=11),
     _Column("command", 0, 0),
 )
-LAST_MIN = 10  # the column that gets what is left is worth as much
+IMPORTANT = 4  # before a column of this rank or a lower one goes, others are cut
+LAST_MIN, LAST_CUT = 10, 7  # the column that gets what is left is worth as much; when others are cut, as little
 
 
 def screen(load: Load, jobs: Sequence[JobLoad], *, width: int, height: int, foot: str, away: str) -> "list[Text]":
@@ -124,7 +126,7 @@ def section(
     """The heads of a table and its first rows; nothing when there is no room for a row."""
     if count <= 0:
         return []
-    kept = columns_for(columns, width)
+    columns, kept = columns_for(columns, width)
     heads = [columns[place].name.upper() for place in kept]
     lines = [_row(columns, kept, heads, width, "bold underline", by_place=False)]
     for row in rows[:count]:
@@ -133,15 +135,29 @@ def section(
     return lines
 
 
-def columns_for(columns: Sequence[_Column], width: int) -> list[int]:
-    """The places of the columns that a width has room for."""
+def columns_for(columns: Sequence[_Column], width: int) -> tuple[list[_Column], list[int]]:
+    """The columns as wide as they can be in a width, and the places of those that it has room for."""
     kept = list(range(len(columns)))
-    while sum(columns[place].width or LAST_MIN for place in kept) + len(GAP) * (len(kept) - 1) > width:
-        worst = max(kept, key=lambda place: columns[place].rank)
-        if columns[worst].rank == 0:
-            break
-        kept.remove(worst)
-    return kept
+
+    def missing(sizes: Sequence[int]) -> int:
+        return sum(sizes[place] for place in kept) + len(GAP) * (len(kept) - 1) - width
+
+    wide = [column.width or LAST_MIN for column in columns]
+    least = [column.width_min or column.width or LAST_CUT for column in columns]
+    for sizes, rank_min in ((wide, IMPORTANT + 1), (least, 1)):
+        while missing(sizes) > 0:
+            worst = max(kept, key=lambda place: columns[place].rank)
+            if columns[worst].rank < rank_min:
+                break
+            kept.remove(worst)
+    sized = list(columns)
+    # The least important is cut first, until the last one has enough.
+    for place in sorted(kept, key=lambda place: -columns[place].rank):
+        cut = min(max(0, missing(wide)), wide[place] - least[place])
+        if columns[place].width:
+            wide[place] -= cut
+            sized[place] = columns[place]._replace(width=wide[place])
+    return sized, kept
 
 
 def _row(

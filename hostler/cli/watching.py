@@ -151,7 +151,7 @@ class _Screen:
         from rich.console import Group
         from rich.text import Text
 
-        table = jobs_table(self.jobs, now_us=time.time_ns() // 1000, narrow=True)
+        table = jobs_table(self.jobs, now_us=time.time_ns() // 1000, width=self._live.console.width)
         self._live.update(Group(Text(self._head(), overflow="ellipsis", no_wrap=True), Text(), table), refresh=True)
 
     def _head(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hostler.cli.main import app, call
 from hostler.errors import ErrorCode, from_code
 from hostler.jobs import JobSpec, OutputFile, Outputs, Work
 from tests.cli.conftest import Answer
-from tests.cli.fake_cluster import NOON_US, FakeCluster, exited
+from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, exited
 
 ROOT = Path(__file__).parents[2]
 A_SPEC = JobSpec(work=Work(argv=("sleep", "\x1b[31m" + "w" * 300), cwd="/"), name="two \x1b words")
@@ -206,26 +207,49 @@ def test_every_error_of_the_cluster_has_a_next_step(code: ErrorCode) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 79, 200])
-def test_lists_on_a_terminal_keep_to_its_width(
-    columns: int, known: FakeCluster, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lists_on_a_terminal_keep_to_its_width(columns: int, known: FakeCluster) -> None:
     """No line of a table is broken, whatever is in it; without colours when those are not wanted."""
     known.add(spec=replace(A_SPEC, name="n" * 200))
     for arguments in (["jobs"], ["top", "--once"]):
-        ours, theirs = pty.openpty()
-        env = os.environ | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", "NO_COLOR": "1"}
-        command = [sys.executable, "-m", "hostler.cli.main", "--coordinator", known.address, *arguments]
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT)
-        os.close(theirs)
-        seen = b""
-        try:
-            while piece := os.read(ours, 65536):
-                seen += piece
-        except OSError:
-            pass  # its side is closed
-        os.close(ours)
-        assert process.wait(timeout=30) == 0
-        text = seen.decode()
-        assert "\x1b[3" not in text and "RUNNING" in text.upper()
-        plain = text.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[1;4m", "").replace("\x1b[2m", "")
+        plain = on_a_terminal_of(columns, known, *arguments)
+        assert "RUNNING" in plain.upper()
         assert all(len(line) <= columns for line in plain.splitlines()), plain
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_lists_on_a_narrow_terminal_leave_columns_out_before_they_cut_what_is_short(
+    columns: int, known: FakeCluster
+) -> None:
+    """Ids have eight characters, names and states can be read, and only texts of any length end in an ellipsis."""
+    named = known.add(spec=replace(A_SPEC, name="a-name-that-is-long"), job="1" * 8 + OVER[8:])
+    jobs = on_a_terminal_of(columns, known, "jobs").splitlines()
+    workers = on_a_terminal_of(columns, known, "workers").splitlines()
+
+    assert jobs[0].split()[:2] == ["ID", "STATE"] and "NAME" in jobs[0]
+    (line,) = [line for line in jobs if line.startswith(named[:8])]
+    assert line.split()[:2] == [named[:8], "running"] and "a-name" in line
+    for row in jobs[1:]:
+        rest = row[: jobs[0].index("NAME")]
+        assert "\u2026" not in rest and row.split()[0] == row[:8], jobs
+    assert workers[0].split()[:3] == ["ID", "NAME", "STATE"]
+    assert workers[1].split()[:3] == [WORKER.id[:8], WORKER.name, WORKER.state.value]
+
+
+def on_a_terminal_of(columns: int, known: FakeCluster, *arguments: str) -> str:
+    """What a command shows there, without colours: they are not wanted."""
+    ours, theirs = pty.openpty()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "hostler.cli.main", "--coordinator", known.address, *arguments]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT)
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 65536):
+            seen += piece
+    except OSError:
+        pass  # its side is closed
+    os.close(ours)
+    assert process.wait(timeout=30) == 0
+    text = seen.decode()
+    assert "\x1b[3" not in text
+    return re.sub("\x1b\\[[0-9;]*m", "", text)

@@ -126,10 +126,10 @@ def test_what_matters_most_is_left_when_there_is_little_room() -> None:
         for line in screen(load, arranged(load.jobs, "cpu"), width=40, height=10, foot="q quits", away="gone for 3 s")
     ]
     assert lines[0] == "gone for 3 s"
-    assert lines[1].split() == ["WORKER", "JOBS", "CPU"]
-    assert lines[3].split() == ["ID", "CPU", "MEMORY", "COMMAND"]
+    assert lines[1].split() == ["WORKER", "STATE", "JOBS"]
+    assert lines[3].split() == ["ID", "CPU", "NAME", "COMMAND"]
     assert [line.split()[1] for line in lines[4:6]] == ["49.0", "48.0"]
-    assert lines[-3].split() == ["ID", "COMMAND"] or "ENDED" in lines[-3]
+    assert lines[-3].split() == ["ID", "NAME", "OUTCOME", "COMMAND"]
     assert lines[-1] == "q quits"
 
 
