@@ -289,10 +289,13 @@ def exit_status(job: Job, *, interrupted: int) -> tuple[int, str]:
         return TIMED_OUT, f"the job was ended at its timeout of {timeout_s:g} s"
     if end.error:
         return _start_status(end.error), end.error
+    ours = ""  # what the job itself cannot say of its end
+    if end.cause == "output_limit":
+        ours = f"the job was ended at its --output-max of {job.spec.work.output_bytes_max:,} bytes"
     if end.signal:
-        return 128 + _signal_number(end.signal), ""
+        return 128 + _signal_number(end.signal), ours
     if end.exit_code is not None:
-        return end.exit_code, ""
+        return end.exit_code, ours
     if job.outcome is Outcome.STOPPED:
         return interrupted, "the job was stopped before it started"
     return RUN_FAILED, end.evidence or "how the job ended is not known"

@@ -22,7 +22,7 @@ from tests.cli.fake_cluster import FakeCluster, err, exited, killed, out
 
 Hostler = Callable[..., Answer]
 COMMAND = [sys.executable, "-m", "hostler.cli.main"]
-SPEC = JobSpec(work=Work(argv=("x",), timeout_s=5.0), start_within_s=2.0)
+SPEC = JobSpec(work=Work(argv=("x",), timeout_s=5.0, output_bytes_max=10), start_within_s=2.0)
 AT_MOST_S = 30.0
 
 
@@ -56,6 +56,8 @@ def test_every_byte_comes_out(fake: FakeCluster, capfdbinary: pytest.CaptureFixt
         (killed("SIGKILL", "stop"), Outcome.STOPPED, 137, ""),
         (replace(exited(5), cause="stop"), Outcome.STOPPED, 5, ""),
         (killed("SIGTERM", "timeout"), Outcome.TIMED_OUT, 124, "timeout of 5 s"),
+        (killed("SIGTERM", "output_limit"), Outcome.FAILED, 143, "--output-max of 10 bytes"),
+        (replace(exited(2), cause="output_limit"), Outcome.FAILED, 2, "--output-max of 10 bytes"),
         (End(cause="start_deadline", evidence="it had not started"), Outcome.TIMED_OUT, 124, "not start within 2 s"),
         (End(cause="not_started", error='exec: "x": executable file not found in $PATH'), Outcome.FAILED, 127, "exec:"),
         (End(cause="not_started", error="fork/exec ./x: no such file or directory"), Outcome.FAILED, 127, "./x"),
