@@ -100,8 +100,6 @@ class Session:
         ):
             await asyncio.wait({copying, detached}, return_when=asyncio.FIRST_COMPLETED)
             if not copying.done():
-                if self._keyboard is not None:
-                    print(file=sys.stderr)  # the job has perhaps left an open line
                 self._say(f"detached from job {job}, which goes on; attach again with: hostler attach {job}")
                 return self._interrupts.status if self._interrupts.stop_signal else OK
             try:
@@ -129,11 +127,12 @@ class Session:
         return status
 
     def _say(self, message: str) -> None:
-        """As `say`, also while our terminal is the job's, where a line feed alone does not go to the left."""
+        """As `say`, also while our terminal is the job's: it is given back meanwhile, and a line begins."""
         if self._keyboard is None:
             say(message)
             return
         with self._keyboard.aside():
+            print(file=sys.stderr)  # the job has perhaps left an open line, as a prompt is
             say(message)
 
     # -- signals

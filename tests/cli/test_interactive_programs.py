@@ -148,6 +148,7 @@ def test_who_detaches_comes_back(up: Up) -> None:
         person.sees(b"ready> ")
         person.type(DETACH)
         said = person.sees(b"attach again with: hostler attach ")
+        assert b"\r\nhostler: detached" in said
         assert person.ends() == 0 and person.is_cooked()
         found = re.search(rb"detached from job ([0-9a-f-]{36})", said)
         assert found is not None
@@ -158,7 +159,7 @@ def test_who_detaches_comes_back(up: Up) -> None:
         first.sees(b"kept\r\n20 50\r\n")
         with typist(up, *HOSTLER, "attach", "--all-output", job, rows=21, columns=51) as second:
             second.sees(b"x=kept")
-            first.sees(b"only shows its output")
+            assert b"\r\nhostler: somebody else" in first.sees(b"only shows its output")
             first.type(b"echo not for it\n")
             second.type(b"stty size\n")
             second.sees(b"21 51\r\n")
