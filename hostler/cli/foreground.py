@@ -25,6 +25,6 @@ def become(program: str, place: Place, **flags: Any) -> NoReturn:
 
 def become_worker(place: Place, *, labels: Sequence[str] | None, **flags: Any) -> NoReturn:
     """As `become`, for a worker; typed labels are laid over those of the settings."""
-    typed = pairs(list(labels or ()), "--label")
+    typed = pairs(list(labels or ()), "--label", once=True)
     merged = settings_for(place).labels | typed if typed else None
     become("worker_agent", place, labels=merged, **flags)

@@ -223,16 +223,18 @@ def expanded(command: Callable[..., int]) -> Callable[..., int]:
     return call
 
 
-def pairs(values: list[str] | None, option: str) -> dict[str, str]:
-    """Read ``K=V`` texts.
+def pairs(values: list[str] | None, option: str, *, once: bool = False) -> dict[str, str]:
+    """Read ``K=V`` texts; of two values of a name the last counts, unless a name may have one only *once*.
 
     Raises:
-        typer.BadParameter: one has no name or no equals sign.
+        typer.BadParameter: one has no name or no equals sign, or *once* a name has two values.
     """
     read: dict[str, str] = {}
     for text in values or ():
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise typer.BadParameter(f"{text!r} is not of the form K=V", param_hint=option)
+        if once and read.get(name, value) != value:
+            raise typer.BadParameter(f"{name} has two values, {read[name]!r} and {value!r}", param_hint=option)
         read[name] = value
     return read

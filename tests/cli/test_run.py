@@ -135,6 +135,19 @@ def test_an_empty_choice_of_machines_is_refused(
     assert fake.jobs == {}
 
 
+def test_a_tag_or_label_has_one_value(hostler: Hostler, fake: FakeCluster) -> None:
+    """Of two that differ none is taken silently; the same one twice, and a variable set anew, are no harm."""
+    for option in ("--tag", "--label"):
+        answer = hostler("run", option, "a=b", option, "a=c", "--", "x")
+        assert answer.code == 2 and "a has two values, 'b' and 'c'" in answer.err
+    assert fake.jobs == {}
+
+    twice = (*("--tag", "a=b"), *("--tag", "a=b"), *("--env", "V=1"), *("--env", "V=2"))
+    assert hostler("submit", *twice, "--", "x").code == 0
+    (job,) = fake.jobs.values()
+    assert (job.spec.tags, job.spec.work.env) == ({"a": "b"}, {"V": "2"})
+
+
 def start(fake: FakeCluster) -> subprocess.Popen[bytes]:
     """Start ``hostler run`` on a job that does not end by itself, and return once it runs."""
     fake.begin = lambda _: (None, out(b"begun\n"))
