@@ -30,8 +30,11 @@ CLUSTER = "The cluster"
 JOBS = "Jobs"
 # What follows the program's name is the program's, also when it looks like an option of ours.
 JOB_COMMAND = {"allow_interspersed_args": False}
-Argv = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The program and its arguments.")]
-OptionalArgv = Annotated[
+RunArgv = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --retry-failed is given."),
+]
+SubmitArgv = Annotated[
     list[str] | None,
     typer.Argument(metavar="COMMAND", help="The program and its arguments, unless --workload or --stage is given."),
 ]
@@ -223,7 +226,7 @@ def gateway(
 
 @app.command(rich_help_panel=JOBS, context_settings=JOB_COMMAND)
 @expanded
-def run(options: RunOptions, fan: FanOptions, place: Place, argv: OptionalArgv = None) -> int:
+def run(options: RunOptions, fan: FanOptions, place: Place, argv: RunArgv = None) -> int:
     """Run a command as a job that behaves like the command itself.
 
     Its output and its exit status come out here. Ctrl-C interrupts it, a second one stops it.
@@ -263,7 +266,7 @@ def attach(
 def submit(
     options: SubmitOptions,
     place: Place,
-    argv: OptionalArgv = None,
+    argv: SubmitArgv = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Then copy its output and show its progress, until it has ended.")
     ] = False,

@@ -32,6 +32,14 @@ def test_help_names_every_command() -> None:
     assert [name for name in COMMANDS if f" {name} " not in answer.stdout] == []
 
 
+def test_help_of_run_names_no_option_that_it_has_not() -> None:
+    """Also where the words of a command's help are shared."""
+    shown = hostler("run", "--help").stdout
+
+    assert "unless --retry-failed" in " ".join(shown.replace("│", " ").split())
+    assert "--workload" not in shown and "--stage" not in shown
+
+
 def test_the_version_is_said() -> None:
     """On one line."""
     assert hostler("--version").stdout == f"hostler {__version__}\n"
