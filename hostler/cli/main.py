@@ -5,6 +5,7 @@ errors must be there at once. The exit codes are in `hostler.cli.failures`; `run
 """
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -96,7 +97,10 @@ def call(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; expected failures are printed."""
     as_json = "--json" in _before_command_of_job(arguments)
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="hostler", standalone_mode=False)
+        # `--version` is answered before the other options are read, and asks this for --json.
+        place = Place(as_json=as_json)
+        command = typer.main.get_command(app)
+        code = command.main(list(arguments), prog_name="hostler", standalone_mode=False, obj=place)
     except Failure as failure:
         return _print(failure, as_json=as_json, arguments=arguments)
     except HostlerError as error:
@@ -120,9 +124,9 @@ def call(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else OK
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        print(f"hostler {__version__}")
+        print(json.dumps({"version": __version__}) if context.obj.as_json else f"hostler {__version__}")
         raise typer.Exit
 
 

@@ -1,5 +1,6 @@
 """What holds for every command: help, errors, exit codes, and what is loaded for them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_help_of_run_names_no_option_that_it_has_not() -> None:
 def test_the_version_is_said() -> None:
     """On one line."""
     assert hostler("--version").stdout == f"hostler {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [("--json", "--version"), ("--version", "--json")])
+def test_the_version_can_be_read_by_programs(arguments: tuple[str, ...]) -> None:
+    """As every answer with --json, wherever that stands."""
+    assert json.loads(hostler(*arguments).stdout) == {"version": __version__}
 
 
 def test_where_no_cluster_answers_every_command_says_how_to_start_one(tmp_path: Path) -> None:
