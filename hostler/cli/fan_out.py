@@ -23,6 +23,7 @@ from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
 from hostler.cli.render import print_json, print_table, printable, say, state_text
 from hostler.cli.retrying import BATCH_JOBS
+from hostler.cli.session import exit_status
 from hostler.cli.submission import spec_of
 from hostler.cli.writing import write_all
 from hostler.client import Client
@@ -207,6 +208,10 @@ class _Fan:
             return
         rows = [(part.worker, _end_text(part), _took_text(part.ended), part.job) for part in self._parts]
         print_table(("worker", "end", "took", "job"), rows, to_stderr=True)
+        for part in self._parts:
+            if part.ended is not None and (part.ended.outcome is Outcome.REJECTED or _never_started(part.ended)):
+                # By which rule, or why: that is no word, so it has no place in the table.
+                say(f"{part.worker}: {exit_status(part.ended, interrupted=0)[1]}")
         failed = sum(not _succeeded(part.ended) for part in self._parts)
         say(f"{len(self._parts) - failed} of {len(self._parts)} succeeded")
         if failed:
@@ -305,6 +310,10 @@ async def _all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 def _succeeded(job: Job | None) -> bool:
     return job is not None and job.outcome is Outcome.SUCCEEDED
+
+
+def _never_started(job: Job) -> bool:
+    return job.end is not None and bool(job.end.error)
 
 
 def _end_text(part: Part) -> str:

@@ -132,9 +132,12 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     def end(self, job: str, end: End) -> None:
         """Let a job end."""
         outcome = Outcome.SUCCEEDED if end.exit_code == 0 else Outcome.FAILED
-        outcome = {"stop": Outcome.STOPPED, "timeout": Outcome.TIMED_OUT, "worker_lost": Outcome.LOST}.get(
-            end.cause, outcome
-        )
+        outcome = {
+            "stop": Outcome.STOPPED,
+            "timeout": Outcome.TIMED_OUT,
+            "worker_lost": Outcome.LOST,
+            "refused": Outcome.REJECTED,
+        }.get(end.cause, outcome)
         with self._changed:
             self.jobs[job] = replace(
                 self.jobs[job],

@@ -148,6 +148,22 @@ def test_a_tag_or_label_has_one_value(hostler: Hostler, fake: FakeCluster) -> No
     assert (job.spec.tags, job.spec.work.env) == ({"a": "b"}, {"V": "2"})
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (End(cause="refused", evidence="rule programs: no id"), "the job was rejected: rule programs: no id"),
+        (End(cause="not_started", error="chdir /gone: no such file or directory"), "chdir /gone: no such"),
+    ],
+)
+def test_on_many_workers_it_is_said_why_nothing_ran(end: End, said: str, hostler: Hostler, fake: FakeCluster) -> None:
+    """As of one job: what can be done about it depends on the rule, or on what was not there."""
+    fake.begin = lambda _: (end, b"")
+
+    answer = hostler("run", "--all", "*", "--", "id")
+
+    assert answer.code == 1 and f"hostler: stable: {said}" in answer.err
+
+
 def start(fake: FakeCluster) -> subprocess.Popen[bytes]:
     """Start ``hostler run`` on a job that does not end by itself, and return once it runs."""
     fake.begin = lambda _: (None, out(b"begun\n"))
