@@ -84,11 +84,13 @@ def _detail(worker: Worker, wanted: ClassKey, why: Obstacle) -> str:
         needed = f", and {wanted.slots} are needed" if wanted.slots > 1 else ""
         return f"has {free} of {worker.slots} slots free{needed}"
     if why.code is Code.FEW_SLOTS:
-        return f"has {worker.slots} slots, and {wanted.slots} are needed"
+        return f"has {worker.slots} {'slot' if worker.slots == 1 else 'slots'}, and {wanted.slots} are needed"
     if why.code in (Code.UNREACHABLE, Code.LEFT) and worker.seen_at_us:
         return f"{why.text}, and was last heard at {time_shape(worker.seen_at_us)}"
     if why.code is Code.DISK_FULL and worker.draining_reason:
         return f"{why.text}: {worker.draining_reason}"
+    if why.code is Code.DRAINED and worker.drain is not None and worker.drain.reason:
+        return f"{why.text}: {worker.drain.reason}"
     if why.code in (Code.DRAINING, Code.QUARANTINED) and worker.reason:
         return f"{why.text}: {worker.reason}"
     return why.text

@@ -36,6 +36,7 @@ QUARANTINED = Obstacle(Code.QUARANTINED, "is quarantined")
 LEFT = Obstacle(Code.LEFT, "has left")
 UNREACHABLE = Obstacle(Code.UNREACHABLE, "is unreachable")
 DISK_FULL = Obstacle(Code.DISK_FULL, "has too little room on its disk")
+DRAINED = Obstacle(Code.DRAINED, "is drained on request")
 DRAINING = Obstacle(Code.DRAINING, "is draining")
 NO_FREE_SLOT = Obstacle(Code.NO_FREE_SLOT, "has no free slot")
 FULL = Obstacle(Code.PROCESSES, f"runs {PROCESSES_MAX} processes, its limit")
@@ -63,21 +64,30 @@ def obstacles(worker: Worker, wanted: ClassKey) -> Iterator[Obstacle]:
             yield Obstacle(Code.WORKLOAD, f"does not take the workload {wanted.workload}")
     elif worker.named_only:
         yield Obstacle(Code.POLICY, "takes only named workloads")
+    slots = wanted.slots
+    if slots > worker.slots:
+        yield Obstacle(Code.FEW_SLOTS, f"has fewer than {slots} {'slot' if slots == 1 else 'slots'}")
+    yield from _absences(worker)
+    if 0 < slots <= worker.slots and worker.slots_used + slots > worker.window(wanted):
+        yield NO_FREE_SLOT if slots == 1 else Obstacle(Code.NO_FREE_SLOT, f"has fewer than {slots} free slots")
+    if len(worker.held) >= PROCESSES_MAX:
+        yield FULL
+
+
+def _absences(worker: Worker) -> Iterator[Obstacle]:
+    """Why a worker takes no new work of any kind."""
     if worker.quarantine:
         yield QUARANTINED
     elif worker.goodbye:
         yield LEFT
-    elif not worker.connected:
+    if worker.drain is not None:
+        yield DRAINED
+    if not (worker.connected or worker.goodbye or worker.quarantine):
         yield UNREACHABLE
-    if worker.draining or worker.drain is not None:
-        yield DISK_FULL if worker.disk_full else DRAINING
-    slots = wanted.slots
-    if slots > worker.slots:
-        yield Obstacle(Code.FEW_SLOTS, f"has fewer than {slots} slots")
-    elif slots and worker.slots_used + slots > worker.window(wanted):
-        yield NO_FREE_SLOT if slots == 1 else Obstacle(Code.NO_FREE_SLOT, f"has fewer than {slots} free slots")
-    if len(worker.held) >= PROCESSES_MAX:
-        yield FULL
+    if worker.disk_full and (worker.draining or worker.drain is not None):
+        yield DISK_FULL
+    elif worker.draining and worker.drain is None:
+        yield DRAINING
 
 
 def obstacle(worker: Worker, wanted: ClassKey) -> Obstacle | None:
@@ -170,7 +180,7 @@ class _Candidates:
 
 
 def _jobs(worker: Worker) -> str:
-    return f"with {len(worker.held)} jobs"
+    return "with 1 job" if len(worker.held) == 1 else f"with {len(worker.held)} jobs"
 
 
 def place(live: Live, assign: Assign, *, limit: int) -> int:

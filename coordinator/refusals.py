@@ -79,5 +79,5 @@ def _rejected(job: Job, error: str, evidence: str, now: Instant) -> Ended:
 
 
 def _may_take(worker: Worker, wanted: ClassKey) -> bool:
-    """Whether nothing keeps a worker from it but what passes."""
-    return all(why.code in PASSING for why in obstacles(worker, wanted))
+    """Whether nothing keeps a worker from it but what passes, or a drain that somebody may take back."""
+    return all(why.code in PASSING or why.code is Code.DRAINED for why in obstacles(worker, wanted))

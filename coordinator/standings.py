@@ -14,6 +14,8 @@ from hostler.pending import Code, Reason
 
 # What passes by itself, or with an end, while a worker stays what it is. No set, as enums are slow to hash.
 PASSING = (Code.NO_FREE_SLOT, Code.UNREACHABLE, Code.DRAINING, Code.SENT_AHEAD, Code.PROCESSES, Code.DISK_FULL)
+# What lasts until somebody does something, while the worker is one that may run the job.
+WITHDRAWN = (Code.DRAINED, Code.LEFT, Code.QUARANTINED)
 KEPT_MAX = 50_000  # standings, of some 200 bytes each
 REASONS_MAX = 10_000  # classes whose reasons are kept as long as no worker changes
 
@@ -23,7 +25,8 @@ NO_WORKER = Reason(code=Code.NO_WORKER, text="no worker has ever joined; start o
 class Standing(NamedTuple):
     """How one worker stands to a class; the least is nearest to taking a job."""
 
-    lasting: int  # conditions that it fails and that last
+    unfit: int  # conditions that it fails by what it is
+    lasting: int  # those that it fails until somebody does something
     failed: int  # all that it fails
     lacking_slots: int  # negative: it has more than are needed
     worker: str
@@ -62,8 +65,10 @@ class ClassStandings:
     def _look_at(self, worker: Worker) -> None:
         found = hindrances(worker, self._wanted)
         text = self._firsts.setdefault(found[0].text, found[0]).text if found else ""
-        lasting = sum([why.code not in PASSING for why in found])
-        standing = Standing(lasting, len(found), worker.slots_used + self._wanted.slots - worker.slots, worker.id, text)
+        lasting = [why.code for why in found if why.code not in PASSING]
+        unfit = sum([code not in WITHDRAWN for code in lasting])
+        lacking = worker.slots_used + self._wanted.slots - worker.slots
+        standing = Standing(unfit, len(lasting), len(found), lacking, worker.id, text)
         before = self._standings.get(worker)
         if before is not None:
             self._workers[before.text] -= 1
@@ -85,9 +90,9 @@ class ClassStandings:
         )
 
     def nearest(self) -> str:
-        """The worker that fails the fewest conditions that last, then the fewest at all, then lacks the fewest slots.
+        """The worker that fails the fewest conditions by what it is, then of those that last, then at all.
 
-        There must be one.
+        Then the one that lacks the fewest slots. There must be one.
         """
         if self._nearest is None:
             self._nearest = min(self._standings.values())

@@ -23,12 +23,13 @@ class Code(StrEnum):
     HARDENED = "hardened"
     POLICY = "policy"
     WORKLOAD = "workload"
+    FEW_SLOTS = "few_slots"
     QUARANTINED = "quarantined"
     LEFT = "left"
+    DRAINED = "drained"
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
     DRAINING = "draining"
-    FEW_SLOTS = "few_slots"
     NO_FREE_SLOT = "no_free_slot"
     PROCESSES = "processes"
     SENT_AHEAD = "sent_ahead"
@@ -50,12 +51,13 @@ MEANINGS: Mapping[Code, str] = MappingProxyType(
         Code.HARDENED: "the worker cannot start programs on the hardened path",
         Code.POLICY: "the worker's own policy takes only jobs of registered workloads",
         Code.WORKLOAD: "the worker does not take this workload",
+        Code.FEW_SLOTS: "the worker has fewer slots than the job takes",
         Code.QUARANTINED: "two agents spoke for the worker, or an older copy: nobody is heard as it",
         Code.LEFT: "the worker has said goodbye",
+        Code.DRAINED: "the worker was drained on request: `workers resume` gives it work again",
         Code.UNREACHABLE: "the worker's connection is broken",
         Code.DISK_FULL: "the worker has too little room on its disk for new work",
-        Code.DRAINING: "the worker takes no new work: it was drained, or is ending",
-        Code.FEW_SLOTS: "the worker has fewer slots than the job takes",
+        Code.DRAINING: "the worker takes no new work for now: it drains itself, or is ending",
         Code.NO_FREE_SLOT: "too many of the worker's slots are taken now",
         Code.PROCESSES: "the worker runs as many programs as it can watch over",
         Code.SENT_AHEAD: "the worker has short jobs for its next moments, and is sent more when half of them are over",

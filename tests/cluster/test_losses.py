@@ -147,7 +147,7 @@ async def test_a_drain_holds_over_restarts_until_it_is_taken_back(cluster: RealC
     await until(drained, "the worker is back and drained")
     job = await cluster.client.submit_one(JobSpec(work=Work(argv=("true",))))
     waiting = await cluster.client.get(job)
-    assert any("draining" in reason for reason in waiting.pending_reasons)
+    assert any("is drained on request" in reason for reason in waiting.pending_reasons)
 
     await cluster.client.resume_worker("w1")
 

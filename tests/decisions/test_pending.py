@@ -122,9 +122,16 @@ def disk_full(scene: Scene) -> str:
 
 
 def draining(scene: Scene) -> str:
-    """It is about to end."""
+    """It is about to end, and may think better of it."""
     scene.join()
     scene.apply(WorkerDraining(W1, True, "the worker is ending"))
+    return scene.queue()[0]
+
+
+def drained(scene: Scene) -> str:
+    """Somebody asked for it."""
+    scene.join()
+    scene.apply(DrainAsked(W1, Drain(reason="new disk")))
     return scene.queue()[0]
 
 
@@ -200,6 +207,7 @@ STORIES: dict[Code, tuple[Callable[[Scene], str], str]] = {
     Code.UNREACHABLE: (unreachable, "1 worker: is unreachable"),
     Code.DISK_FULL: (disk_full, "1 worker: has too little room on its disk"),
     Code.DRAINING: (draining, "1 worker: is draining"),
+    Code.DRAINED: (drained, "1 worker: is drained on request"),
     Code.FEW_SLOTS: (few_slots, "1 worker: has fewer than 3 slots"),
     Code.NO_FREE_SLOT: (no_free_slot, "1 worker: has no free slot"),
     Code.PROCESSES: (processes, "the worker asked for runs 512 processes, its limit"),
@@ -344,8 +352,38 @@ def test_a_drain_and_a_missing_label_are_both_told() -> None:
 
     assert nearest(scene, job)[1] == (
         "does not have the label zone=b (it has none of this name)",
-        "is draining: new disk",
+        "is drained on request: new disk",
     )
+
+
+def test_a_full_worker_is_nearer_than_a_drained_one_and_that_is_nearer_than_one_that_is_unfit() -> None:
+    """One frees itself, the second needs a word of somebody, the third would have to be another worker."""
+    scene = Scene()
+    scene.join(W1, labels=(("zone", "b"),))
+    scene.join(W2)
+    scene.apply(DrainAsked(W2, Drain()))
+    scene.join(W3, slots=1)
+    scene.queue()
+    scene.place()
+    (job,) = scene.queue(labels=(("zone", "b"),))
+    scene.apply(DrainAsked(W1, Drain()))
+    (other,) = scene.queue()
+    scene.place()
+
+    assert nearest(scene, other) == (W3, ("has 0 of 1 slots free",))
+    assert nearest(scene, job) == (W1, ("is drained on request",))
+
+
+def test_a_worker_that_drains_itself_is_as_near_as_a_full_one() -> None:
+    """That is over when its disk has room again."""
+    scene = Scene()
+    scene.join(W1)
+    scene.apply(WorkerDraining(W1, True, "1 MiB is free", disk_full=True))
+    scene.join(W2)
+    scene.apply(DrainAsked(W2, Drain()))
+    (job,) = scene.queue()
+
+    assert nearest(scene, job) == (W1, ("has too little room on its disk: 1 MiB is free",))
 
 
 # How many come before
@@ -488,6 +526,6 @@ def test_the_choice_of_a_worker_is_told() -> None:
     assert chosen(scene) == [
         "of 2 that could take it the least loaded, 0 of 4 slots taken",
         "it asks for this worker",
-        "of 2 that could take it the least loaded, with 1 jobs",
+        "of 2 that could take it the least loaded, with 1 job",
     ]
     assert scene.job(an_id(2)).worker == W2
