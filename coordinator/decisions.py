@@ -15,7 +15,6 @@ from coordinator.changes import (
     Chain,
     Change,
     Due,
-    Ended,
     EpochRaised,
     JobQueued,
     LateEnd,
@@ -52,6 +51,7 @@ from coordinator.losses import silent_workers
 from coordinator.quarantine import reason_against
 from coordinator.recalls import recalls
 from coordinator.refusals import refused
+from coordinator.start_deadlines import is_too_late, late_starts, started_too_late
 from hostler.errors import (
     HostlerError,
     JobNotFound,
@@ -318,7 +318,7 @@ def _reconcile(
             verdicts.append((key, "keep", job.placement.key.slots))
             if job.stop_grace_s is not None:
                 stops.append(SendStop(job.worker, job.sequence, key, job.stop_grace_s))
-        elif _never_arrived(job, hello) and not _is_too_late(job, now):
+        elif _never_arrived(job, hello) and not is_too_late(job, now):
             starts.append(_start(job, key))
         else:
             changes.append(_came_back(job, "it never arrived at its worker", now))
@@ -363,8 +363,8 @@ def _came_back(job: Job, reason: str, now: Instant) -> Change:
     if job.stop_grace_s is not None:
         evidence = f"stopped by {job.stop_by} before it was started; it never ran"
         return concluded(job, Outcome.STOPPED, "stop", evidence, now)
-    if _is_too_late(job, now):
-        return _started_too_late(job, now)
+    if is_too_late(job, now):
+        return started_too_late(job, now)
     return Returned(job.number, job.attempt_key, reason, now.wall_us)
 
 
@@ -430,44 +430,16 @@ def on_tick(live: Live, now: Instant, *, lost_after: Callable[[str], float], lea
     for log in live.trailing.values():
         if _log_is_gone(live, log, now, lost_after("")):
             changes.append(_log_lost(log))
-    late = _late_starts(live, now, lost)
-    changes += late.changes
-    late.effects.extend(SendRecall(worker, key) for worker, key in recalls(live, now.wall_us))
-    late.effects.extend(due_drains(live, now))
+    ended, recalled = late_starts(live, now, lost)
+    changes += ended
+    effects: list[Effect] = [*recalled]
+    effects.extend(SendRecall(worker, key) for worker, key in recalls(live, now.wall_us))
+    effects.extend(due_drains(live, now))
     for number in live.delayed:
         # A clock that was set back may not keep a job waiting.
         if not now.wall_us < live.jobs[number].due_at_us <= now.wall_us + RETRY_S_MAX * 1e6:
             changes.append(Due(number))
-    return Decision(changes, late.effects)
-
-
-def _late_starts(live: Live, now: Instant, lost: set[int]) -> Decision:
-    """End what should have started by now and has not; what a worker was told is asked back from it.
-
-    It knows the deadline, too, and begins nothing later; what it has begun in time runs on. What is *lost* at this
-    moment is over already.
-    """
-    decision = Decision([], [])
-    for number in live.due_to_start(now.wall_us):
-        job = live.jobs[number]
-        if number in lost:
-            continue
-        if job.state is State.QUEUED:
-            decision.changes.append(_started_too_late(job, now))
-        elif job.state is State.ASSIGNED:
-            decision.effects.append(SendRecall(job.worker, job.attempt_key))
-    return decision
-
-
-def _is_too_late(job: Job, now: Instant) -> bool:
-    """Whether a program that has not started may not any more."""
-    return 0 < job.start_by_us <= now.wall_us and not job.started_at_us
-
-
-def _started_too_late(job: Job, now: Instant) -> Ended:
-    within_s = (job.start_by_us - job.queued_at_us) / 1e6
-    evidence = f"its program had not started {within_s:g} s after the submit, as it should have; it never ran"
-    return concluded(job, Outcome.TIMED_OUT, "start_deadline", evidence, now)
+    return Decision(changes, effects)
 
 
 def _log_is_gone(live: Live, log: TrailingLog, now: Instant, lost_after_s: float) -> bool:

@@ -31,6 +31,7 @@ from hostler.errors import ErrorCode, HostlerError, InvalidRequest, NotRunning
 from hostler.frames import ERR, GAP, OUT, iter_frames
 from hostler.jobs import Job, JobQuery, JobSpec, LogStatus
 from hostler.lifecycle import Outcome
+from hostler.log_losses import log_lost_text
 from hostler.patience import patiently
 from hostler.selectors import parse_selector
 from hostler.settings import has_colours
@@ -225,7 +226,7 @@ class _Fan:
                 elif kind in part.lines:
                     await self._take(part, kind, content)
             if chunk.end and chunk.status is LogStatus.LOST:
-                say(f"{part.worker}: {chunk.lost_bytes:,} bytes or more of the log were lost with its host")
+                say(f"{part.worker}: {log_lost_text(chunk.lost_bytes)}")
         for kind, rest in part.lines.items():
             if rest:
                 await self._take(part, kind, b"\n")

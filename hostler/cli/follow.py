@@ -17,6 +17,7 @@ from hostler.errors import FileNotFound
 from hostler.frames import ERR, GAP, OUT, Frame, iter_frames, parse_gap
 from hostler.jobs import Job, LogStatus
 from hostler.lifecycle import State
+from hostler.log_losses import log_lost_text
 from hostler.patience import PASSING, Absence
 from hostler.stages import attempts_of
 
@@ -108,8 +109,7 @@ async def copy_log(
                 await asyncio.to_thread(_write_beside, line, DESCRIPTORS[kind], content)
         if chunk.end and chunk.status is LogStatus.LOST:
             with line.aside():
-                how_much = f"{chunk.lost_bytes:,} bytes" if chunk.lost_bytes else "what may have followed"
-                say(f"{how_much} of the log was lost with its host")
+                say(log_lost_text(chunk.lost_bytes))
 
 
 async def follow_job(client: Client, job: str) -> Job:

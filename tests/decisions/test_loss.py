@@ -194,6 +194,18 @@ def test_a_job_that_has_not_started_in_time_never_does() -> None:
     assert scene.live.jobs == {}
 
 
+def test_why_it_had_not_started_in_time_is_kept() -> None:
+    """The reasons that stood when its time was over are in the evidence of its end."""
+    scene = Scene()
+    scene.join(W1)
+    scene.queue(start_within_s=5.0, labels=(("gpu", "yes"),))
+    scene.wait(5.1)
+    scene.tick()
+
+    evidence = end_from_bytes(scene.last(Ended).end).evidence
+    assert evidence.endswith("it never ran; it waited then: 1 worker: does not have the label gpu=yes")
+
+
 def test_what_a_worker_was_told_and_has_not_started_is_taken_back() -> None:
     """Its proof that the program never ran ends the job."""
     scene = Scene()
