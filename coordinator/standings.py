@@ -19,6 +19,14 @@ WITHDRAWN = (Code.DRAINED, Code.LEFT, Code.QUARANTINED)
 KEPT_MAX = 50_000  # standings, of some 200 bytes each
 REASONS_MAX = 10_000  # classes whose reasons are kept as long as no worker changes
 
+VERBS_OF_MANY = {
+    "is": "are",
+    "has": "have",
+    "does": "do",
+    "takes": "take",
+    "runs": "run",
+}  # the first words of obstacles
+
 NO_WORKER = Reason(code=Code.NO_WORKER, text="no worker has ever joined; start one with: hostler worker")
 
 
@@ -40,8 +48,18 @@ def hindrances(worker: Worker, wanted: ClassKey) -> list[Obstacle]:
 
 
 def _reason(why: Obstacle, number: int) -> Reason:
-    text = f"{number} {'worker' if number == 1 else 'workers'}: {why.text}"
+    text = f"1 worker: {why.text}" if number == 1 else f"{number} workers: {_of_many(why)}"
     return Reason(code=why.code, text=text, workers=number)
+
+
+def _of_many(why: Obstacle) -> str:
+    """What is said of one worker, said of several."""
+    verb, _, rest = why.text.partition(" ")
+    if why.code is Code.SENT_AHEAD:
+        rest = rest.replace("and gets", "and get")
+    elif why.code in (Code.DISK_FULL, Code.PROCESSES):
+        rest = rest.replace("its disk", "their disks").replace("its limit", "their limit")
+    return f"{VERBS_OF_MANY.get(verb, verb)} {rest}"
 
 
 class ClassStandings:
