@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hostler.awaited import awaited
 from hostler.causes import meaning_of
 from hostler.jobs import (
     LOSS_POLICIES,
@@ -19,6 +20,7 @@ from hostler.jobs import (
     LogStatus,
 )
 from hostler.lifecycle import Outcome, State
+from hostler.log_losses import bytes_text, log_lost_text
 from hostler.pending import NOT_PENDING, Pending
 from hostler.receipts import receipt_text
 from hostler.shape import receipt_shape, time_shape
@@ -32,7 +34,7 @@ class Explained:
     events: tuple[JobEvent, ...] = ()  # its newest transitions, oldest first
     older: bool = False  # there are older ones
     pending: Pending = NOT_PENDING  # while it waits
-    names: Mapping[str, str] = field(default_factory=dict)  # of the workers it had, by their ids
+    names: Mapping[str, str] = field(default_factory=dict)  # of the workers it had or asks for, by their ids
     start_by_us: int = 0  # its program must have started by then, and has not
     away_since_us: int = 0  # its worker cannot be reached since then
     lost_at_us: int = 0  # its attempt is over then, if its worker stays away
@@ -67,10 +69,19 @@ def explain(known: Explained) -> Explanation:
     job = known.job
     chosen = {(each.stage, each.attempt): each.detail for each in known.events if each.kind == "assigned"}
     told = [_attempt(known, past.stage, past.attempt, past.worker, past.outcome, past.end, chosen) for past in job.past]
-    if job.attempt and job.state is not State.QUEUED:
+    if job.attempt and job.state is not State.QUEUED and not _ended_waiting(job):
         end = job.end if job.state is State.FINISHED else None
         told.append(_attempt(known, job.stage, job.attempt, job.worker, job.outcome, end, chosen))
-    return Explanation(tuple(_asked(job.spec)), tuple(_waited(known)), tuple(told), tuple(_next(known)))
+    if job.end is not None and _ended_waiting(job):
+        told.append(_attempt(known, job.stage, 0, "", job.outcome, job.end, {}))
+    return Explanation(tuple(_asked(known)), tuple(_waited(known)), tuple(told), tuple(_next(known)))
+
+
+def _ended_waiting(job: Job) -> bool:
+    """Whether it ended while it waited: no attempt was under way then."""
+    if job.state is not State.FINISHED:
+        return False
+    return not job.attempt or any((past.stage, past.attempt) == (job.stage, job.attempt) for past in job.past)
 
 
 def explanation_shape(known: Explained) -> dict[str, Any]:
@@ -128,25 +139,26 @@ def _pending_shape(pending: Pending) -> dict[str, Any]:
 # -- what was asked
 
 
-def _asked(spec: JobSpec) -> Iterable[str]:
+def _asked(known: Explained) -> Iterable[str]:
+    spec = known.job.spec
     work, limits = spec.work, spec.work.limits
     if work.timeout_s:
         grace = f"with {work.grace_s:g} s between SIGTERM and SIGKILL"
         yield f"It may run for {work.timeout_s:g} s; then it is ended, {grace}."
     if limits != NO_LIMITS:
-        parts = [f"{limits.memory_bytes:,} bytes of memory"] if limits.memory_bytes else []
-        parts += [f"{limits.cpus:g} processors"] if limits.cpus else []
-        parts += [f"{limits.pids} processes and threads"] if limits.pids else []
+        parts = [f"{bytes_text(limits.memory_bytes)} of memory"] if limits.memory_bytes else []
+        parts += [f"{limits.cpus:g} {'processor' if limits.cpus == 1 else 'processors'}"] if limits.cpus else []
+        parts += ["1 process" if limits.pids == 1 else f"{limits.pids} processes and threads"] if limits.pids else []
         yield f"All its processes together may use {', '.join(parts)}."
     if work.output_bytes_max:
         more = "it is ended" if work.output_stop else "the rest is dropped"
-        yield f"It may write {work.output_bytes_max:,} bytes; then {more}."
+        yield f"It may write {bytes_text(work.output_bytes_max)}; then {more}."
     if spec.start_within_s:
         yield f"It was to start within {spec.start_within_s:g} s of its submission."
     if spec.retries:
         causes = ", ".join(spec.retry_on) or "any failure"
         yield f"After {causes} it may be tried again, {_times(spec.retries)}."
-    wanted = [f"on worker {spec.worker}"] if spec.worker else []
+    wanted = [f"on worker {known.names.get(spec.worker, spec.worker)}"] if spec.worker else []
     wanted += [f"with {name}={value}" for name, value in sorted(spec.labels.items())]
     wanted += [f"where {spec.where}"] if spec.where else []
     slots = f"takes {spec.slots} {'slot' if spec.slots == 1 else 'slots'}" if spec.slots else "takes no slot"
@@ -245,7 +257,7 @@ def _end_sentences(end: End) -> Iterable[str]:
     if end.failure is not None:
         yield f"Its script raised {end.failure.type}: {end.failure.message}."
     if end.dropped_bytes:
-        yield f"{end.dropped_bytes:,} bytes of its output were not kept."
+        yield f"{bytes_text(end.dropped_bytes)} of its output {'was' if end.dropped_bytes == 1 else 'were'} not kept."
     verified = f", verified by {end.receipt.verified_by}" if end.receipt.verified_by else ""
     yield f"Receipt: {receipt_text(end)}{verified}."
 
@@ -255,7 +267,9 @@ def _again(job: Job, stage: int, attempt: int, outcome: Outcome, end: End) -> st
     if outcome is Outcome.SUCCEEDED:
         return ""
     spec = job.spec
-    if (stage, attempt) != (job.stage, job.attempt) or job.state is not State.FINISHED:
+    if attempt and _ended_waiting(job) and (stage, attempt) == (job.stage, job.attempt):
+        return "It was to be tried again."
+    if attempt and ((stage, attempt) != (job.stage, job.attempt) or job.state is not State.FINISHED):
         return "It was tried again."
     if outcome in (Outcome.STOPPED, Outcome.REJECTED) and end.cause != "drain":
         return "It was not tried again: what was stopped or refused is not."
@@ -287,7 +301,7 @@ def _next(known: Explained) -> Iterable[str]:
     if job.state is State.QUEUED:
         if job.due_at_us:
             yield f"It is tried again at {_moment(known, job.due_at_us)} or later."
-        yield "It starts when a worker that may run it has room."
+        yield awaited(known.pending, pinned=bool(job.spec.worker))
     elif job.state is State.ASSIGNED:
         yield "Its worker starts it, or gives it back."
     elif job.state is State.RUNNING:
@@ -331,8 +345,8 @@ def _next_of_finished(known: Explained) -> Iterable[str]:
     if job.log_status is LogStatus.ARRIVING:
         yield "The rest of its log is still on its way."
     elif job.log_status is LogStatus.LOST:
-        lost = f"{job.log_lost_bytes:,} bytes" if job.log_lost_bytes else "What may have followed"
-        yield f"{lost} of its log {'are' if job.log_lost_bytes else 'is'} lost."
+        text = log_lost_text(job.log_lost_bytes)
+        yield f"{text[0].upper()}{text[1:]}."
     elif job.log_status is LogStatus.EXPIRED:
         yield "Its log is no longer kept."
     for event in known.events:

@@ -46,7 +46,7 @@ PENDING_NOTES = (
     "- `behind` is said of all but the first of the jobs that ask for the same (labels, worker, slots, workload and so"
     " on); `explain` says how many come before, up to about a thousand.",
     "- A stage of a chain is queued when the stage before it has ended, and waits for no other job. A start deadline is"
-    " no reason: a job that waits beyond it is over, as `timed_out`.",
+    " no reason: a job that waits beyond it is over, as `timed_out`, and its evidence says what it waited for.",
 )
 
 

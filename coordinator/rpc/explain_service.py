@@ -80,7 +80,7 @@ class ExplainService:
         return await self._engine.look(lambda live: self._facts(live, job, events))
 
     def _facts(self, live: Live, job: Job, events: list[JobEvent]) -> _Facts:
-        had = {job.worker, *(past.worker for past in job.past), *(event.worker for event in events)}
+        had = {job.worker, job.spec.worker, *(past.worker for past in job.past), *(event.worker for event in events)}
         facts = _Facts(names={each: live.workers[each].name for each in sorted(had) if each in live.workers})
         entry = live.job(job.id)
         if entry is None or entry.state is not job.state:

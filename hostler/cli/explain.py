@@ -57,6 +57,8 @@ def _lines(job: Job, told: Explanation) -> Iterable[str]:
 def _heading(job: Job, each: Attempt) -> str:
     stage = f", stage {each.stage} ({job.spec.stages[each.stage].workload})" if job.spec.stages else ""
     where = f" on worker {each.worker}" if each.worker else ""
+    if not each.attempt:
+        return f"While it waited{stage}: {each.outcome.word.replace('_', ' ')}"
     outcome = f": {each.outcome.word.replace('_', ' ')}" if each.outcome.word else ""
     return f"Attempt {each.attempt}{stage}{where}{outcome}"
 

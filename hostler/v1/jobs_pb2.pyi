@@ -373,7 +373,7 @@ class Explained(_message.Message):
 
     @_builtins.property
     def names(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """of the workers that it had, by their ids"""
+        """of the workers that it had or asks for, by their ids"""
 
     def __init__(
         self,

@@ -109,7 +109,9 @@ def told_of(job: Job, *events: JobEvent) -> str:
         ({"outcome": Outcome.LOST, "end": End(cause="worker_lost", started_at_us=1)}, "its on_lost is fail"),
         ({"outcome": Outcome.LOST, "end": End(cause="worker_lost")}, "Whether processes of it still run"),
         ({"outcome": Outcome.LOST, "end": End(cause="later")}, "It ended by later: its cause is later."),
-        ({"log_status": LogStatus.LOST, "log_lost_bytes": 1234}, "1,234 bytes of its log are lost."),
+        ({"log_status": LogStatus.LOST, "log_lost_bytes": 1234}, "1,234 bytes of the log were not kept: its worker"),
+        ({"log_status": LogStatus.LOST, "log_lost_bytes": 1}, "1 byte of the log was not kept: its worker"),
+        ({"log_status": LogStatus.LOST}, "What may have followed of the log was not kept: the attempt was given up"),
         ({"end": End(failure=Failure(type="KeyError", module="", message="a"))}, "Its script raised KeyError: a."),
         ({"end": End(core_dumped=True, signal="SIGSEGV")}, "ended by SIGSEGV, and left a core file"),
     ],
@@ -142,6 +144,110 @@ def test_why_it_was_not_tried_again_is_told(spec: dict[str, object], cause: str,
     end = End(cause=cause, exit_code=1 if cause == "exit" else None, started_at_us=1)
     given = replace(A_JOB.spec, **spec)  # type: ignore[arg-type]
     assert says in told_of(replace(A_JOB, spec=given, retried=2, outcome=outcome, end=end))
+
+
+REFUSED = End(cause="refused", evidence="it asks for pn", error="refused by the worker's policy")
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        (replace(A_JOB, attempt=0, worker="", outcome=Outcome.REJECTED, end=REFUSED), [0]),
+        (
+            replace(
+                A_JOB,
+                past=(PastAttempt(stage=0, attempt=1, worker="w", outcome=Outcome.FAILED, end=exited(1)),),
+                outcome=Outcome.STOPPED,
+                end=replace(REFUSED, cause="stop"),
+            ),
+            [1, 0],
+        ),
+    ],
+    ids=["it never had one", "between two"],
+)
+def test_an_end_without_an_attempt_is_told_with_its_cause(job: Job, told: list[int]) -> None:
+    """It was refused, stopped or too late while it waited: with its cause, its evidence and its error."""
+    attempts = explain(known(job)).attempts
+
+    assert [each.attempt for each in attempts] == told
+    assert "Its program never ran." in attempts[-1].sentences
+    assert [each.again for each in attempts[:-1]] == ["It was to be tried again."] * (len(told) - 1)
+    assert attempts[-1].again == "It was not tried again: what was stopped or refused is not."
+    assert "Evidence: it asks for pn." in attempts[-1].sentences
+    shape = explanation_shape(known(job))["attempts"][-1]
+    assert (shape["attempt"], shape["worker"], shape["cause"]) == (None, None, job.end and job.end.cause)
+    assert shape["error"] == REFUSED.error
+
+
+def test_an_end_without_an_attempt_is_printed_under_its_own_heading(hostler: Hostler, fake: FakeCluster) -> None:
+    """No attempt is named where there was none."""
+    job = fake.add(REFUSED, spec=A_SPEC)
+    fake.jobs[job] = replace(fake.jobs[job], attempt=0, worker="", outcome=Outcome.REJECTED)
+
+    lines = hostler("explain", job).out.splitlines()
+
+    assert "  Evidence: it asks for pn." in lines[lines.index("While it waited: rejected") :]
+
+
+def test_limits_of_one_are_told_in_the_singular() -> None:
+    """Of processors, processes and bytes."""
+    work = replace(A_JOB.spec.work, output_bytes_max=1, limits=Limits(memory_bytes=1, cpus=1, pids=1))
+    told = explain(known(replace(A_JOB, spec=replace(A_JOB.spec, work=work)))).asked
+    assert "All its processes together may use 1 byte of memory, 1 processor, 1 process." in told
+    assert "It may write 1 byte; then the rest is dropped." in told
+
+
+def test_the_worker_that_is_asked_for_is_named() -> None:
+    """As in every other sentence."""
+    told = explain(known(replace(A_JOB, spec=replace(A_JOB.spec, worker="w")))).asked
+    assert "It runs on worker one, and takes 1 slot." in told
+
+
+ROOM = "It starts when a worker that may run it has room."
+
+
+@pytest.mark.parametrize(
+    ("codes", "missing", "pin", "says"),
+    [
+        ([Code.NO_FREE_SLOT, Code.LABEL], "has 0 of 1 slots free", "", ROOM),
+        ([Code.DRAINING], "is draining", "", ROOM),
+        ([Code.UNREACHABLE], "is unreachable", "", "It starts when a worker that may run it is back and has room."),
+        ([Code.NO_WORKER], "", "", "It starts when a worker that may run it has joined."),
+        (
+            [Code.LABEL, Code.FEW_SLOTS],
+            "has 2 slots, and 5 are needed",
+            "",
+            "No worker takes it as things are: it starts when one joins that has its labels "
+            "and has as many slots as it takes.",
+        ),
+        (
+            [Code.WORKLOAD, Code.DRAINED],
+            "is drained on request",
+            "",
+            "No worker takes it as things are: it starts when b is given work again (hostler workers resume b), "
+            "or when one joins that takes its workload.",
+        ),
+        (
+            [Code.LEFT],
+            "has left, and was last heard at noon",
+            "w",
+            "Its worker does not take it as it is: it starts when b is started again.",
+        ),
+        (
+            [Code.FEW_SLOTS],
+            "has 2 slots, and 5 are needed",
+            "w",
+            "Its worker does not take it as it is: it starts when the worker that it asks for joins again and "
+            "has as many slots as it takes.",
+        ),
+    ],
+)
+def test_what_must_happen_before_it_starts_is_told(codes: list[Code], missing: str, pin: str, says: str) -> None:
+    """Where no worker may run it, nobody is told to wait for room."""
+    reasons = tuple(Reason(code=code, text="why", workers=int(code is not Code.NO_WORKER)) for code in codes)
+    nearest = Nearest(worker="w", name="b", missing=(missing,)) if missing else None
+    job = replace(A_JOB, spec=replace(A_JOB.spec, worker=pin), state=State.QUEUED, attempt=0, end=None)
+    assert explain(known(job, pending=Pending(reasons=reasons, nearest=nearest))).next == (says,)
 
 
 def test_stages_of_a_chain_are_named() -> None:
@@ -199,17 +305,17 @@ def test_what_follows_the_lease_of_a_worker_is_told(on_lost: str, then: str) -> 
 def test_what_a_job_waits_for_is_told_closely() -> None:
     """Every reason, the nearest worker with all that it misses, and how many come before."""
     nearest = Nearest(worker="w", name="one", missing=("has 3 of 4 slots free, and 4 are needed", "is draining: disk"))
-    reasons = (Reason(code=Code.NO_FREE_SLOT, text="2 workers: has fewer than 4 free slots", workers=2),)
+    reasons = (Reason(code=Code.NO_FREE_SLOT, text="2 workers: have fewer than 4 free slots", workers=2),)
     waits = Pending(reasons=reasons, nearest=nearest, before=1000, before_more=True)
     job = replace(A_JOB, state=State.QUEUED, attempt=0, end=None)
 
     assert explain(known(job, pending=waits)).waited[1:] == (
-        "It waits: 2 workers: has fewer than 4 free slots.",
+        "It waits: 2 workers: have fewer than 4 free slots.",
         "Nearest to taking it is worker one, which has 3 of 4 slots free, and 4 are needed and is draining: disk.",
         "1,000 jobs that ask for the same come before it, and perhaps more.",
     )
     assert explanation_shape(known(job, pending=waits))["pending"] == {
-        "reasons": [{"code": "no_free_slot", "text": "2 workers: has fewer than 4 free slots", "workers": 2}],
+        "reasons": [{"code": "no_free_slot", "text": "2 workers: have fewer than 4 free slots", "workers": 2}],
         "nearest": {"worker": "w", "name": "one", "missing": list(nearest.missing)},
         "before": 1000,
         "before_more": True,
