@@ -9,8 +9,9 @@ import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from hostler.processes import choose_grpc_polling, end_requested, run_program, settle_memory
+from hostler.processes import Ending, choose_grpc_polling, end_requested, run_program, settle_memory
 from hostler.settings import Settings, make_private_dir, set_for_children
 
 choose_grpc_polling()
@@ -25,6 +26,7 @@ from http_gateway.app import CONNECTIONS_MAX, make_app, serve  # noqa: E402
 from http_gateway.callers import UNSAID  # noqa: E402
 from http_gateway.certificates import Certificate, certificate_of  # noqa: E402
 from http_gateway.connections import check_parser  # noqa: E402
+from http_gateway.standing import Standing  # noqa: E402
 
 FETCH_S = 60.0  # how long a coordinator on another host may take to show whom it is
 # Otherwise gRPC reads ever further ahead of a download that nobody reads: 7 MiB of each; with these it is 3 MiB.
@@ -63,9 +65,12 @@ async def run(settings: Settings) -> int:
             field="key_file",
         )
     async with Client(target, principal=UNSAID, options=FLAT_READS) as client:
+        standing = Standing(None if is_at_home else client.access)
+        await standing.ask_first()
         secured = certificate is not None
         named = certificate.names if certificate is not None else ()
-        app = make_app(client, settings, secured=secured, names=(*named, host) if is_loopback(host) else named)
+        names = (*named, host) if is_loopback(host) else named
+        app = make_app(client, settings, secured=secured, names=names, standing=standing)
         serving = serve(
             app,
             host,
@@ -79,9 +84,21 @@ async def run(settings: Settings) -> int:
             settle_memory()
             mode = "secured" if secured else "local"
             logs.get().info("gateway.started", url=url, coordinator=client.address, mode=mode)
-            await told.wait()
+            await _until_told(told, standing)
     logs.get().info("gateway.stopped")
     return 0
+
+
+async def _until_told(told: Ending, standing: Standing) -> None:
+    """Return when told to end. Raises InvalidRequest: this gateway may not speak for its callers."""
+    waits: list[asyncio.Task[Any]] = [asyncio.create_task(told.wait()), asyncio.create_task(standing.run())]
+    try:
+        for over in (await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED))[0]:
+            over.result()
+    finally:
+        for each in waits:
+            each.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 @asynccontextmanager

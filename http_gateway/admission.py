@@ -19,6 +19,7 @@ from http_gateway.key_checks import KeyChecks, block_of
 from http_gateway.networks import Address, Network, is_within
 from http_gateway.refusals import Refusals
 from http_gateway.route_policy import RoutePolicy, Rule
+from http_gateway.standing import Standing
 from http_gateway.token_buckets import TokenBuckets
 
 NO_KEY = "a key is needed here: send it as x-api-key, or as Authorization: Bearer"
@@ -37,6 +38,7 @@ class Admission:
         keys: KeyChecks,
         networks: Iterable[Network],
         policy: RoutePolicy,
+        standing: Standing,
         requests_per_s: float,
         refusals: Refusals,
     ) -> None:
@@ -48,6 +50,7 @@ class Admission:
             keys: whose keys are.
             networks: whose callers need no key where a rule says so.
             policy: the rules.
+            standing: whether the gateway may speak for anybody; until then only what is anybody's is served.
             requests_per_s: of one key, or of one address without a key; 0: no limit. A local caller has none.
             refusals: where it is noted who is turned away.
         """
@@ -56,6 +59,7 @@ class Admission:
         self._keys = keys
         self._networks = tuple(networks)
         self._policy = policy
+        self._standing = standing
         self._refusals = refusals
         self._buckets = TokenBuckets(per_s=requests_per_s, burst=requests_per_s * BURST_S)
 
@@ -67,11 +71,14 @@ class Admission:
             Unauthenticated: who calls is not known.
             PermissionDenied: a foreign page, or a caller who may not.
             Overloaded: the caller asks too often.
+            Unavailable: it is not known yet whether this gateway may speak for its callers.
         """
         caller: Caller | None = None
         try:
             self._site.check(request)
             rule = self._policy.rule_of(request)
+            if rule is None or rule.door is not Door.ANYBODY:
+                self._standing.check()
             address = peer_address(request)
             try:
                 caller = await self._caller(request, rule, address)

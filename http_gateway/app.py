@@ -6,7 +6,7 @@ The gateway holds no state: run as many as you like, end any of them at any time
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -43,6 +43,7 @@ from http_gateway.open_requests import OpenRequests
 from http_gateway.openapi import document_of
 from http_gateway.refusals import REFUSALS, Refusals
 from http_gateway.route_policy import RoutePolicy
+from http_gateway.standing import Standing
 
 BACKLOG = 512
 CONNECTIONS_MAX = 1000
@@ -59,6 +60,7 @@ def make_app(
     lookup: OwnerLookup = owner_of_peer,
     secured: bool = False,
     names: tuple[str, ...] = (),
+    standing: Standing | None = None,
 ) -> web.Application:
     """Build the application.
 
@@ -68,6 +70,7 @@ def make_app(
         lookup: whose socket the other end of a connection is; the kernel's answer.
         secured: every caller needs a key, or must come from an admitted network.
         names: how the gateway may be called besides `allowed_hosts`.
+        standing: whether the gateway may speak for its callers; None: it may.
 
     Raises:
         InvalidRequest: a setting names a network that is none.
@@ -88,6 +91,7 @@ def make_app(
         keys=keys,
         networks=networks,
         policy=policy,
+        standing=standing or Standing(None),
         requests_per_s=settings.requests_per_s,
         refusals=refusals,
     )
@@ -96,6 +100,19 @@ def make_app(
     app[APIS] = apis
     app[REFUSALS] = refusals
     _mount(app, apis, policy)
+
+    async def close_streams(_: web.Application) -> None:
+        closing.set()
+
+    app.cleanup_ctx.append(_running(submitter, opened, refusals))
+    app.on_shutdown.append(close_streams)
+    return app
+
+
+def _running(
+    submitter: Submitter, opened: OpenRequests, refusals: Refusals
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    """What runs as long as the application does."""
 
     async def running(_: web.Application) -> AsyncIterator[None]:
         own = [asyncio.create_task(opened.run()), asyncio.create_task(refusals.run())]
@@ -106,12 +123,7 @@ def make_app(
         await asyncio.gather(*own, return_exceptions=True)
         await refusals.end()
 
-    async def close_streams(_: web.Application) -> None:
-        closing.set()
-
-    app.cleanup_ctx.append(running)
-    app.on_shutdown.append(close_streams)
-    return app
+    return running
 
 
 def _mount(app: web.Application, apis: tuple[Api, ...], policy: RoutePolicy) -> None:
