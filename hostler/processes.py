@@ -19,6 +19,7 @@ from hostler.settings import Settings, from_arguments, set_for_children
 
 EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
 EXIT_UNAVAILABLE = 1  # starting it again may help
+NEXT = "  next: "  # begins the second line of an error, as of a command's
 GC_THRESHOLD = 50_000
 LARGE_BLOCK_BYTES = 512 * 1024  # more than asyncio's reads of 256 KiB: to map each of them takes longer than to read
 KEPT_BLOCK_BYTES = 1024 * 1024  # free at the end of the heap, for the next such read
@@ -72,19 +73,25 @@ def _give_back_what_is_free(libc: ctypes.CDLL) -> None:
 def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]]) -> int:
     """Read this process's settings, set up its logs, run it, and return its exit code.
 
-    What cannot start as configured is one sentence on standard error and `EXIT_UNUSABLE`; what cannot start because
-    somebody else is away, `EXIT_UNAVAILABLE`.
+    What cannot start as configured is a sentence on standard error, a second line with what to do, and
+    `EXIT_UNUSABLE`; what cannot start because somebody else is away, `EXIT_UNAVAILABLE`.
     """
     try:
         settings = from_arguments(sys.argv[1:])
         logs.configure(level=settings.log_level, form=settings.log_format, program=program)
         return asyncio.run(run(settings))
     except InvalidRequest as error:
-        print(f"hostler {program}: {error.message}", file=sys.stderr)
+        _say(program, error.message, otherwise=f"see hostler {program} --help")
         return EXIT_UNUSABLE
     except Unavailable as error:
-        print(f"hostler {program}: {error.message}", file=sys.stderr)
+        _say(program, error.message, otherwise="see that the coordinator runs, then try again")
         return EXIT_UNAVAILABLE
+
+
+def _say(program: str, message: str, *, otherwise: str) -> None:
+    """Say what went wrong and what to do: what a message has after its first semicolon, else *otherwise*."""
+    what, _, to_do = message.partition("; ")
+    print(f"hostler {program}: {what}\n{NEXT}{to_do or otherwise}", file=sys.stderr)
 
 
 class Ending(asyncio.Event):

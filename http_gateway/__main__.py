@@ -60,8 +60,9 @@ async def run(settings: Settings) -> int:
     if not is_at_home and target.access is None:
         # From there nobody speaks for others without a key: whoever calls us would be taken for who we are.
         raise InvalidRequest(
-            f"a gateway that calls {address} needs key_file with a key of the role gateway (`hostler keys create`); "
-            "on the coordinator's host name its data_dir instead of an address",
+            f"a gateway that calls {address} needs key_file with a key of the role gateway; make one with "
+            "`hostler keys create NAME --role gateway`, or on the coordinator's host name "
+            "its data_dir instead of an address",
             field="key_file",
         )
     async with Client(target, principal=UNSAID, options=FLAT_READS) as client:

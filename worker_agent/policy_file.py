@@ -44,7 +44,7 @@ def check_root(settings: Settings, policy: Policy) -> None:
     typed = settings.parent_fd >= 0
     if not (typed or policy.switches or policy.allow_root or settings.allow_root):
         raise InvalidRequest(
-            "this worker runs as root, and so would its jobs: name a user for them in a policy file (run_as or"
+            "this worker runs as root, and so would its jobs; name a user for them in a policy file (run_as or"
             " slot_users, see docs/worker-policy.md), or say --allow-root",
             field="allow_root",
         )

@@ -31,7 +31,10 @@ EARLY_DEATHS_MAX = 3  # before everything was ready once
 PATIENCE_S = 30.0
 TAIL_LINES = 10
 TAIL_BYTES = 16 * 1024
-CONFIGURATION_ERROR = 2  # a part's exit status for "cannot work like this", with one sentence as its last line
+CONFIGURATION_ERROR = (
+    2  # a part's exit status for "cannot work like this", with a sentence, and what to do, as its last lines
+)
+NEXT = "  next: "  # as `hostler.processes.run_program` begins the second of them
 
 
 class Stage(IntEnum):
@@ -208,8 +211,10 @@ class Parts:
         if self._ending:
             return
         if status == CONFIGURATION_ERROR and not self._ready:
-            sentence = (self.tail(run.part.name, run.log_offset) or [f"{run.part.name} cannot start"])[-1]
-            self._give_up(Failure(re.sub(r"^hostler[ \w]*: ", "", sentence), exit_code=USAGE, code="invalid_request"))
+            lines = self.tail(run.part.name, run.log_offset)
+            hint = lines.pop().removeprefix(NEXT) if lines and lines[-1].startswith(NEXT) else ""
+            message = re.sub(r"^hostler[ \w]*: ", "", lines[-1]) if lines else f"{run.part.name} cannot start"
+            self._give_up(Failure(message, hint=hint, exit_code=USAGE, code="invalid_request"))
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
         self._again(run.part, how, ran_s=time.monotonic() - run.started_at, log_offset=run.log_offset)

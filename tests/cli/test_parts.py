@@ -144,6 +144,17 @@ async def test_a_part_that_cannot_work_as_configured_ends_the_attempt(
     assert (failure.message, failure.exit_code) == ("port 8080 is taken", 2)
 
 
+async def test_what_to_do_about_an_unusable_configuration_is_the_hint_of_its_failure(
+    parts: Parts, notes: Notes
+) -> None:
+    """The programs say it in a second line."""
+    parts.start(a_part(notes, "one", exit=2, sentence="port 8080 is taken\n  next: give another one"))
+
+    async with asyncio.timeout(AT_MOST_S):
+        failure = await parts.gave_up
+    assert (failure.message, failure.hint) == ("port 8080 is taken", "give another one")
+
+
 async def test_a_part_that_keeps_failing_at_the_start_ends_the_attempt(
     parts: Parts, notes: Notes, said: list[str]
 ) -> None:

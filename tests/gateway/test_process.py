@@ -55,17 +55,18 @@ async def url_of(process: asyncio.subprocess.Process) -> str:
 
 
 async def refusal_of(command: list[str]) -> str:
-    """What a gateway that may not start says; one line."""
+    """What a gateway that may not start says: a sentence, and what to do next."""
     async with running(command) as process, asyncio.timeout(30):
         out, err = await process.communicate()
         assert (process.returncode, out) == (2, b"")
-        (line,) = err.decode().splitlines()
-        return line
+        sentence, following = err.decode().splitlines()
+        assert sentence.startswith("hostler gateway: ") and following.startswith("  next: ")
+        return f"{sentence}; {following.removeprefix('  next: ')}"
 
 
 @pytest.mark.parametrize("http", ["0.0.0.0:8080", "8080"])
 async def test_a_bind_that_is_no_loopback_address_is_refused_with_what_to_do(tmp_path: Path, http: str) -> None:
-    """One sentence on standard error, exit status 2."""
+    """One sentence and what to do next on standard error, exit status 2."""
     assert "127.0.0.1:" in await refusal_of(arguments(tmp_path, http=http))
 
 
