@@ -58,7 +58,7 @@ from hostler.clock import Clock, SystemClock
 from hostler.endpoint import Endpoint, coordinator_socket, parse_bind, write_endpoint
 from hostler.errors import InvalidRequest
 from hostler.peers import owner_of_peer
-from hostler.processes import settle_memory
+from hostler.processes import PIECE_BYTES, settle_memory
 from hostler.settings import Settings, make_private_dir, runtime_dir
 from hostler.tls import Pair, files_of, is_loopback
 
@@ -167,7 +167,7 @@ class Coordinator:
             reachable.workers_port = bound.workers_port
         await self._certify_gateway(shown, core.clock)
         write_endpoint(settings.data_dir, Endpoint(socket=f"unix:{socket}", grpc=self.grpc_address, pid=os.getpid()))
-        settle_memory()
+        settle_memory(PIECE_BYTES)
         logs.get().info(
             "coordinator.started",
             socket=str(socket),

@@ -22,6 +22,7 @@ EXIT_UNAVAILABLE = 1  # starting it again may help
 NEXT = "  next: "  # begins the second line of an error, as of a command's
 GC_THRESHOLD = 50_000
 LARGE_BLOCK_BYTES = 512 * 1024  # more than asyncio's reads of 256 KiB: to map each of them takes longer than to read
+PIECE_BYTES = 256 * 1024  # of a log
 KEPT_BLOCK_BYTES = 1024 * 1024  # free at the end of the heap, for the next such read
 ARENAS = 2  # of the C library; by default eight for each processor, of which each keeps what it once had
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_TRIM_THRESHOLD and so on of malloc.h
@@ -35,21 +36,24 @@ def choose_grpc_polling() -> None:
     set_for_children("GRPC_EXPERIMENTS", GRPC_WITHOUT)
 
 
-def settle_memory() -> None:
+def settle_memory(large_block_bytes: int = LARGE_BLOCK_BYTES) -> None:
     """Call once at the end of a long-lived program's start: what is there now stays, and what comes is given back.
+
+    Blocks of *large_block_bytes* and more are given back at once when they are freed. Who takes logs in from many sides
+    says `PIECE_BYTES`: gRPC reads for it, and pieces that came and went would leave holes.
 
     The collector never looks again at what is there, and looks for cycles after 50,000 new objects instead of
     700: a job makes hundreds of objects and next to no cycles.
     """
     libc = ctypes.CDLL(None)
-    _give_back_large_blocks(libc)
+    _give_back_large_blocks(libc, large_block_bytes)
     gc.collect()
     _give_back_what_is_free(libc)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
-def _give_back_large_blocks(libc: ctypes.CDLL) -> None:
+def _give_back_large_blocks(libc: ctypes.CDLL, large_block_bytes: int) -> None:
     """Have the C library map large blocks by themselves, so that they are given back when they are freed.
 
     Left to itself it stops doing so after the first large message has come and gone, and the process stays as large
@@ -59,7 +63,7 @@ def _give_back_large_blocks(libc: ctypes.CDLL) -> None:
         mallopt = libc.mallopt
     except AttributeError:
         return
-    mallopt(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+    mallopt(_MMAP_THRESHOLD, large_block_bytes)
     mallopt(_TRIM_THRESHOLD, KEPT_BLOCK_BYTES)
     mallopt(_ARENA_MAX, ARENAS)
 

@@ -213,7 +213,7 @@ def surroundings(world: "World") -> Iterator[None]:
         (coordinator.app, "RpcServer", SimulatedServer),
         (coordinator.app, "DataDirLock", NoLock),
         (coordinator.audit, "AuditFiles", NoAuditFiles),
-        (coordinator.app, "settle_memory", lambda: None),
+        (coordinator.app, "settle_memory", lambda _: None),
         (coordinator.storage.sqlite, "ThreadPoolExecutor", SimulatedThreads),
         (coordinator.log_store, "ThreadPoolExecutor", SimulatedThreads),
         (worker_agent.app, "Agent", CheckedAgent),
