@@ -9,33 +9,23 @@ import sys
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.command_line import Names, Number, describe_machine, show_progress
-from benchmarks.processes import BenchError, end_on_signals
-from benchmarks.rounds import TARGETS, Options, measure
+from benchmarks.command_line import Names, Number, carry_out, show_progress
+from benchmarks.rounds import TARGETS, Options, Series, measure
 
 JOBS_MAX = 10_000  # what one call can wait for
-INTERRUPTED = 130
 
 
 def main() -> int:
     """Measure and print; return the exit status."""
     options, as_json = parse(sys.argv[1:])
-    end_on_signals()
-    machine = describe_machine(options.place)
-    try:
-        series = measure(options, show_progress)
-    except BenchError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        show_progress("")
-    if as_json:
-        print(json.dumps(report.as_json(series, options, machine), indent=1))
-    else:
-        print(report.as_text(series, options, machine))
-    return 0
+
+    def told(series: Series, machine: str) -> str:
+        if as_json:
+            return json.dumps(report.as_json(series, options, machine), indent=1)
+        return report.as_text(series, options, machine)
+
+    series = carry_out(options.place, lambda: measure(options, show_progress), told)
+    return series if isinstance(series, int) else 0
 
 
 def parse(arguments: list[str]) -> tuple[Options, bool]:

@@ -1,12 +1,18 @@
-"""What the command lines of the benchmarks share: arguments, the line about the machine, the line of progress."""
+"""What the command lines of the benchmarks share: arguments, their course, the lines about machine and progress."""
 
 import argparse
 import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.processes import BenchError, end_on_signals
+
+INTERRUPTED = 130
+Measured = TypeVar("Measured")
 
 
 class Number:
@@ -33,6 +39,28 @@ class Names:
         if None in given:
             raise argparse.ArgumentTypeError(f"of {', '.join(self._known.values())}, with commas between")
         return frozenset(name for name in given if name is not None)
+
+
+def carry_out(
+    place: Path | None, measure: Callable[[], Measured], told: Callable[[Measured, str], str]
+) -> Measured | int:
+    """Measure on the disk of *place* and print what *told* makes of it and of the machine.
+
+    Returns what was measured, or the exit status when something could not be.
+    """
+    end_on_signals()
+    machine = describe_machine(place)
+    try:
+        found = measure()
+    except BenchError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        show_progress("")
+    print(told(found, machine))
+    return found
 
 
 def describe_machine(place: Path | None) -> str:

@@ -9,34 +9,26 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.command_line import Names, Number, describe_machine, show_progress
+from benchmarks.command_line import Names, Number, carry_out, show_progress
 from benchmarks.peers import report
 from benchmarks.peers.contestants import CONTESTANTS
-from benchmarks.peers.rounds import Options, measure
-from benchmarks.processes import BenchError, end_on_signals
+from benchmarks.peers.rounds import Options, Results, measure
 
 JOBS_MAX = 10_000  # what one call can wait for
-INTERRUPTED = 130
 
 
 def main() -> int:
     """Measure and print; return the exit status."""
     options, as_json = parse(sys.argv[1:])
-    end_on_signals()
-    machine = describe_machine(options.place)
-    try:
-        results = measure(options, show_progress)
-    except BenchError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        show_progress("")
-    if as_json:
-        print(json.dumps(report.as_json(results, options, machine), indent=1))
-    else:
-        print(report.as_text(results, options, machine))
+
+    def told(results: Results, machine: str) -> str:
+        if as_json:
+            return json.dumps(report.as_json(results, options, machine), indent=1)
+        return report.as_text(results, options, machine)
+
+    results = carry_out(options.place, lambda: measure(options, show_progress), told)
+    if isinstance(results, int):
+        return results
     return 1 if results.left_out else 0
 
 
