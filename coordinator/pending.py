@@ -68,8 +68,9 @@ def _nearest(live: Live, job: Job, kept: KeptStandings) -> Nearest | None:
     worker = kept.nearest(live, wanted)
     if worker is None:
         return None
-    missing = tuple(_detail(worker, wanted, why) for why in hindrances(worker, wanted))
-    return Nearest(worker=worker.id, name=worker.name, missing=missing)
+    found = hindrances(worker, wanted)
+    missing, codes = tuple(_detail(worker, wanted, why) for why in found), tuple(why.code for why in found)
+    return Nearest(worker=worker.id, name=worker.name, missing=missing, codes=codes)
 
 
 def _detail(worker: Worker, wanted: ClassKey, why: Obstacle) -> str:

@@ -21,11 +21,11 @@ NEEDED: Final[Mapping[str, str]] = {
     Code.WORKLOAD: "takes its workload",
     Code.FEW_SLOTS: "has as many slots as it takes",
 }
-# Of workers that may run it when somebody has done something: how that is said of the nearest, and of any of them.
-WITHDRAWN: Final[Mapping[str, tuple[str, str]]] = {
-    Code.DRAINED: ("is drained", "is given work again (hostler workers resume {name})"),
-    Code.QUARANTINED: ("is quarantined", "is released from its quarantine (hostler workers release {name})"),
-    Code.LEFT: ("has left", "is started again"),
+# Of workers that may run it when somebody has done something: what, and how any of them is named.
+WITHDRAWN: Final[Mapping[str, str]] = {
+    Code.DRAINED: "is given work again (hostler workers resume {name})",
+    Code.QUARANTINED: "is released from its quarantine (hostler workers release {name})",
+    Code.LEFT: "is started again",
 }
 ABSENT: Final[Mapping[str, str]] = {
     Code.DRAINED: "a drained one",
@@ -54,8 +54,7 @@ def awaited(pending: Pending, *, pinned: bool) -> str:
 
 
 def _comes_back(code: str, pending: Pending) -> str:
-    says, what = WITHDRAWN[code]
-    near = pending.nearest
-    if near is not None and near.missing and near.missing[0].startswith(says):
+    what, near = WITHDRAWN[code], pending.nearest
+    if near is not None and near.codes[:1] == (code,):
         return f"{near.name} {what.format(name=near.name)}"
     return f"{ABSENT[code]} {what.format(name='NAME')}"

@@ -85,6 +85,7 @@ class Nearest:
     worker: str  # its id
     name: str
     missing: tuple[str, ...]  # "has 1 of 4 slots free"; empty: nothing, it takes the job next
+    codes: tuple[str, ...] = ()  # of the same, as those of reasons; a coordinator of an earlier version says none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

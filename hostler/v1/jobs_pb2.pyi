@@ -438,6 +438,7 @@ class NearestMiss(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    CODES_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """its id"""
     name: _builtins.str
@@ -445,16 +446,21 @@ class NearestMiss(_message.Message):
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what keeps it from that; empty: nothing does"""
 
+    @_builtins.property
+    def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the same, as the codes of `Reason`"""
+
     def __init__(
         self,
         *,
         worker: _builtins.str = ...,
         name: _builtins.str = ...,
         missing: _abc.Iterable[_builtins.str] | None = ...,
+        codes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "name", b"name", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "missing", b"missing", "name", b"name", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

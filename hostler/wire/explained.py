@@ -18,7 +18,9 @@ def explained_to_proto(known: Explained) -> jobs_pb2.Explained:
         ],
         nearest=None
         if nearest is None
-        else jobs_pb2.NearestMiss(worker=nearest.worker, name=nearest.name, missing=nearest.missing),
+        else jobs_pb2.NearestMiss(
+            worker=nearest.worker, name=nearest.name, missing=nearest.missing, codes=nearest.codes
+        ),
         before=known.pending.before,
         before_more=known.pending.before_more,
         names=known.names,
@@ -38,7 +40,7 @@ def explained_from_proto(message: jobs_pb2.Explained) -> Explained:
             Reason(code=Code(why.code) if why.code in _CODES else why.code, text=why.text, workers=why.workers)
             for why in message.pending
         ),
-        nearest=Nearest(worker=near.worker, name=near.name, missing=tuple(near.missing))
+        nearest=Nearest(worker=near.worker, name=near.name, missing=tuple(near.missing), codes=tuple(near.codes))
         if message.HasField("nearest")
         else None,
         before=message.before,

@@ -245,7 +245,7 @@ ROOM = "It starts when a worker that may run it has room."
 def test_what_must_happen_before_it_starts_is_told(codes: list[Code], missing: str, pin: str, says: str) -> None:
     """Where no worker may run it, nobody is told to wait for room."""
     reasons = tuple(Reason(code=code, text="why", workers=int(code is not Code.NO_WORKER)) for code in codes)
-    nearest = Nearest(worker="w", name="b", missing=(missing,)) if missing else None
+    nearest = Nearest(worker="w", name="b", missing=(missing,), codes=(codes[-1],)) if missing else None
     job = replace(A_JOB, spec=replace(A_JOB.spec, worker=pin), state=State.QUEUED, attempt=0, end=None)
     assert explain(known(job, pending=Pending(reasons=reasons, nearest=nearest))).next == (says,)
 
