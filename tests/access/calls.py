@@ -21,7 +21,7 @@ METHODS: Mapping[str, MethodDescriptor] = {
 }
 CALL_S = 20.0
 BROKEN_OFF_MAX = 5  # times that a call is made which gRPC itself shows as broken off, as it may one that is refused
-OPEN_S = 0.5  # so long an endless stream is listened to
+OPEN_S = 0.5  # so long a stream is looked at that is to stay open
 
 SCOPED = {name: rule for name, rule in RPCS.items() if isinstance(rule, Scope)}
 
@@ -53,10 +53,11 @@ def start(
 
 
 async def end_of(channel: Any, name: str, key: str = "", *, bearer: bool = False, **fields: Any) -> End:
-    """Call a method and say how that ended; an endless stream of an admitted caller ends as DEADLINE_EXCEEDED."""
-    timeout_s = OPEN_S if name == "Jobs/Watch" else CALL_S
+    """Call a method and say how that ended; what has happened is asked of an endless stream, and not what will."""
+    if name == "Jobs/Watch":
+        fields = {"once": True, **fields}
     for _ in range(BROKEN_OFF_MAX):
-        call = start(channel, name, key, timeout_s=timeout_s, bearer=bearer, **fields)
+        call = start(channel, name, key, bearer=bearer, **fields)
         end = await end_after_reading(call, stream=METHODS[name].server_streaming)
         if end.code is not grpc.StatusCode.CANCELLED:
             break
