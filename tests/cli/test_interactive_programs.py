@@ -44,13 +44,13 @@ def test_a_shell(up: Up, before: tuple[str, ...]) -> None:
         person.size(40, 132)
         person.type(b"stty size; stty size\n")
         assert person.sees(b"ready> ").endswith(b"40 132\r\nready> ")
-        person.type(b"sleep 300\n")
-        person.sees(b"sleep 300\r\n")
+        # What a program prints says that it has the terminal, so that keys reach it and not the shell.
+        person.type(b"sh -c 'echo go\"\"es; exec sleep 300'\n")
+        person.sees(b"\r\ngoes\r\n")
         person.type(b"\x03")
         person.sees(b"^C\r\nready> ")
-        # What it prints says that it has the terminal, so that keys reach it and not the shell. It only reads: a shell
-        # that starts programs does so by vfork, and Ctrl-Z in the moment before the exec stops the child alone. Its
-        # parent waits in the kernel for the exec, cannot stop, and bash is never told.
+        # The next one only reads: a shell that starts programs does so by vfork, and Ctrl-Z in the moment before the
+        # exec stops the child alone. Its parent waits in the kernel for the exec, cannot stop, and bash is never told.
         person.type(b'echo $?; sh -c \'trap "echo ag""ain" CONT; echo th""ere; while :; do read x; done\'\n')
         person.sees(b"130\r\nthere\r\n")
         person.type(b"\x1a")
