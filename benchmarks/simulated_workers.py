@@ -16,6 +16,7 @@ from typing import Any, Final
 from hostler.channel_options import STEADY_READS
 from hostler.client import open_channel
 from hostler.v1 import types_pb2, workers_pb2, workers_pb2_grpc
+from worker_agent.link import beat_in_s
 
 AT_ONCE: Final = 64  # that connect; more would only wait for each other
 WELCOME_S: Final = 120.0
@@ -72,11 +73,11 @@ class SimulatedWorker:
             await self._report(keys, is_over=self._going.is_set())
 
     async def _beat(self) -> None:
-        # Spread over the interval, as those of real workers are.
+        # Spread over the interval, as those of real workers are, which came one after another.
         await asyncio.sleep(self._heartbeat_s * (self._number % 1000) / 1000)
         while True:
             await self._write(workers_pb2.WorkerMessage())
-            await asyncio.sleep(self._heartbeat_s)
+            await asyncio.sleep(beat_in_s(self._heartbeat_s, time.time()))
 
     async def _end_held(self) -> None:
         await self._going.wait()

@@ -103,6 +103,7 @@ class Returned(NamedTuple):
     reason: str
     at_us: int
     barred: tuple[str, ...] = ()  # its worker refused it: those that have done so by now
+    worker: str = ""  # that gives it back
 
 
 class Started(NamedTuple):

@@ -365,7 +365,7 @@ def _came_back(job: Job, reason: str, now: Instant) -> Change:
         return concluded(job, Outcome.STOPPED, "stop", evidence, now)
     if is_too_late(job, now):
         return started_too_late(job, now)
-    return Returned(job.number, job.attempt_key, reason, now.wall_us)
+    return Returned(job.number, job.attempt_key, reason, now.wall_us, worker=job.worker)
 
 
 def on_worker_left(live: Live, worker_id: str, session: str, goodbye: bool, now: Instant) -> Decision:

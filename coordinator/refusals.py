@@ -34,7 +34,7 @@ def refused(live: Live, job: Job, worker: str, report: Report, now: Instant) -> 
     goes_on = report.elsewhere and len(barred) < REFUSALS_MAX
     if goes_on and any(_may_take(other, following) for other in live.workers.values()):
         reason = f"the worker refused it: {report.refusal}"
-        return Returned(job.number, job.attempt_key, reason, now.wall_us, barred)
+        return Returned(job.number, job.attempt_key, reason, now.wall_us, barred, job.worker)
     before = len(wanted.barred)
     others = f"; {before} {'other' if before == 1 else 'others'} had refused it before" if before else ""
     evidence = f"the worker refused it: {report.refusal}{others}"

@@ -6,6 +6,7 @@ It begins with settings, logs, and how gRPC and memory are to behave; it ends on
 import asyncio
 import ctypes
 import gc
+import json
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from hostler import logs
-from hostler.errors import InvalidRequest, Unavailable
+from hostler.errors import HostlerError, InvalidRequest, Unavailable
 from hostler.settings import Settings, from_arguments, set_for_children
 
 EXIT_UNUSABLE = 2  # the program cannot run as configured; starting it again would not help
@@ -78,24 +79,31 @@ def run_program(program: str, run: Callable[[Settings], Coroutine[Any, Any, int]
     """Read this process's settings, set up its logs, run it, and return its exit code.
 
     What cannot start as configured is a sentence on standard error, a second line with what to do, and
-    `EXIT_UNUSABLE`; what cannot start because somebody else is away, `EXIT_UNAVAILABLE`.
+    `EXIT_UNUSABLE`; what cannot start because somebody else is away, `EXIT_UNAVAILABLE`. Where logs are JSON, it is
+    one object.
     """
+    form = ""
     try:
         settings = from_arguments(sys.argv[1:])
+        form = settings.log_format
         logs.configure(level=settings.log_level, form=settings.log_format, program=program)
         return asyncio.run(run(settings))
     except InvalidRequest as error:
-        _say(program, error.message, otherwise=f"see hostler {program} --help")
+        _say(program, error, form, otherwise=f"see hostler {program} --help")
         return EXIT_UNUSABLE
     except Unavailable as error:
-        _say(program, error.message, otherwise="see that the coordinator runs, then try again")
+        _say(program, error, form, otherwise="see that the coordinator runs, then try again")
         return EXIT_UNAVAILABLE
 
 
-def _say(program: str, message: str, *, otherwise: str) -> None:
+def _say(program: str, error: HostlerError, form: str, *, otherwise: str) -> None:
     """Say what went wrong and what to do: what a message has after its first semicolon, else *otherwise*."""
-    what, _, to_do = message.partition("; ")
-    print(f"hostler {program}: {what}\n{NEXT}{to_do or otherwise}", file=sys.stderr)
+    what, _, to_do = error.message.partition("; ")
+    hint = to_do or otherwise
+    if form == "json":
+        print(json.dumps({"error": {"code": error.code, "message": what, "hint": hint}}), file=sys.stderr)
+    else:
+        print(f"hostler {program}: {what}\n{NEXT}{hint}", file=sys.stderr)
 
 
 class Ending(asyncio.Event):

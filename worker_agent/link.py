@@ -36,6 +36,7 @@ GATHER_S = 0.01  # how long results gather while more work is running
 GATHER_MORE_S = 0.03  # and how much longer when so many came in it
 MANY = 5
 REPORTS_PER_MESSAGE = 200  # with 8 KiB of log each, about 1.6 MiB
+BEATS_TOGETHER = 8  # parts of a heartbeat at whose ends those of all workers fall
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MAX_S = 2.0
 WELCOME_S = 30.0
@@ -61,6 +62,16 @@ VERDICTS = {
 
 class Superseded(Exception):
     """Another agent speaks for this worker: this one must not go on."""
+
+
+def beat_in_s(heartbeat_s: float, wall_s: float) -> float:
+    """In how many seconds of silence a worker speaks: at most *heartbeat_s*, at least 7/8 of that.
+
+    By their wall clocks idle workers speak at the same moments, for what comes together wakes the coordinator once. A
+    clock that is wrong or jumps does no harm.
+    """
+    part_s = heartbeat_s / BEATS_TOGETHER
+    return heartbeat_s - (wall_s + heartbeat_s) % part_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +316,7 @@ class Link:
         said = 0.0
         while True:
             try:
-                async with asyncio.timeout(self._heartbeat_s):
+                async with asyncio.timeout(beat_in_s(self._heartbeat_s, self._clock.wall_us() / 1e6)):
                     await agent.news.wait()
             except TimeoutError:
                 pass  # silence for so long: a heartbeat

@@ -162,8 +162,13 @@ class WorkersService:
             await self._note_draining(session, message)
             if message.HasField("goodbye"):
                 return True
-            if not message.reports:
+            if not message.reports and self._holds(session):
                 session.wake.set()  # an answer for the lease
+
+    def _holds(self, session: Session) -> bool:
+        """Whether a worker needs its lease: when idle it needs none, and a start brings one along."""
+        worker = self._engine.live.workers.get(session.worker)
+        return worker is not None and bool(worker.held)
 
     def _has(self, session: Session, key: AttemptKey) -> bool:
         """Whether an attempt is this worker's and not over: of no other is anything kept that it says."""

@@ -247,7 +247,7 @@ def _returned(out: _Statements, c: Returned) -> None:
     out.add(RETURN, (c.number,))
     if c.barred:
         out.add(BAR, (",".join(c.barred), c.number))
-    out.record(c.number, "requeued", c.at_us, c.key.stage, c.key.attempt, "", c.reason)
+    out.record(c.number, "requeued", c.at_us, c.key.stage, c.key.attempt, c.worker, c.reason)
 
 
 def _started(out: _Statements, c: Started) -> None:
@@ -473,8 +473,13 @@ def job_of(row: sqlite3.Row) -> Job:
 
 
 EVENTS_PER_ROW = 16  # a row's kinds are numbered row * 16 + place, so that each has a number of its own
-# What else `events_of` reads: the row of a job that is over keeps the worker of its end.
-OF_THE_JOB = "job.id, job.owner, job.worker AS job_worker"
+# What else `events_of` reads: a row of events names a worker only where the transition chose it or sent its job back.
+OF_THE_JOB = (
+    "job.id, job.owner, CASE WHEN event.attempt = 0 THEN ''"
+    " WHEN event.stage = job.stage AND event.attempt = job.attempt THEN job.worker ELSE COALESCE("
+    "(SELECT past_attempt.worker FROM past_attempt WHERE past_attempt.job = event.job"
+    " AND past_attempt.stage = event.stage AND past_attempt.attempt = event.attempt), '') END AS its_worker"
+)
 # They always say a detail. No two of them share a row, but in old ones, where the detail is that of the last.
 EXPLAINED = frozenset({"assigned", "requeued", "stop_requested", "unkillable", "retried", "ended", "logs_expired"})
 
@@ -492,7 +497,7 @@ def events_of(row: sqlite3.Row) -> list[JobEvent]:
             # What is accepted has no attempt yet, whichever its row is of.
             stage=0 if kind == "queued" else row["stage"],
             attempt=0 if kind == "queued" else row["attempt"],
-            worker="" if kind == "queued" else row["job_worker"] if kind == "ended" else row["worker"],
+            worker="" if kind == "queued" else row["worker"] or row["its_worker"],
             detail=row["detail"] if place == explained else "",
         )
         for place, kind in enumerate(kinds)

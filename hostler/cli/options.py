@@ -16,13 +16,13 @@ from hostler.cli.quantities import duration, duration_or_never, size
 
 
 def filled(text: str) -> str:
-    """Read what chooses machines: an empty text is a variable of a script that was not set, and chooses none.
+    """Read what chooses machines, work or a key: an empty text is a variable of a script that was not set.
 
     Raises:
         typer.BadParameter: there is nothing in it.
     """
     if not text.strip():
-        raise typer.BadParameter("it is empty; leave the option out where nothing is to be chosen")
+        raise typer.BadParameter("it is empty; leave the option out where it is to say nothing")
     return text
 
 
@@ -107,7 +107,9 @@ class JobOptions:
     ] = 0
     name: Annotated[str, typer.Option(help="A name for lists.")] = ""
     priority: Annotated[int, typer.Option(help="Higher runs first; -1000 to 1000.")] = 0
-    key: Annotated[str, typer.Option(help="Submitting again with the same key gives the same job.")] = ""
+    key: Annotated[
+        str | None, typer.Option(parser=filled, help="Submitting again with the same key gives the same job.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +152,9 @@ class SubmitOptions(JobOptions):
     """What only `submit` lets one say."""
 
     workload: Annotated[
-        str, typer.Option(metavar="NAME[@N]", help="Run this workload in place of a command of your own.")
-    ] = ""
+        str | None,
+        typer.Option(metavar="NAME[@N]", parser=filled, help="Run this workload in place of a command of your own."),
+    ] = None
     stage: Annotated[
         list[str] | None,
         typer.Option(

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -211,9 +212,8 @@ class Parts:
         if self._ending:
             return
         if status == CONFIGURATION_ERROR and not self._ready:
-            lines = self.tail(run.part.name, run.log_offset)
-            hint = lines.pop().removeprefix(NEXT) if lines and lines[-1].startswith(NEXT) else ""
-            message = re.sub(r"^hostler[ \w]*: ", "", lines[-1]) if lines else f"{run.part.name} cannot start"
+            message, hint = _complaint(self.tail(run.part.name, run.log_offset))
+            message = message or f"{run.part.name} cannot start"
             self._give_up(Failure(message, hint=hint, exit_code=USAGE, code="invalid_request"))
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
@@ -240,6 +240,17 @@ class Parts:
     def _give_up(self, failure: Failure) -> None:
         if not self.gave_up.done():
             self.gave_up.set_result(failure)
+
+
+def _complaint(lines: list[str]) -> tuple[str, str]:
+    """What a part that cannot work has said at its end, and what to do: `hostler.processes.run_program`."""
+    if not lines:
+        return "", ""
+    with suppress(ValueError, KeyError, TypeError):
+        said = json.loads(lines[-1])["error"]
+        return str(said["message"]), str(said["hint"])
+    hint = lines.pop().removeprefix(NEXT) if len(lines) > 1 and lines[-1].startswith(NEXT) else ""
+    return re.sub(r"^hostler[ \w]*: ", "", lines[-1]), hint
 
 
 def _private(path: str, flags: int) -> int:

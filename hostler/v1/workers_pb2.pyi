@@ -467,7 +467,7 @@ class CoordinatorMessage(_message.Message):
     """grows with every start of a coordinator; a worker hears no lower one than it has heard"""
     session: _builtins.str
     heard_ns: _builtins.int
-    """the latest sent_at_ns that has arrived"""
+    """the latest sent_at_ns that has arrived; an idle worker gets it with a start"""
     superseded: _builtins.bool
     """another connection speaks for this worker now: end"""
     leave: _builtins.bool

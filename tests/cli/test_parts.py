@@ -144,11 +144,18 @@ async def test_a_part_that_cannot_work_as_configured_ends_the_attempt(
     assert (failure.message, failure.exit_code) == ("port 8080 is taken", 2)
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "port 8080 is taken\n  next: give another one",
+        '\n{"error": {"code": "invalid_request", "message": "port 8080 is taken", "hint": "give another one"}}',
+    ],
+)
 async def test_what_to_do_about_an_unusable_configuration_is_the_hint_of_its_failure(
-    parts: Parts, notes: Notes
+    parts: Parts, notes: Notes, sentence: str
 ) -> None:
-    """The programs say it in a second line."""
-    parts.start(a_part(notes, "one", exit=2, sentence="port 8080 is taken\n  next: give another one"))
+    """The programs say it in a second line, or in one object where their logs are JSON."""
+    parts.start(a_part(notes, "one", exit=2, sentence=sentence))
 
     async with asyncio.timeout(AT_MOST_S):
         failure = await parts.gave_up

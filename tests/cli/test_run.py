@@ -121,14 +121,12 @@ def test_placement_options_need_a_cluster(chosen: tuple[str, str], hostler: Host
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        *(("run", option) for option in ("--all", "--retry-failed", "--where", "--worker", "--label")),
-        *(("submit", option) for option in ("--where", "--worker", "--label")),
+        *(("run", option) for option in ("--all", "--retry-failed", "--where", "--worker", "--label", "--key")),
+        *(("submit", option) for option in ("--where", "--worker", "--label", "--key", "--workload")),
     ],
 )
-def test_an_empty_choice_of_machines_is_refused(
-    command: str, option: str, given: str, hostler: Hostler, fake: FakeCluster
-) -> None:
-    """A variable of a script that was not set must not turn many machines into one, or one into any."""
+def test_an_empty_choice_is_refused(command: str, option: str, given: str, hostler: Hostler, fake: FakeCluster) -> None:
+    """A variable that was not set must not turn many machines into one, one into any, or one job into many."""
     answer = hostler(command, option, given, "--", "x")
 
     assert (answer.code, answer.out) == (2, "") and option in answer.err

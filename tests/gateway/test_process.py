@@ -55,19 +55,26 @@ async def url_of(process: asyncio.subprocess.Process) -> str:
 
 
 async def refusal_of(command: list[str]) -> str:
-    """What a gateway that may not start says: a sentence, and what to do next."""
+    """What a gateway that may not start says: a sentence, and what to do next; where its log is JSON, as an object."""
     async with running(command) as process, asyncio.timeout(30):
         out, err = await process.communicate()
         assert (process.returncode, out) == (2, b"")
+        if err.startswith(b"{"):
+            error = json.loads(err)["error"]
+            assert error.keys() == {"code", "message", "hint"} and error["code"] == "invalid_request"
+            return f"{error['message']}; {error['hint']}"
         sentence, following = err.decode().splitlines()
         assert sentence.startswith("hostler gateway: ") and following.startswith("  next: ")
         return f"{sentence}; {following.removeprefix('  next: ')}"
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
 @pytest.mark.parametrize("http", ["0.0.0.0:8080", "8080"])
-async def test_a_bind_that_is_no_loopback_address_is_refused_with_what_to_do(tmp_path: Path, http: str) -> None:
+async def test_a_bind_that_is_no_loopback_address_is_refused_with_what_to_do(
+    tmp_path: Path, http: str, log_format: str
+) -> None:
     """One sentence and what to do next on standard error, exit status 2."""
-    assert "127.0.0.1:" in await refusal_of(arguments(tmp_path, http=http))
+    assert "127.0.0.1:" in await refusal_of(arguments(tmp_path, http=http, log_format=log_format))
 
 
 async def test_a_port_that_is_taken_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hostler.lifecycle import State
 from hostler.tls import Access, Target
 from hostler.v1 import access_pb2, jobs_pb2, workers_pb2
 from hostler.wire.jobs import spec_to_proto
+from hostler.workers import WorkerState
 from tests.support.builders import a_spec, some_frames
 from tests.support.fake_worker import RUNNING, FakeWorker
 from tests.support.other_hosts import Joined, Site, join, pinned, served
@@ -139,21 +140,22 @@ async def _noted(site: Site, action: str, principal: str) -> None:
 
 
 async def _replay_controls(
-    who: Joined, frames: Sequence[workers_pb2.WorkerMessage], held: Sequence[AttemptKey] = (), **hello: Any
+    site: Site, who: Joined, frames: Sequence[workers_pb2.WorkerMessage], held: Sequence[AttemptKey] = (), **hello: Any
 ) -> FakeWorker:
     """Say it on a fresh stream of *who*, and return when all of it was heard, or the stream was ended."""
     worker = FakeWorker(who.target, **hello)
     worker.id = who.id
     await worker.connect(inventory=[(key, RUNNING) for key in held])
-    beat = workers_pb2.WorkerMessage(sent_at_ns=99)
+    last = workers_pb2.WorkerMessage(draining=True)
     try:
-        for frame in [*frames, beat]:
+        for frame in [*frames, last]:
             await worker.write(workers_pb2.WorkerMessage.FromString(_bytes(frame)))
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         return worker
 
     async def is_heard() -> bool:
-        return any(message.heard_ns == 99 for message in worker.received) or worker._control.done()
+        seen = {each.id: each.state for each in await site.local.workers()}
+        return seen[who.id] is WorkerState.DRAINING or worker._control.done()
 
     await until(is_heard, "what was replayed was heard")
     return worker
@@ -167,7 +169,7 @@ async def test_a_workers_frames_do_nothing_in_another_session(recorded: Recordin
     sequences = [[frame] for frame in frames] + [frames, frames[::-1]]
     for generation, sequence in enumerate(sequences, 2):
         worker = await _replay_controls(
-            recorded.a, sequence, [recorded.victim], name="a", generation=generation, mark=3
+            site, recorded.a, sequence, [recorded.victim], name="a", generation=generation, mark=3
         )
         assert worker.starts == worker.stops == []
         await worker.close()
@@ -226,7 +228,7 @@ async def test_a_workers_frames_do_nothing_from_another_worker(recorded: Recordi
 
     frames = recorded.controls[1:]
     for generation, sequence in enumerate([*([frame] for frame in frames), frames[::-1]], 2):
-        worker = await _replay_controls(recorded.b, sequence, name="b", generation=generation)
+        worker = await _replay_controls(site, recorded.b, sequence, name="b", generation=generation)
         assert worker.starts == worker.stops == []
         await worker.open_push()
         for push in (recorded.push, workers_pb2.LogPush(session=worker.session, parts=recorded.push.parts)):

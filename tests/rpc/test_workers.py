@@ -121,11 +121,28 @@ async def test_an_attempt_that_never_ran_is_given_away_again(client: Client, wor
     assert second == first._replace(attempt=2)
 
 
-async def test_a_heartbeat_is_answered_with_what_was_heard(worker: FakeWorker) -> None:
+async def test_a_heartbeat_is_answered_with_what_was_heard(client: Client, worker: FakeWorker) -> None:
     """The worker counts its lease from the time at which it sent."""
+    await client.submit_one(a_spec())
+    await worker.takes()
     await worker.write(workers_pb2.WorkerMessage(sent_at_ns=1234))
 
     await eventually(lambda: worker.received[-1].heard_ns == 1234)
+
+
+async def test_an_idle_worker_gets_its_lease_with_the_next_start(client: Client, worker: FakeWorker) -> None:
+    """Until then it needs none, and its heartbeats are not answered."""
+    before = len(worker.received)
+    await worker.write(workers_pb2.WorkerMessage(sent_at_ns=1234, draining=True))
+    await is_seen_as(client, worker.id, WorkerState.DRAINING)
+    await worker.write(workers_pb2.WorkerMessage(sent_at_ns=1235))
+    await is_seen_as(client, worker.id, WorkerState.CONNECTED)
+    assert worker.received[before:] == []
+
+    await client.submit_one(a_spec())
+    await worker.takes()
+
+    assert worker.received[before].heard_ns == 1235 and len(worker.received[before].starts) == 1
 
 
 async def test_a_draining_worker_gets_no_work(client: Client, worker: FakeWorker) -> None:

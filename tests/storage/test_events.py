@@ -166,3 +166,30 @@ async def test_after_the_last_event_there_is_none(store: SqliteStore) -> None:
 
     assert await store.events_after((1 << 64) - 1, (), 100) == []
     assert await store.events_after(EVENTS_PER_ROW * 1000, (), 100) == []
+
+
+async def test_every_transition_of_an_attempt_names_its_worker(store: SqliteStore) -> None:
+    """Each in a commit of its own, of the current attempt, of past ones, and of one that never ran."""
+    other = "w2"
+    await commit(store, seen(), seen(other), queued(1), assigned(1))
+    await commit(store, Returned(1, a_key(1), "full", NOON_US, worker=W1))
+    await commit(store, assigned(1, sequence=2, attempt=2))
+    await commit(store, begun(1, 2))
+    await commit(store, stage_over(1)._replace(key=a_key(1, 2)))
+    await commit(
+        store, assigned(1, sequence=3, attempt=1)._replace(key=AttemptKey(JobId(an_id(1)), 1, 1), worker=other)
+    )
+    await commit(store, StopRequested(1, AttemptKey(JobId(an_id(1)), 1, 1), 1.0, "ada", NOON_US))
+
+    events = await store.events_after(0, (), 100)
+
+    assert [(event.kind, event.worker) for event in events] == [
+        ("queued", ""),
+        ("assigned", W1),
+        ("requeued", W1),
+        ("assigned", W1),
+        ("started", W1),
+        ("stage_ended", W1),
+        ("assigned", other),
+        ("stop_requested", other),
+    ]
