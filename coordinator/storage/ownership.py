@@ -3,16 +3,11 @@
 import sqlite3
 from collections.abc import Collection
 
-from coordinator.storage import rows
+from coordinator.storage import event_rows
 from hostler.jobs import JobEvent
 
-# Everybody's are read and others' dropped, so that the next look begins after them.
-ALL_EVENTS = (
-    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
-    " ORDER BY event.number LIMIT ?"
-)
 JOB_EVENTS = (
-    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
+    f"SELECT event.*, {event_rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
     " AND event.job IN (SELECT number FROM job WHERE id IN ({}) AND owner = ?) ORDER BY event.number LIMIT ?"
 )
 IS_HIS = (
@@ -30,13 +25,14 @@ def events_of(
     reader: sqlite3.Connection, owner: str, number: int, job_ids: Collection[str], limit: int
 ) -> tuple[list[JobEvent], int]:
     """See `Store.events_of`."""
-    first, rows_max = number // rows.EVENTS_PER_ROW, limit + 1  # the first row may hold nothing that is new
+    first, rows_max = number // event_rows.EVENTS_PER_ROW, limit + 1  # the first row may hold nothing that is new
     if job_ids:
         marks = ",".join("?" * len(job_ids))
         found = reader.execute(JOB_EVENTS.format(marks), (first, *job_ids, owner, rows_max)).fetchall()
     else:
-        found = reader.execute(ALL_EVENTS, (first, rows_max)).fetchall()
-    events = [(row["owner"], event) for row in found for event in rows.events_of(row) if event.number > number]
+        # Everybody's are read and others' dropped, so that the next look begins after them.
+        found = reader.execute(event_rows.ALL_EVENTS, (first, rows_max)).fetchall()
+    events = [(row["owner"], event) for row in found for event in event_rows.events_of(row) if event.number > number]
     last = max((event.number for _, event in events), default=number)
     return [event for whose, event in events if whose == owner], last
 

@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any, Self, TypeVar
 
 from coordinator.changes import Change, Extent
-from coordinator.storage import expiry, ownership, rows, selection
+from coordinator.storage import event_rows, expiry, ownership, rows, selection
 from coordinator.storage.loading import load
 from coordinator.storage.migrate import migrate
 from coordinator.storage.protocol import (
@@ -66,18 +66,6 @@ GET_PROGRESS = "SELECT id, state, outcome, exit_code, signal, cause, error FROM 
 GET_WORK = "SELECT work FROM job WHERE number = ?"
 KEY_COLUMNS = "job.owner, job.key"  # as SQLite names the unique index `job_key` in its error
 FIND_KEY = "SELECT id, digest FROM job WHERE owner = ? AND key = ?"
-ALL_EVENTS = (
-    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
-    " ORDER BY event.number LIMIT ?"
-)
-JOB_EVENTS = (
-    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job WHERE event.number >= ?"
-    " AND event.job IN (SELECT number FROM job WHERE id IN ({})) ORDER BY event.number LIMIT ?"
-)
-HISTORY = (
-    f"SELECT event.*, {rows.OF_THE_JOB} FROM event JOIN job ON job.number = event.job"
-    " WHERE event.job = (SELECT number FROM job WHERE id = ?) ORDER BY event.number DESC LIMIT ?"
-)
 GET_LEDGER = "SELECT frames FROM ledger WHERE job = ? AND stage = ? AND attempt = ?"
 # From the piece on that holds the position: pieces before it are not looked at, however many there are.
 GET_EXTENTS = (
@@ -294,14 +282,14 @@ class SqliteStore:
         """See the protocol."""
 
         def query(reader: sqlite3.Connection) -> list[JobEvent]:
-            first = min(number, INTEGER_MAX) // rows.EVENTS_PER_ROW
+            first = min(number, INTEGER_MAX) // event_rows.EVENTS_PER_ROW
             rows_max = limit + 1  # the first row may hold nothing that is new
             if job_ids:
                 marks = ",".join("?" * len(job_ids))
-                found = reader.execute(JOB_EVENTS.format(marks), (first, *job_ids, rows_max))
+                found = reader.execute(event_rows.JOB_EVENTS.format(marks), (first, *job_ids, rows_max))
             else:
-                found = reader.execute(ALL_EVENTS, (first, rows_max))
-            return [e for row in found for e in rows.events_of(row) if e.number > number]
+                found = reader.execute(event_rows.ALL_EVENTS, (first, rows_max))
+            return [e for row in found for e in event_rows.events_of(row) if e.number > number]
 
         return await self._read(query)
 
@@ -309,8 +297,8 @@ class SqliteStore:
         """See the protocol."""
 
         def query(reader: sqlite3.Connection) -> list[JobEvent]:
-            found = reader.execute(HISTORY, (job_id, limit)).fetchall()
-            return [event for row in reversed(found) for event in rows.events_of(row)]
+            found = reader.execute(event_rows.HISTORY, (job_id, limit)).fetchall()
+            return [event for row in reversed(found) for event in event_rows.events_of(row)]
 
         return await self._read(query)
 
@@ -326,7 +314,7 @@ class SqliteStore:
 
         def query(reader: sqlite3.Connection) -> int:
             number: int = reader.execute(NEWEST_EVENT).fetchone()[0]
-            return number * rows.EVENTS_PER_ROW + rows.EVENTS_PER_ROW - 1 if number else 0
+            return number * event_rows.EVENTS_PER_ROW + event_rows.EVENTS_PER_ROW - 1 if number else 0
 
         return await self._read(query)
 

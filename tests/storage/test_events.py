@@ -3,7 +3,7 @@
 import pytest
 
 from coordinator.changes import Returned, StopRequested
-from coordinator.storage.rows import EVENTS_PER_ROW
+from coordinator.storage.event_rows import EVENTS_PER_ROW
 from coordinator.storage.sqlite import SqliteStore
 from hostler.ids import AttemptKey, JobId
 from tests.support.builders import NOON_US, W1, a_key, an_id
