@@ -20,7 +20,7 @@ from coordinator.rpc.auditing import Auditing
 from coordinator.rpc.context import Caller, Context, M, fail, parse
 from coordinator.rpc.large_messages import parse_in_pieces, parse_large
 from hostler import logs
-from hostler.errors import DeadlineExceeded, HostlerError, InternalError, PermissionDenied, Unauthenticated
+from hostler.errors import DeadlineExceeded, HostlerError, InternalError, PermissionDenied, Unauthenticated, Unavailable
 from hostler.policy import RPCS, Door, Principal, Scope
 
 SWEEP_S = 5.0
@@ -248,6 +248,9 @@ class _Call:
         if isinstance(error, asyncio.CancelledError):
             if self.ended and self._task is not None and not self._task.uncancel():
                 await fail(self._context, Unauthenticated(KEY_GONE))
+        elif isinstance(error, grpc.aio.InternalError):
+            # An answer to a caller who goes in this moment: gRPC may say so before it cancels the call.
+            await fail(self._context, Unavailable("the caller has gone"))
         elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             # The call's owner: nothing may leave as a traceback.
             logs.get().error("request.failed", method=self._name, exc_info=error)
