@@ -4,6 +4,7 @@ Pure. A worker is counted by the first condition that it fails, and what lasts i
 counted by what passes may run the job, and where there is none, somebody must do something.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,38 +24,64 @@ NEEDED: Final[Mapping[str, str]] = {
 }
 # Of workers that may run it when somebody has done something: what, and how any of them is named.
 WITHDRAWN: Final[Mapping[str, str]] = {
-    Code.DRAINED: "is given work again (hostler workers resume {name})",
     Code.QUARANTINED: "is released from its quarantine (hostler workers release {name})",
     Code.LEFT: "is started again",
+    Code.DRAINED: "is given work again (hostler workers resume {name})",
+    Code.UNREACHABLE: "can be reached again",
 }
-ABSENT: Final[Mapping[str, str]] = {
-    Code.DRAINED: "a drained one",
-    Code.QUARANTINED: "one under quarantine",
-    Code.LEFT: "one that has left",
+ABSENT: Final[Mapping[str, tuple[str, str]]] = {  # the only one of them, and several
+    Code.QUARANTINED: ("one under quarantine", "workers under quarantine"),
+    Code.LEFT: ("one that has left", "workers that have left"),
+    Code.DRAINED: ("a drained one", "drained workers"),
+    Code.UNREACHABLE: ("an unreachable one", "unreachable workers"),
 }
+# Of workers that may run it, and take it by themselves when this has passed.
+PASSING: Final[Mapping[str, str]] = {
+    Code.DISK_FULL: "has more room on its disk",
+    Code.DRAINING: "takes new work again",
+    Code.NO_FREE_SLOT: "has room",
+    Code.PROCESSES: "has room",
+    Code.SENT_AHEAD: "has room",
+}
+ROOM: Final = "has room"  # also of what a newer coordinator says, and is not known here
 
 
 def awaited(pending: Pending, *, pinned: bool) -> str:
     """What a job waits for; *pinned*: it asks for one worker."""
-    codes = list(dict.fromkeys(str(why.code) for why in pending.reasons if why.workers))
-    if any(why.code == Code.NO_WORKER for why in pending.reasons):
+    codes = {why.code for why in pending.reasons}
+    if Code.NO_WORKER in codes:
         return "It starts when a worker that may run it has joined."
-    if codes == [Code.UNREACHABLE]:
-        return "It starts when a worker that may run it is back and has room."
-    if not codes or any(code not in NEEDED and code not in WITHDRAWN and code != Code.OTHER_WORKER for code in codes):
-        return "It starts when a worker that may run it has room."
-    ways = [_comes_back(code, pending) for code in codes if code in WITHDRAWN]
-    needed = " and ".join(NEEDED[code] for code in codes if code in NEEDED)
-    if Code.OTHER_WORKER in codes:
+    if Code.TURN in codes:
+        return "It is given to a worker in a moment."
+    counts = Counter[str]()  # several reasons may have one code, as each label has its own
+    for why in pending.reasons:
+        counts[str(why.code)] += why.workers
+    counts = +counts
+    passing = [PASSING.get(code, ROOM) for code in counts if not _lasts(code)]
+    if passing or not counts:
+        return f"It starts when a worker that may run it {' or '.join(dict.fromkeys(passing or [ROOM]))}."
+    ways = [_comes_back(code, workers, pending) for code, workers in counts.items() if code in WITHDRAWN]
+    needed = " and ".join(NEEDED[code] for code in counts if code in NEEDED)
+    if Code.OTHER_WORKER in counts:
         ways = ["the worker that it asks for joins again"]
-    elif needed:
-        ways.append(f"{'the worker that it asks for joins again and' if pinned else 'one joins that'} {needed}")
+    elif pinned and needed:
+        ways.append(f"the worker that it asks for joins again and {needed}")
+    elif not pinned:
+        ways.append(f"one joins that {needed}" if needed else "another one joins that may run it")
     whom = "Its worker does not take it as it is" if pinned else "No worker takes it as things are"
     return f"{whom}: it starts when {', or when '.join(ways)}."
 
 
-def _comes_back(code: str, pending: Pending) -> str:
-    what, near = WITHDRAWN[code], pending.nearest
-    if near is not None and near.codes[:1] == (code,):
-        return f"{near.name} {what.format(name=near.name)}"
-    return f"{ABSENT[code]} {what.format(name='NAME')}"
+def _lasts(code: str) -> bool:
+    return code in NEEDED or code in WITHDRAWN or code == Code.OTHER_WORKER
+
+
+def _comes_back(code: str, workers: int, pending: Pending) -> str:
+    near = pending.nearest
+    name = near.name if near is not None and near.codes[:1] == (code,) else ""
+    if workers > 1:
+        example = f", for example {name}," if name else ""
+        return f"any of the {workers:,} {ABSENT[code][1]}{example} {WITHDRAWN[code].format(name=name or 'NAME')}"
+    if near is None or not name:
+        return f"{ABSENT[code][0]} {WITHDRAWN[code].format(name='NAME')}"
+    return f"{name} {' and '.join(WITHDRAWN[each].format(name=name) for each in near.codes if each in WITHDRAWN)}"

@@ -210,8 +210,32 @@ ROOM = "It starts when a worker that may run it has room."
     ("codes", "missing", "pin", "says"),
     [
         ([Code.NO_FREE_SLOT, Code.LABEL], "has 0 of 1 slots free", "", ROOM),
-        ([Code.DRAINING], "is draining", "", ROOM),
-        ([Code.UNREACHABLE], "is unreachable", "", "It starts when a worker that may run it is back and has room."),
+        (
+            [Code.DRAINING, Code.NO_FREE_SLOT],
+            "is draining",
+            "",
+            "It starts when a worker that may run it takes new work again or has room.",
+        ),
+        (
+            [Code.UNREACHABLE],
+            "is unreachable",
+            "",
+            "No worker takes it as things are: it starts when b can be reached again, "
+            "or when another one joins that may run it.",
+        ),
+        (
+            [Code.WHERE, Code.UNREACHABLE],
+            "is unreachable",
+            "",
+            "No worker takes it as things are: it starts when b can be reached again, "
+            "or when one joins that matches its expression.",
+        ),
+        (
+            [Code.UNREACHABLE],
+            "is unreachable",
+            "w",
+            "Its worker does not take it as it is: it starts when b can be reached again.",
+        ),
         ([Code.NO_WORKER], "", "", "It starts when a worker that may run it has joined."),
         (
             [Code.LABEL, Code.FEW_SLOTS],
