@@ -7,6 +7,14 @@ from hostler.cli.failures import OK, usage_failure
 from hostler.cli.render import print_json
 
 BASH = r"""
+_hostler_quoted() {  # a word as it is written behind what is there of it: in quotes that are open, or without
+    local word=$2
+    case $1 in
+        \'*) printf %s "${word//\'/\'\\\'\'}" ;;
+        \"*) word=${word//\\/\\\\} word=${word//\"/\\\"} word=${word//\$/\\\$}; printf %s "${word//\`/\\\`}" ;;
+        *) printf %q "$word" ;;
+    esac
+}
 _hostler_complete() {
     local found word about current=${COMP_WORDS[COMP_CWORD]}
     COMPREPLY=()
@@ -16,7 +24,7 @@ _hostler_complete() {
             '') ;;
             :files) compopt -o default ;;
             :programs) mapfile -t COMPREPLY < <(compgen -c -- "$current") ;;
-            *) COMPREPLY+=("$(printf %q "$word")") ;;
+            *) COMPREPLY+=("$(_hostler_quoted "$current" "$word")") ;;
         esac
     done <<< "$found"
 }

@@ -136,25 +136,36 @@ async def resolve_job(client: "Client", text: str) -> str:
     return found[0]
 
 
-async def resolve_jobs(client: "Client", texts: Sequence[str]) -> list[str]:
+async def resolve_jobs(
+    client: "Client", texts: Sequence[str], *, unresolved: "dict[str, Failure] | None" = None
+) -> list[str]:
     """Return the ids that *texts* mean, each once.
 
     A text is a whole id, a unique prefix of four characters or more, the exact name of one job, ``last`` for the
     newest, or ``last:N`` for the N newest, oldest first. A whole id is taken as it is; whether there is such a job the
-    next call will say.
+    next call will say. With *unresolved* what is wrong with a text is noted there, and the others are found.
 
     Raises:
-        Failure: a text fits no job, or several and is not ``last:N``.
+        Failure: a text fits no job, or several and is not ``last:N``; with *unresolved* only the one that is all.
     """
     found: dict[str, None] = {}
-    for text in dict.fromkeys(texts):
-        if is_uuid(text):
-            found[text] = None
-        elif text == "last" or text.startswith("last:"):
-            found |= dict.fromkeys(await _newest(client, text))
-        else:
-            found[_the_one(text, await _fitting(client, text), "job", "jobs")] = None
+    wanted = dict.fromkeys(texts)
+    for text in wanted:
+        try:
+            found |= dict.fromkeys(await _meant(client, text))
+        except Failure as failure:
+            if unresolved is None or len(wanted) == 1:
+                raise
+            unresolved[text] = failure
     return list(found)
+
+
+async def _meant(client: "Client", text: str) -> list[str]:
+    if is_uuid(text):
+        return [text]
+    if text == "last" or text.startswith("last:"):
+        return await _newest(client, text)
+    return [_the_one(text, await _fitting(client, text), "job", "jobs")]
 
 
 async def _newest(client: "Client", text: str) -> list[str]:
@@ -188,7 +199,12 @@ async def _fitting(client: "Client", text: str) -> list[str]:
 
 
 async def choose_jobs(
-    client: "Client", texts: Sequence[str], chosen: str, *, states: "Sequence[State]" = ()
+    client: "Client",
+    texts: Sequence[str],
+    chosen: str,
+    *,
+    states: "Sequence[State]" = (),
+    unresolved: "dict[str, Failure] | None" = None,
 ) -> list[str]:
     """Return the ids of the jobs that a command is about: those named, or those that a filter finds, oldest first.
 
@@ -197,6 +213,7 @@ async def choose_jobs(
         texts: as for `resolve_jobs`.
         chosen: the filter; empty: none.
         states: of those that the filter finds, only jobs in one of these; empty: all.
+        unresolved: gets what is wrong with a text, as for `resolve_jobs`.
 
     Raises:
         Failure: neither or both are given, or a text cannot be resolved.
@@ -206,7 +223,7 @@ async def choose_jobs(
         wrong = "jobs and --filter exclude each other" if chosen else "which jobs?"
         raise usage_failure(wrong, hint="give ids, names, `last` or `last:N`, or --filter EXPR: see docs/selectors.md")
     if not chosen:
-        return await resolve_jobs(client, texts)
+        return await resolve_jobs(client, texts, unresolved=unresolved)
     from hostler.job_filters import parse_filter
     from hostler.jobs import JobQuery
 

@@ -23,14 +23,15 @@ from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
 from hostler.cli.render import print_json, print_table, printable, say, state_text
 from hostler.cli.retrying import BATCH_JOBS
-from hostler.cli.session import exit_status
+from hostler.cli.session import QUIET_S, exit_status
+from hostler.cli.stopping import jobs_named
 from hostler.cli.submission import spec_of
 from hostler.cli.writing import write_all
 from hostler.client import Client
 from hostler.errors import ErrorCode, HostlerError, InvalidRequest, NotRunning
 from hostler.frames import ERR, GAP, OUT, iter_frames
 from hostler.jobs import Job, JobQuery, JobSpec, LogStatus
-from hostler.lifecycle import Outcome
+from hostler.lifecycle import Outcome, State
 from hostler.log_losses import log_lost_text
 from hostler.patience import patiently
 from hostler.selectors import parse_selector
@@ -44,6 +45,7 @@ LINE_BYTES_MAX = 64 * 1024
 HELD_BYTES_MAX = 8 * 1024 * 1024  # of one worker's output with --group; what is more is written at once
 CALLS_AT_ONCE = 32
 JOBS_MAX = 10_000
+WAITING_SHOWN_MAX = 10
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 
 
@@ -190,7 +192,7 @@ class _Fan:
     async def run(self) -> None:
         """Return once every job is over and its output is written."""
         submitted = [part for part in self._parts if part.job]
-        async with beside(self._heed()):
+        async with beside(self._heed()), beside(self._say_who_waits(submitted)):
             try:
                 await _all_or_none(self._copy(part) for part in submitted)
             except OSError:  # who was to read the output has gone, or it has no room: as in `run` the jobs are over
@@ -210,13 +212,27 @@ class _Fan:
         rows = [(part.worker, _end_text(part), _took_text(part.ended), part.job) for part in self._parts]
         print_table(("worker", "end", "took", "job"), rows, to_stderr=True)
         for part in self._parts:
-            if part.ended is not None and (part.ended.outcome is Outcome.REJECTED or _never_started(part.ended)):
+            if part.ended is not None and _never_started(part.ended):
                 # By which rule, or why: that is no word, so it has no place in the table.
-                say(f"{part.worker}: {exit_status(part.ended, interrupted=0)[1]}")
+                say(f"{part.worker}: {exit_status(part.ended, interrupted=0)[1] or 'it did not start'}")
         failed = sum(not _succeeded(part.ended) for part in self._parts)
         say(f"{len(self._parts) - failed} of {len(self._parts)} succeeded")
         if failed:
             say(f"once more where it failed: hostler run --retry-failed {name}")
+
+    async def _say_who_waits(self, parts: Sequence[Part]) -> None:
+        """After a while, which of them have not begun, and why."""
+        await asyncio.sleep(QUIET_S)
+        try:
+            jobs = zip(parts, await jobs_named(self._client, [part.job for part in parts]), strict=True)
+        except (HostlerError, ValueError):
+            return  # only a courtesy: whoever copies the output says what is wrong
+        waiting = [(part, job) for part, job in jobs if job.state is State.QUEUED]
+        for part, job in waiting[:WAITING_SHOWN_MAX]:
+            why = "; ".join((await self._client.get(job.id)).pending_reasons) or "its worker has no room"
+            say(f"{part.worker} waits: {why}")
+        if len(waiting) > WAITING_SHOWN_MAX:
+            say(f"so do {len(waiting) - WAITING_SHOWN_MAX} more")
 
     async def _copy(self, part: Part) -> None:
         async for chunk in log_chunks(self._client, part.job, follow=True):
@@ -314,7 +330,8 @@ def _succeeded(job: Job | None) -> bool:
 
 
 def _never_started(job: Job) -> bool:
-    return job.end is not None and bool(job.end.error)
+    """Whether the program did not run, which its output does not show."""
+    return job.outcome is Outcome.REJECTED or not job.started_at_us or (job.end is not None and bool(job.end.error))
 
 
 def _end_text(part: Part) -> str:

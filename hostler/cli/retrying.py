@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hostler.cli.connect import choose_jobs, cluster
-from hostler.cli.failures import JOB_FAILED, OK, failure_of
+from hostler.cli.failures import JOB_FAILED, OK, Failure, failure_of
 from hostler.cli.options import Place
 from hostler.cli.render import print_json, print_line, say, show_jobs
-from hostler.cli.stopping import jobs_named
+from hostler.cli.stopping import jobs_named, say_each
 from hostler.errors import HostlerError
 from hostler.lifecycle import State
 
@@ -23,11 +23,12 @@ def retry(place: Place, texts: Sequence[str], *, chosen: str, dry_run: bool) -> 
 
     async def act() -> int:
         async with cluster(place) as client:
-            ids = await choose_jobs(client, texts, chosen, states=(State.FINISHED,))
+            unresolved: dict[str, Failure] | None = None if dry_run else {}
+            ids = await choose_jobs(client, texts, chosen, states=(State.FINISHED,), unresolved=unresolved)
             if dry_run:
                 show_jobs(await jobs_named(client, ids), as_json=place.as_json)
                 return OK
-            if not ids and not place.as_json:
+            if not ids and not unresolved and not place.as_json:
                 say("no job that is over matches")
             results: list[str | HostlerError] = []
             for start in range(0, len(ids), BATCH_JOBS):
@@ -37,10 +38,14 @@ def retry(place: Place, texts: Sequence[str], *, chosen: str, dry_run: bool) -> 
                 if not place.as_json:
                     _print_results(batch, made)
         if place.as_json:
-            print_json({"jobs": [_shape(job, result) for job, result in zip(ids, results, strict=True)]})
-        failed = sum(isinstance(result, HostlerError) for result in results)
-        if failed and len(ids) > 1 and not place.as_json:
-            say(f"{failed} of {len(ids)} jobs were not submitted again")
+            wrong = [_refused(text, failure) for text, failure in (unresolved or {}).items()]
+            print_json({"jobs": [_shape(job, result) for job, result in zip(ids, results, strict=True)] + wrong})
+        elif unresolved:
+            say_each(unresolved)
+        failed = len(unresolved or ()) + sum(isinstance(result, HostlerError) for result in results)
+        named = len(ids) + len(unresolved or ())
+        if failed and named > 1 and not place.as_json:
+            say(f"{failed} of {named} jobs were not submitted again")
         return JOB_FAILED if failed else OK
 
     return asyncio.run(act())
@@ -56,6 +61,9 @@ def _print_results(ids: Sequence[str], results: Sequence[str | HostlerError]) ->
 
 def _shape(job: str, result: str | HostlerError) -> dict[str, Any]:
     if isinstance(result, HostlerError):
-        failure = failure_of(result)
-        return {"id": job, "retried_as": None, "error": {"code": failure.code, "message": failure.message}}
+        return _refused(job, failure_of(result))
     return {"id": job, "retried_as": result, "error": None}
+
+
+def _refused(job: str, failure: Failure) -> dict[str, Any]:
+    return {"id": job, "retried_as": None, "error": {"code": failure.code, "message": failure.message}}

@@ -1,10 +1,11 @@
 """The command `stop`: many at once, and for each what was done once nothing of it is left."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from hostler.cli.beside import beside
 from hostler.cli.connect import PAGE_JOBS, choose_jobs, cluster, pages
-from hostler.cli.failures import JOB_FAILED, OK, failure_of
+from hostler.cli.failures import JOB_FAILED, OK, Failure, failure_of
 from hostler.cli.options import Place
 from hostler.cli.render import print_json, print_line, say, show_jobs, state_text
 from hostler.client import Client
@@ -15,6 +16,13 @@ from hostler.receipts import receipt_text
 from hostler.shape import job_shape
 
 AT_ONCE = 48  # calls that are open together: a job may take its whole grace
+QUIET_S = 3.0  # then it is said which jobs are not over yet
+LEFT_SHOWN_MAX = 5
+WHY = {
+    "unreachable": ": its worker cannot be reached, and ends it when it is back",
+    "unkillable": ": there are processes that cannot be killed",
+    "": ": it has its grace to end by itself",
+}
 OPEN = tuple(state for state in State if state is not State.FINISHED)
 
 
@@ -23,18 +31,23 @@ def stop(place: Place, texts: Sequence[str], *, chosen: str, grace_s: float | No
 
     async def act() -> int:
         async with cluster(place) as client:
-            ids = await choose_jobs(client, texts, chosen, states=OPEN)
+            unresolved: dict[str, Failure] | None = None if dry_run else {}
+            ids = await choose_jobs(client, texts, chosen, states=OPEN, unresolved=unresolved)
             if dry_run:
                 show_jobs(await jobs_named(client, ids), as_json=place.as_json)
                 return OK
-            if not ids and not place.as_json:
+            if not ids and not unresolved and not place.as_json:
                 say("no job that is not over matches")
-            code, ended = await _stop_each(client, ids, grace_s, quiet=place.as_json)
+            async with beside(_say_what_is_left(client, ids)):
+                code, ended = await _stop_each(client, ids, grace_s, quiet=place.as_json)
+            if unresolved:
+                say_each(unresolved)
+                code = next(iter(unresolved.values())).exit_code
         if place.as_json:
             print_json({"jobs": [job_shape(end) for end in ended]})
-        elif len(ids) > 1:
+        elif (named := len(ids) + len(unresolved or ())) > 1:
             over = sum(end.state is State.FINISHED for end in ended)
-            say(f"{over} of {len(ids)} jobs are over" + (f"; {len(ids) - over} are not" if over < len(ids) else ""))
+            say(f"{over} of {named} jobs are over" + (f"; {named - over} are not" if over < named else ""))
         return code
 
     return asyncio.run(act())
@@ -70,6 +83,25 @@ async def _stop_each(
             if not quiet:
                 print_line(f"{job} {_stop_text(was, now)}")
     return code, ended
+
+
+def say_each(unresolved: Mapping[str, Failure]) -> None:
+    """Say which texts mean no one job."""
+    for failure in unresolved.values():
+        say(failure.message)
+
+
+async def _say_what_is_left(client: Client, ids: Sequence[str]) -> None:
+    """After a while, why the stop of a job takes its time."""
+    await asyncio.sleep(QUIET_S)
+    try:
+        left = [job for job in await jobs_named(client, ids) if job.state is not State.FINISHED]
+    except HostlerError:
+        return  # only a courtesy: whoever stops them says what is wrong
+    for job in left[:LEFT_SHOWN_MAX]:
+        say(f"{job.id} is not over yet{WHY.get(job.phase, '')}; it is waited for")
+    if len(left) > LEFT_SHOWN_MAX:
+        say(f"nor are {len(left) - LEFT_SHOWN_MAX} more")
 
 
 async def jobs_named(client: Client, ids: Sequence[str]) -> list[Job]:

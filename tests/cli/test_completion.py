@@ -167,6 +167,9 @@ def test_bash_offers_them(environment: Mapping[str, str], fake: FakeCluster) -> 
     end = time.monotonic() + WITHIN_S
     while (found := tab("hostler attach it\\'")) != ["it\\'s\\ \\$one"]:
         assert time.monotonic() < end, found
+    # In quotes that are open it is what belongs there: readline closes them.
+    assert tab("hostler attach \\'it") == ["it'\\''s $one"]
+    assert tab('hostler attach \\"it') == ["it's \\$one"]
 
 
 def test_fish_and_zsh_take_their_scripts(environment: Mapping[str, str]) -> None:

@@ -128,6 +128,25 @@ def test_stop_tells_what_could_not_be_stopped(hostler: Hostler, fake: FakeCluste
     assert "1 of 2 jobs are over; 1 are not" in answer.err
 
 
+@pytest.mark.parametrize("unknown", ["nosuch", "ab", "last:0"])
+def test_a_name_that_means_no_job_keeps_nothing_from_the_others(
+    unknown: str, hostler: Hostler, fake: FakeCluster
+) -> None:
+    """What became of each is said, and the code tells; where all is wrong it is one error."""
+    running, over = fake.add(spec=A_SPEC), fake.add(exited(1), spec=A_SPEC)
+
+    stopped = hostler("stop", unknown, running)
+    again = hostler("retry", over, unknown, "--json")
+
+    assert stopped.code in (2, 3) and unknown in stopped.err and "1 of 2 jobs are over; 1 are not" in stopped.err
+    assert stopped.out.startswith(f"{running} stopped")
+    made, refused = json.loads(again.out)["jobs"]
+    assert again.code == 1 and made["retried_as"] in fake.jobs and made["id"] == over
+    assert refused["id"] == unknown and unknown in refused["error"]["message"] and refused["retried_as"] is None
+    assert hostler("stop", unknown, running, "--dry-run").code == hostler("retry", unknown).code == stopped.code
+    assert "1 of 2 jobs were not submitted again" in hostler("retry", unknown, over).err
+
+
 # retry
 
 

@@ -211,3 +211,21 @@ def test_a_worker_that_is_drained_is_left_out_and_said_to_be(hostler: Hostler) -
 
     assert (code, out) == (0, "a | x\n")
     assert "b is drained: it is left out" in err
+
+
+def test_whoever_waits_is_told_why(hostler: Hostler, place: Path) -> None:
+    """`run --all` names the worker that has no room, and `stop` a job that takes its grace, after some seconds."""
+    room = next(one["slots"] for one in _workers(place) if one["name"] == "a")
+    deaf = ("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    filling = [
+        hostler("submit", "--name", "filling", "--grace", "5s", "--worker", "a", "--", *deaf).out.strip()
+        for _ in range(room)
+    ]
+    everywhere = [*CALL, "--data-dir", str(place), "run", "--all", "*", "--", "true"]
+    with subprocess.Popen(everywhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as begun:
+        assert begun.stderr is not None
+        assert begun.stderr.readline().startswith(b"hostler: a waits: ")
+        stopped = hostler("stop", *filling)
+        assert stopped.code == 0
+        assert f"hostler: {filling[0]} is not over yet: it has its grace to end by itself" in stopped.err
+        assert b"3 of 3 succeeded" in begun.stderr.read()
