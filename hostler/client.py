@@ -26,7 +26,7 @@ from hostler.errors import HostlerError, InvalidRequest
 from hostler.explanation_client import ExplanationClient
 from hostler.feeding import Feeding
 from hostler.files_client import FilesClient
-from hostler.jobs import BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
+from hostler.jobs import OWN_KEY, BriefJob, Job, JobEvent, JobPage, JobQuery, JobSpec, LogStatus, Progress
 from hostler.lifecycle import State
 from hostler.patience import PASSING, PATIENCE_S, Absence
 from hostler.records_client import RecordsClient
@@ -206,7 +206,7 @@ class Client:
 
     def _submission(self, specs: Iterable[JobSpec], principal: str | None) -> jobs_pb2.SubmitRequest:
         if self._patience_s:  # what is submitted twice with one key is one job
-            specs = [spec if spec.key else replace(spec, key=f"once-{uuid.uuid4()}") for spec in specs]
+            specs = [spec if spec.key else replace(spec, key=f"{OWN_KEY}{uuid.uuid4()}") for spec in specs]
         request = jobs_pb2.SubmitRequest()
         asserted = self._as(principal)
         for spec in specs:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hostler.asked import asked_sentences
 from hostler.awaited import awaited
 from hostler.causes import meaning_of
 from hostler.jobs import (
     LOSS_POLICIES,
-    NO_LIMITS,
     RETRY_CAUSES,
     End,
     Job,
@@ -24,6 +24,7 @@ from hostler.log_losses import bytes_text, log_lost_text
 from hostler.pending import NOT_PENDING, Pending
 from hostler.receipts import receipt_text
 from hostler.shape import receipt_shape, time_shape
+from hostler.wording import times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,9 @@ def explain(known: Explained) -> Explanation:
         told.append(_attempt(known, job.stage, job.attempt, job.worker, job.outcome, end, chosen))
     if job.end is not None and _ended_waiting(job):
         told.append(_attempt(known, job.stage, 0, "", job.outcome, job.end, {}))
-    return Explanation(tuple(_asked(known)), tuple(_waited(known)), tuple(told), tuple(_next(known)))
+    return Explanation(
+        tuple(asked_sentences(job.spec, known.names)), tuple(_waited(known)), tuple(told), tuple(_next(known))
+    )
 
 
 def _ended_waiting(job: Job) -> bool:
@@ -134,39 +137,6 @@ def _pending_shape(pending: Pending) -> dict[str, Any]:
         "before": pending.before,
         "before_more": pending.before_more,
     }
-
-
-# -- what was asked
-
-
-def _asked(known: Explained) -> Iterable[str]:
-    spec = known.job.spec
-    work, limits = spec.work, spec.work.limits
-    if work.timeout_s:
-        grace = f"with {work.grace_s:g} s between SIGTERM and SIGKILL"
-        yield f"It may run for {work.timeout_s:g} s; then it is ended, {grace}."
-    if limits != NO_LIMITS:
-        parts = [f"{bytes_text(limits.memory_bytes)} of memory"] if limits.memory_bytes else []
-        parts += [f"{limits.cpus:g} {'processor' if limits.cpus == 1 else 'processors'}"] if limits.cpus else []
-        parts += ["1 process" if limits.pids == 1 else f"{limits.pids} processes and threads"] if limits.pids else []
-        yield f"All its processes together may use {', '.join(parts)}."
-    if work.output_bytes_max:
-        more = "it is ended" if work.output_stop else "the rest is dropped"
-        yield f"It may write {bytes_text(work.output_bytes_max)}; then {more}."
-    if spec.start_within_s:
-        yield f"It was to start within {spec.start_within_s:g} s of its submission."
-    if spec.retries:
-        causes = ", ".join(spec.retry_on) or "any failure"
-        yield f"After {causes} it may be tried again, {_times(spec.retries)}."
-    wanted = [f"on worker {known.names.get(spec.worker, spec.worker)}"] if spec.worker else []
-    wanted += [f"with {name}={value}" for name, value in sorted(spec.labels.items())]
-    wanted += [f"where {spec.where}"] if spec.where else []
-    slots = f"takes {spec.slots} {'slot' if spec.slots == 1 else 'slots'}" if spec.slots else "takes no slot"
-    yield f"It runs {' and '.join(wanted) or 'on any worker'}, and {slots}."
-    policy = work.loss_policy or LOSS_POLICIES[0]
-    if policy == "stop":
-        again = "it is tried again" if spec.on_lost == "retry" else "it is lost"
-        yield f"When its worker is cut off, its supervisor ends it, and {again}."
 
 
 # -- where it ran and why it waited
@@ -287,7 +257,7 @@ def _again(job: Job, stage: int, attempt: int, outcome: Outcome, end: End) -> st
         return "It was not tried again: no retries were asked for."
     if end.cause not in (spec.retry_on or RETRY_CAUSES):
         return f"It was not tried again: {end.cause} is none of the ends that its retry_on names."
-    return f"It was not tried again: it had been, {_times(job.retried)}."
+    return f"It was not tried again: it had been, {times(job.retried)}."
 
 
 # -- what comes next
@@ -358,10 +328,6 @@ def _moment(known: Explained, at_us: int) -> str:
     """A time to come, and how long it is until then."""
     left_us = at_us - known.now_us
     return f"{time_shape(at_us)}{f' (in {_span(left_us)})' if known.now_us and left_us > 0 else ''}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def _span(span_us: int) -> str:

@@ -41,6 +41,7 @@ START_PATHS = ("warm", "hardened")
 TERMINAL_SIDE_MAX = 10_000  # rows, or columns
 TERM_CHARACTERS_MAX = 100
 CRASH_LIMIT = 3  # losses of its worker after which a job is not tried again, unless it says otherwise
+OWN_KEY = "once-"  # begins the keys that a client makes itself, so that a call it repeats makes one job
 UNPROVED_CAUSES = frozenset({"worker_lost", "supervisor_died", "lease"})  # the end was concluded, not seen
 
 
@@ -181,6 +182,11 @@ class JobSpec:
     stages: tuple[Stage, ...] = ()  # a chain, instead of `workload`: params go to the first, each result to the next
     tags: dict[str, str] = field(default_factory=dict)  # what its submitter calls it by
     where: str = ""  # a selector over a worker's labels, name, host and id; empty: any worker
+
+    @property
+    def key_given(self) -> str:
+        """The idempotency key, when its submitter has said one."""
+        return "" if self.key.startswith(OWN_KEY) else self.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

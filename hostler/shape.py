@@ -18,10 +18,13 @@ from hostler.jobs import (
     Failure,
     Job,
     JobEvent,
+    JobSpec,
     Limits,
     Outputs,
+    PythonScript,
     Receipt,
     Service,
+    Terminal,
     Usage,
 )
 from hostler.lifecycle import State
@@ -86,9 +89,35 @@ def job_shape(job: Job) -> dict[str, Any]:
         "on_lost": spec.on_lost or None,
         "lost_after": spec.lost_after_s,
         "crash_limit": spec.crash_limit,
+        **_asked(spec),
         "due": time_shape(job.due_at_us),
         "outputs": None if end is None else {"files": end.outputs, "missing": list(end.outputs_missing)},
         "stages": [_stage(view) for view in stages_of(job)] or None,
+    }
+
+
+def _asked(spec: JobSpec) -> dict[str, Any]:
+    """What else was asked for, under the names of a submission where it has them."""
+    work = spec.work
+    return {
+        "retry_on": list(spec.retry_on),
+        "worker_asked": spec.worker or None,
+        "slots": spec.slots,
+        "key": spec.key_given or None,
+        "timeout": work.timeout_s,
+        "grace": work.grace_s,
+        "output_bytes_max": work.output_bytes_max,
+        "output_stop": work.output_stop,
+        "leftovers": "wait" if work.leftovers_wait else "kill",
+        "start_path": work.start_path or None,
+        "stdin": work.stdin,
+        "stdin_path": work.stdin_path or None,
+        "terminal": None if work.terminal is None else _terminal(work.terminal),
+        "python": None if work.python is None else _python(work.python),
+        "inputs": len(work.files),
+        "workspace": work.workspace,
+        "variables": sorted(work.env),  # by their names: what people put into them is not for every eye
+        "secrets": dict(spec.secrets),
     }
 
 
@@ -278,6 +307,14 @@ def _limits(limits: Limits) -> dict[str, Any] | None:
     if limits == NO_LIMITS:
         return None
     return {"memory_bytes": limits.memory_bytes, "cpus": limits.cpus, "pids": limits.pids}
+
+
+def _terminal(terminal: Terminal) -> dict[str, Any]:
+    return {"rows": terminal.rows, "columns": terminal.columns, "term": terminal.term}
+
+
+def _python(script: PythonScript) -> dict[str, Any]:
+    return {"path": script.path, "entrypoint": script.entrypoint, "interpreter": script.interpreter}
 
 
 def _progress(advance: Advance) -> dict[str, Any] | None:

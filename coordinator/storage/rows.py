@@ -387,7 +387,7 @@ JOB_COLUMNS = (
     "number, id, owner, family, name, key, pin, labels, priority, slots, work, queued_at, state, outcome, stage,"
     " attempt, worker, assigned_at, started_at, finished_at, survivors, end_report, version, log_position,"
     " log_output, log_status, log_lost, workload, workload_version, retries, retry_on, retried, due_at, files, chain,"
-    " logs_expired, late_end, losses, start_by, wanted, tags, retry_of"
+    " logs_expired, late_end, losses, start_by, wanted, tags, retry_of, secrets"
 )
 
 
@@ -446,6 +446,7 @@ def job_of(row: sqlite3.Row) -> Job:
             crash_limit=losses.crash_limit if losses is not KEEP else 0,
             start_within_s=max(row["start_by"] - row["queued_at"], 0) / 1e6,
             stages=spec_from_bytes(row["chain"]).stages if row["chain"] is not None else (),
+            secrets=dict(labels_of(row["secrets"])),
             tags=tags_of(row["tags"]),
             where=row["wanted"],
         ),

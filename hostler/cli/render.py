@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from hostler.cli.asked import asked_lines
 from hostler.cli.failures import Failure
 from hostler.jobs import Advance, End, Job, JobSpec, LogStatus, Progress
 from hostler.lifecycle import Outcome, State
@@ -131,7 +132,7 @@ def print_fields(lines: Iterable[tuple[str, str]]) -> None:
 
 def print_job(job: Job) -> None:
     """Print everything known about a job."""
-    print_fields(_job_lines(job))
+    print_fields(job_lines(job))
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: bool = False) -> None:
@@ -198,7 +199,8 @@ def print_workers(workers: Iterable[Worker]) -> None:
     console.print(_table(names, rows, console.width))
 
 
-def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
+def job_lines(job: Job) -> Iterable[tuple[str, str]]:
+    """Everything known about a job: a label and its text a line."""
     spec, end = job.spec, job.end
     yield "job", job.id
     if spec.name:
@@ -206,10 +208,6 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
     yield ("chain" if spec.stages else "workload" if spec.workload else "command"), work_text(spec)
     if spec.params:
         yield "params", _shortened(spec.params)
-    if spec.work.cwd:
-        yield "directory", spec.work.cwd
-    if spec.tags:
-        yield "tags", " ".join(f"{name}={value}" for name, value in sorted(spec.tags.items()))
     if job.retry_of:
         yield "retry of", job.retry_of
     yield "state", state_text(job)
@@ -221,9 +219,7 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "worker", f"{job.worker}, attempt {job.attempt}, stage {job.stage}"
     for number, view in enumerate(stages_of(job)):
         yield "stage", _stage_text(number, view)
-    wanted = _wanted(job)
-    if wanted:
-        yield "wants", wanted
+    yield from asked_lines(spec)
     yield from _retry_lines(job)
     yield from _time_lines(job)
     yield from _progress_lines(job.advance if end is None else end.advance)
@@ -246,7 +242,8 @@ def _job_lines(job: Job) -> Iterable[tuple[str, str]]:
 def _retry_lines(job: Job) -> Iterable[tuple[str, str]]:
     if job.retried or job.spec.retries:
         due = f"; again at {moment_text(job.due_at_us)}" if job.due_at_us and job.state is State.QUEUED else ""
-        yield "retried", f"{job.retried} of {job.spec.retries or 0} times{due}"
+        after = f" after {', '.join(job.spec.retry_on)}" if job.spec.retry_on else ""
+        yield "retried", f"{job.retried} of {job.spec.retries or 0} times{after}{due}"
     for past in job.past:
         if past.outcome is Outcome.SUCCEEDED:
             continue  # it is a stage, and shown as one
@@ -304,19 +301,6 @@ def _product_lines(end: End) -> Iterable[tuple[str, str]]:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= RESULT_CHARACTERS_MAX else f"{text[:RESULT_CHARACTERS_MAX]}..."
-
-
-def _wanted(job: Job) -> str:
-    spec = job.spec
-    parts = [f"worker {spec.worker}"] if spec.worker else []
-    parts += [f"{name}={value}" for name, value in sorted(spec.labels.items())]
-    if spec.where:
-        parts.append(spec.where)
-    if spec.priority:
-        parts.append(f"priority {spec.priority}")
-    if spec.work.timeout_s:
-        parts.append(f"timeout {spec.work.timeout_s:g} s")
-    return ", ".join(parts)
 
 
 def _time_lines(job: Job) -> Iterable[tuple[str, str]]:

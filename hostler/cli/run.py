@@ -23,7 +23,7 @@ from hostler.cli.stdin import is_forwarded, is_open
 from hostler.cli.submission import spec_of
 from hostler.endpoint import read_endpoint
 from hostler.errors import HostlerError
-from hostler.jobs import JobSpec, Terminal
+from hostler.jobs import OWN_KEY, JobSpec, Terminal
 from hostler.settings import Settings, terminal_kind
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(place: Place, options: RunOptions, argv: Sequence[str]) -> int:
     if options.tty and not options.detach and not has_terminal():
         raise usage_failure("--tty needs a terminal as its standard input", hint="leave --tty out, or use --detach")
     stdin = options.tty or (is_open() if options.detach else is_forwarded())
-    spec = spec_of(options, argv, key=str(uuid.uuid4()), stdin=stdin)
+    spec = spec_of(options, argv, key=f"{OWN_KEY}{uuid.uuid4()}", stdin=stdin)
     if options.tty:
         rows, columns = terminal_size()
         terminal = Terminal(rows=rows, columns=columns, term=terminal_kind())

@@ -102,8 +102,7 @@ async def test_limits_losses_and_the_start_deadline_reach_the_coordinator(
     assert (plain.work.limits, plain.work.merge, plain.work.loss_policy) == (NO_LIMITS, False, "")
     assert plain.work.terminal is None
     assert (plain.on_lost, plain.lost_after_s, plain.crash_limit, plain.start_within_s) == ("", None, 0, 0.0)
-    for key in ("limits", "merge", "start_within", "loss_policy", "on_lost", "lost_after", "crash_limit"):
-        assert shown[key] == full[key]
+    assert {key: shown[key] for key in full} == full
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,8 @@ async def test_a_secret_travels_in_the_start_alone(client: Client, make_worker: 
     (start,) = worker.starts
     assert dict(start.secrets) == {"TOKEN": "s3cr3t-value"}
     assert b"s3cr3t" not in start.work
-    assert "s3cr3t" not in repr(await client.get(job))
+    assert "s3cr3t" not in repr(found := await client.get(job))
+    assert found.spec.secrets == {"TOKEN": "render-token"}
     for file in (data_dir / "coordinator").rglob("*"):
         assert not file.is_file() or b"s3cr3t" not in file.read_bytes(), file
 

@@ -1,0 +1,22 @@
+"""Numbers and lists as sentences have them. Pure."""
+
+from collections.abc import Sequence
+
+NAMES_MAX = 10  # of a list in a sentence
+
+
+def times(count: int) -> str:
+    """How often: ``once``, ``3 times``."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def counted(number: float, one: str, many: str) -> str:
+    """A number of things: ``1 slot``, ``1.5 processors``."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {one if number == 1 else many}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - NAMES_MAX
+    return ", ".join(names[:NAMES_MAX]) + (f" and {more:,} more" if more > 0 else "")
