@@ -5,7 +5,7 @@ Pure. Everything is taken from what its coordinator knows of it (`Explained`); w
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hostler.asked import asked_sentences
 from hostler.awaited import awaited
@@ -141,21 +141,28 @@ def _pending_shape(pending: Pending) -> dict[str, Any]:
 
 # -- where it ran and why it waited
 
+# After these it waits anew, and what comes next is told with the time from then on.
+SINCE: Final[Mapping[str, str]] = {
+    "requeued": "later",  # behind a sentence of its own
+    "retried": "after attempt {event.attempt} had ended, with its backoff before it",
+    "stage_ended": "after stage {event.stage} had ended",
+}
+
 
 def _waited(known: Explained) -> Iterable[str]:
     job = known.job
     yield f"It was accepted at {time_shape(job.queued_at_us)}."
     if known.older:
         yield f"What happened first is left out: these are its newest {len(known.events):,} transitions."
-    since_us = job.queued_at_us
+    since_us, since = job.queued_at_us, "after it was accepted" if known.older else "later"
     for event in known.events:
-        if event.kind in ("requeued", "retried", "stage_ended"):
-            since_us = event.at_us
+        if event.kind in SINCE:
+            since_us, since = event.at_us, SINCE[event.kind].format(event=event)
         if event.kind == "assigned":
             where = known.names.get(event.worker, event.worker)
             which = _which(job.spec, event.stage, event.attempt)
             why = f": {event.detail}" if event.detail else ""
-            yield f"Worker {where} got {which} {_span(event.at_us - since_us)} later{why}."
+            yield f"Worker {where} got {which} {_span(event.at_us - since_us)} {since}{why}."
         elif event.kind == "requeued":
             yield f"It was given back, as it never ran: {event.detail or 'no reason is known'}."
         elif event.kind == "stop_requested":

@@ -274,6 +274,36 @@ def test_what_must_happen_before_it_starts_is_told(codes: list[Code], missing: s
     assert explain(known(job, pending=Pending(reasons=reasons, nearest=nearest))).next == (says,)
 
 
+def test_from_when_a_time_counts_is_told() -> None:
+    """Another attempt waits from the end of the one before, through its backoff, and not from the acceptance."""
+    told = explain(
+        known(
+            replace(A_JOB, attempt=3, retried=1),
+            event("x", 1, "assigned", worker="w"),
+            event("x", 2, "retried", detail="exit"),
+            event("x", 5, "assigned", worker="w", attempt=2, detail="no other could take it"),
+            event("x", 6, "requeued", detail="full", attempt=2),
+            event("x", 8, "assigned", worker="w", attempt=3),
+        )
+    ).waited
+    assert told[2:] == (
+        "Worker one got attempt 2 3.000 s after attempt 1 had ended, with its backoff before it: "
+        "no other could take it.",
+        "It was given back, as it never ran: full.",
+        "Worker one got attempt 3 2.000 s later.",
+    )
+
+
+def test_from_when_the_time_of_a_stage_counts_is_told() -> None:
+    """From the end of the one before; and where that is left out, from the acceptance."""
+    spec = JobSpec(work=Work(), stages=(Stage(workload="a"), Stage(workload="b")))
+    events = [event("x", 3, "stage_ended"), event("x", 4, "assigned", worker="w", stage=1)]
+    job = replace(A_JOB, spec=spec, queued_at_us=NOON_US)
+    assert "Worker one got attempt 1 of stage 1 1.000 s after stage 0 had ended." in told_of(job, *events)
+    late = explain(known(job, events[1], older=True)).waited[-1]
+    assert late == "Worker one got attempt 1 of stage 1 4.000 s after it was accepted."
+
+
 def test_stages_of_a_chain_are_named() -> None:
     """Attempts are counted in each."""
     spec = JobSpec(work=Work(), stages=(Stage(workload="a"), Stage(workload="b")))
