@@ -38,6 +38,7 @@ from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, time_shape
 from hostler.stages import attempts_of, stage_text
+from hostler.wording import listed
 
 NAMES = {OUT: "out", ERR: "err", GAP: "gap"}
 
@@ -142,10 +143,12 @@ def show(place: Place, text: str) -> int:
     return asyncio.run(act())
 
 
-def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: int, stage: int | None) -> int:
+def logs(
+    place: Place, text: str, *, follow: bool, out: bool, err: bool, start: int, stage: int | None, attempt: int | None
+) -> int:
     """Copy a job's output to our own streams; with neither *out* nor *err* both.
 
-    Of a chain it is the stage that is under way, or was the last, or *stage*.
+    Of a chain it is the stage that is under way, or was the last, or *stage*; the newest attempt, or *attempt*.
     """
     kinds = frozenset(kind for kind, wanted in ((OUT, out), (ERR, err)) if wanted) or frozenset((OUT, ERR))
 
@@ -157,7 +160,9 @@ def logs(place: Place, text: str, *, follow: bool, out: bool, err: bool, start: 
                 found = await wait_for_attempt(client, job, stage=stage)
             # The log of a finished job may still be on its way: it is waited for, so that it is whole.
             wait = follow or (found.state is State.FINISHED and found.log_status is LogStatus.ARRIVING)
-            at = _place_of_log(found, stage)
+            at = _place_of_log(found, stage, attempt)
+            if not place.as_json and attempt is None:
+                _say_attempts_before(found, *at)
             if place.as_json:
                 await _print_frames(client, job, start=start, follow=wait, at=at, kinds=kinds | {GAP})
             else:
@@ -196,22 +201,38 @@ def signal_number(text: str) -> int:
         raise usage_failure(f"{text!r} is no signal", hint="give a name or a number, for example INT or 2") from None
 
 
-def _place_of_log(job: Job, stage: int | None) -> tuple[int | None, int]:
+def _place_of_log(job: Job, stage: int | None, attempt: int | None) -> tuple[int | None, int]:
     """The stage and attempt whose log is meant; attempt 0 is the current one, and those that follow on it.
 
     The stage is None when the job is no chain.
     """
-    if not job.spec.stages and not stage:
+    if not job.spec.stages and not stage and attempt is None:
         return None, 0
     found = [one for one in attempts_of(job) if stage in (None, one[0])]
-    if not found and stage is not None:
+    if attempt is not None:
+        stage = found[-1][0] if stage is None and found else stage
+        found = [one for one in found if one == (stage, attempt)]
+    if not found and (stage is not None or attempt is not None):
+        which = f"stage {stage}" if attempt is None else f"attempt {attempt}{f' of stage {stage}' if stage else ''}"
         raise Failure(
-            f"stage {stage} of job {job.id} has no log: it has not run",
-            hint="hostler show ID lists its stages",
+            f"{which} of job {job.id} has no log: it has not run",
+            hint=f"hostler show ID lists its {'stages' if attempt is None else 'attempts'}",
             exit_code=NOT_FOUND,
             code=ErrorCode.JOB_NOT_FOUND.value,
         )
-    return found[-1] if found else (job.stage, job.attempt)
+    place = found[-1] if found else (job.stage, job.attempt)
+    return place if job.spec.stages else (None, place[1])
+
+
+def _say_attempts_before(job: Job, stage: int | None, attempt: int) -> None:
+    """Say that there are other logs: what was printed of a job that was tried again is not all."""
+    shown = (job.stage if stage is None else stage, attempt or job.attempt)
+    before = [str(number) for at, number in attempts_of(job) if at == shown[0] and number < shown[1]]
+    if before:
+        at_stage = f"--stage {stage} " if stage is not None else ""
+        which = "the one" if len(before) == 1 else f"one of those ({listed(before)})"
+        number = before[0] if len(before) == 1 else "N"
+        say(f"attempt {shown[1]}; hostler logs {at_stage}--attempt {number} {job.id} shows {which} before it")
 
 
 async def _print_frames(

@@ -337,11 +337,14 @@ def logs(
         int, typer.Option("--from", min=0, max=2**63 - 1, metavar="POS", help="Begin at this position.")
     ] = 0,
     stage: Stage = None,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, metavar="N", help="This attempt, from 1; default: the newest.")
+    ] = None,
 ) -> int:
     """Copy a job's output: its standard output to ours, its standard error to ours."""
     from hostler.cli.jobs import logs
 
-    return logs(place, job, follow=follow, out=out, err=err, start=start, stage=stage)
+    return logs(place, job, follow=follow, out=out, err=err, start=start, stage=stage, attempt=attempt)
 
 
 @app.command(rich_help_panel=JOBS)

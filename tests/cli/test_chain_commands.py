@@ -220,6 +220,13 @@ def test_logs_of_a_chain_are_those_of_one_stage(hostler: Hostler, fake: FakeClus
     for arguments in ((), ("--stage", "0"), ("--stage", "1"), ("-f",), ("--json",)):
         assert hostler("logs", job, *arguments).code == 0
     assert fake.read == [(1, 1), (0, 1), (1, 1), (1, 1), (1, 1)]
+    failed = replace(before(b"1"), stage=1, outcome=Outcome.FAILED)
+    fake.jobs[job] = replace(fake.jobs[job], attempt=2, past=(before(b"1"), failed))
+    assert f"hostler logs --stage 1 --attempt 1 {job} shows the one before it" in hostler("logs", job).err
+    assert hostler("logs", job, "--attempt", "1").code == 0
+    assert hostler("logs", job, "--attempt", "1", "--stage", "0").code == 0
+    assert fake.read[5:] == [(1, 2), (1, 1), (0, 1)]
+    assert "attempt 3 of stage 1 of job" in hostler("logs", job, "--attempt", "3").err
     waiting = fake.add(spec=CHAIN)
     fake.jobs[waiting] = replace(fake.jobs[waiting], state=State.QUEUED, attempt=0)
     assert hostler("logs", waiting, "--stage", "1").code == 3

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from hostler.frames import GAP, encode, gap_payload
-from hostler.jobs import End, JobSpec, LogStatus, Work
-from hostler.lifecycle import State
+from hostler.jobs import End, JobSpec, LogStatus, PastAttempt, Work
+from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, worker_shape
 from hostler.wire.jobs import job_from_proto, job_to_proto
 from tests.cli.conftest import Answer
@@ -179,6 +179,29 @@ def test_logs_keeps_the_streams_apart_and_exact(hostler: Hostler, fake: FakeClus
     assert hostler("logs", job, "--stdout") == Answer(0, "a\nc", "")
     assert hostler("logs", job, "--stderr") == Answer(0, "", "b\n")
     assert hostler("logs", job, "--from", str(len(out(b"a\n")))) == Answer(0, "c", "b\n")
+
+
+def test_logs_of_a_job_that_was_tried_again_say_that_there_are_others(hostler: Hostler, fake: FakeCluster) -> None:
+    """What is printed is the newest attempt; the others are named, and can be had."""
+    job = fake.add(exited(0), out(b"now\n"), spec=A_SPEC)
+    past = [
+        PastAttempt(stage=0, attempt=number, worker=WORKER.id, outcome=Outcome.FAILED, end=exited(1))
+        for number in (1, 2)
+    ]
+    fake.jobs[job] = replace(fake.jobs[job], attempt=2, past=tuple(past[:1]))
+    one = f"hostler: attempt 2; hostler logs --attempt 1 {job} shows the one before it\n"
+    assert hostler("logs", job) == Answer(0, "now\n", one)
+    fake.jobs[job] = replace(fake.jobs[job], attempt=3, past=tuple(past))
+
+    two = f"hostler: attempt 3; hostler logs --attempt N {job} shows one of those (1, 2) before it\n"
+    assert hostler("logs", job) == hostler("logs", "-f", job) == Answer(0, "now\n", two)
+    assert hostler("logs", "--json", job).err == ""
+    fake.read.clear()
+    for attempt in ("1", "2", "3"):
+        assert hostler("logs", "--attempt", attempt, job).err == ""
+    assert fake.read == [(0, 1), (0, 2), (0, 3)]
+    missing = hostler("logs", "--attempt", "4", job)
+    assert missing.code == 3 and "attempt 4 of job" in missing.err and "hostler show ID" in missing.err
 
 
 def test_loss_in_a_log_is_never_silent(hostler: Hostler, fake: FakeCluster) -> None:
