@@ -6,6 +6,7 @@ cut to eight characters; in a pipe nothing is cut.
 """
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -13,7 +14,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hostler.cli.asked import asked_lines
 from hostler.cli.failures import Failure
@@ -40,6 +41,8 @@ RESULT_CHARACTERS_MAX = 200  # of a result in a line
 STEPS_SHOWN_MAX = 20
 PIPE_WIDTH = 100_000  # wide enough that rich never cuts
 GAP = 2  # blanks between two columns
+LABEL_CHARACTERS = 10  # of the labels of fields
+PLAIN_COLUMNS = 80  # of a terminal that does not say how wide it is
 
 
 def say(message: str) -> None:
@@ -55,11 +58,17 @@ def print_line(text: str) -> None:
 def print_sentence(text: str) -> None:
     """Print a line of an answer; on a terminal it goes on, where it has to, at a blank and as far in as it began."""
     line = printable(text)
-    if sys.stdout.isatty():
-        indent = line[: len(line) - len(line.lstrip())]
-        width = shutil.get_terminal_size().columns
-        line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
-    print(line, flush=True)
+    print(_fitted(line, sys.stdout, indent=len(line) - len(line.lstrip())), flush=True)
+
+
+def _fitted(line: str, stream: TextIO, *, indent: int) -> str:
+    """The line as *stream* gets it: on a terminal broken at blanks to its width, and gone on with so far in."""
+    if not stream.isatty():
+        return line
+    width = shutil.get_terminal_size(fallback=(0, 0)).columns  # as the environment says, or of standard output
+    if not width:
+        width = os.get_terminal_size(stream.fileno()).columns or PLAIN_COLUMNS
+    return textwrap.fill(line, width, subsequent_indent=" " * min(indent, width // 3), break_on_hyphens=False)
 
 
 def print_json(value: Any, *, to_stderr: bool = False) -> None:
@@ -73,9 +82,11 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
         said = {"code": failure.code, "message": failure.message, "hint": failure.hint or None}
         print_json({"error": said}, to_stderr=True)
         return
-    say(failure.message)
+    lines = [(f"hostler: {printable(failure.message)}", 2)]
     if failure.hint:
-        print(f"  next: {printable(failure.hint)}", file=sys.stderr, flush=True)
+        lines.append((f"  next: {printable(failure.hint)}", 4))
+    for line, indent in lines:
+        print(_fitted(line, sys.stderr, indent=indent), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
@@ -127,7 +138,8 @@ def state_text(job: Job | Progress) -> str:
 def print_fields(lines: Iterable[tuple[str, str]]) -> None:
     """Print what is known about one thing: a label and its text a line."""
     for label, text in lines:
-        print_line(f"{label:<10} {text}")
+        line = printable(f"{label:<{LABEL_CHARACTERS}} {text}")
+        print(_fitted(line, sys.stdout, indent=LABEL_CHARACTERS + 1), flush=True)
 
 
 def print_job(job: Job) -> None:

@@ -235,7 +235,25 @@ def test_lists_on_a_narrow_terminal_leave_columns_out_before_they_cut_what_is_sh
     assert workers[1].split()[:3] == [WORKER.id[:8], WORKER.name, WORKER.state.value]
 
 
-def on_a_terminal_of(columns: int, known: FakeCluster, *arguments: str) -> str:
+@pytest.mark.parametrize("columns", [40, 80])
+def test_what_is_known_and_what_went_wrong_is_broken_at_blanks_on_a_terminal(columns: int, known: FakeCluster) -> None:
+    """To its width, and goes on as far in as it began; in a pipe each is one line."""
+    words = JobSpec(work=Work(argv=("echo", *(["word"] * 60)), cwd="/"))
+    job = known.add(exited(0), spec=words)
+    plain = on_a_terminal_of(columns, known, "show", job)
+    lines = plain.splitlines()
+    assert all(len(line) <= columns for line in lines), plain
+    first = next(number for number, line in enumerate(lines) if line.startswith("command"))
+    assert lines[first + 1].startswith(" " * 11 + "word word")
+    assert plain.count("word") == 60 and "wor\r" not in plain
+
+    failed = on_a_terminal_of(columns, known, "outputs", "get", job, "a", "b/c", code=3).splitlines()
+    assert all(len(line) <= columns for line in failed), failed
+    assert failed[0].startswith("hostler: job") and failed[1].startswith("  ")
+    assert " ".join(line.strip() for line in failed).endswith("next: hostler outputs ls ID shows what there is")
+
+
+def on_a_terminal_of(columns: int, known: FakeCluster, *arguments: str, code: int = 0) -> str:
     """What a command shows there, without colours: they are not wanted."""
     ours, theirs = pty.openpty()
     env = os.environ | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", "NO_COLOR": "1"}
@@ -249,7 +267,7 @@ def on_a_terminal_of(columns: int, known: FakeCluster, *arguments: str) -> str:
     except OSError:
         pass  # its side is closed
     os.close(ours)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=30) == code
     text = seen.decode()
     assert "\x1b[3" not in text
     return re.sub("\x1b\\[[0-9;]*m", "", text)
