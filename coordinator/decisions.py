@@ -219,7 +219,7 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any, alone: bool = Fa
     """Pass a signal on to the main process of a running job, *alone* or with its process group."""
     job = live.job(job_id)
     if job is None:
-        return Decision([], [Answer(reply, NotRunning(f"job {job_id} is over or unknown"))])
+        return Decision([], [Answer(reply, NotRunning(f"job {job_id} is over, so it takes no signal"))])
     if job.started_at_us == 0:
         return Decision(
             [], [Answer(reply, NotRunning(f"job {job_id} is {job.state.word}; only a running job takes a signal"))]

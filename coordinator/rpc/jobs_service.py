@@ -26,6 +26,7 @@ from hostler.errors import (
     InvalidRequest,
     JobNotFound,
     KeyConflict,
+    NotRunning,
     TooLarge,
     Unauthenticated,
 )
@@ -240,9 +241,11 @@ class JobsService:
 
     async def signal(self, request: jobs_pb2.SignalRequest, principal: Principal) -> jobs_pb2.SignalResponse:
         """Signal: to the main process of a running job."""
-        await self.find(request.id, principal)
+        job = await self.find(request.id, principal)
         if not 1 <= request.signal <= 64:
             raise InvalidRequest("signal is a number from 1 to 64", field="signal")
+        if job.state is State.FINISHED:
+            raise NotRunning(f"job {job.id} is over ({_end_text(job)}), so it takes no signal")
         await self._engine.signal(request.id, request.signal, alone=request.alone)
         return jobs_pb2.SignalResponse()
 
@@ -323,3 +326,13 @@ class _KnownJob(HostlerError):
     def __init__(self, job: str) -> None:
         super().__init__("known")
         self.job = job
+
+
+def _end_text(job: Job) -> str:
+    """How a finished job ended, in a few words: ``failed, exit status 3``."""
+    outcome = job.outcome.word.replace("_", " ")
+    if job.end is not None and job.end.signal:
+        return f"{outcome}, {job.end.signal}"
+    if job.end is not None and job.end.exit_code:
+        return f"{outcome}, exit status {job.end.exit_code}"
+    return outcome

@@ -17,7 +17,7 @@ from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
 from hostler.cli.follow import copy_log
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.keyboard import Keyboard, terminal_size
-from hostler.cli.render import print_json, say
+from hostler.cli.render import print_json, say, state_text
 from hostler.cli.stdin import give_up, is_forwarded, is_open, pieces
 from hostler.cli.submission import place_on_worker
 from hostler.client import Client
@@ -85,6 +85,8 @@ class Session:
         given = None if over else self._input(found.spec, ends=not has_terminal, joins=True)
         start = 0 if all_output else found.log_position
         stage = found.stage if found.spec.stages else None
+        if over and not self._as_json:
+            self._say(_over_text(found, shown=all_output))
         if over and not all_output:
             return self._status(found)
         return await self._be(found.id, given, start=start, stage=stage)
@@ -258,6 +260,14 @@ class Session:
             return
         if found.state is State.QUEUED:
             self._say(f"job {job} waits: {'; '.join(found.pending_reasons) or 'no worker is free'}")
+
+
+def _over_text(job: Job, *, shown: bool) -> str:
+    """What to say to who attaches to a finished job; *shown*: its output comes out here all the same."""
+    text = f"job {job.id} is over ({state_text(job)})"
+    if is_forwarded():
+        text += "; nothing takes the standard input any more"
+    return text if shown else f"{text}; hostler logs {job.id} shows its output"
 
 
 async def describes(client: Client, timeout_s: float) -> bool:

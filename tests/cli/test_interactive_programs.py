@@ -205,7 +205,7 @@ def test_a_detached_job_keeps_its_input_open(up: Up) -> None:
 
     assert answer == (6, b"fed later", b"")
     again = finish(up.start([*HOSTLER, "attach", "--all-output", job], cwd=up.directory, stdin=subprocess.DEVNULL))
-    assert again == (6, b"fed later", b"")
+    assert again == (6, b"fed later", f"hostler: job {job} is over (failed: exit status 6)\n".encode())
 
 
 def test_who_attaches_leaves_without_the_job(up: Up) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hostler.cli import session
 from hostler.frames import GAP, encode, gap_payload
 from hostler.jobs import End, JobSpec, LogStatus, PastAttempt, Work
 from hostler.lifecycle import Outcome, State
@@ -320,3 +321,19 @@ def test_an_end_without_a_start_says_so(hostler: Hostler, fake: FakeCluster) -> 
 
     assert 'exec: "x"' in hostler("show", job).out
     assert hostler("wait", job).out == f"{job} failed: not started\n"
+
+
+def test_who_attaches_to_a_finished_job_is_told_that_it_is_over(
+    hostler: Hostler, fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And, who gives input, that nothing takes it; the code is the job's, and with --all-output its output comes."""
+    job = fake.add(exited(3), out(b"said before"), spec=A_SPEC)
+    over = f"hostler: job {job} is over (failed: exit status 3)"
+
+    monkeypatch.setattr(session, "is_forwarded", lambda: False)
+    assert hostler("attach", job) == Answer(3, "", f"{over}; hostler logs {job} shows its output\n")
+    assert hostler("attach", "--all-output", job) == Answer(3, "said before", f"{over}\n")
+    monkeypatch.setattr(session, "is_forwarded", lambda: True)
+    answer = hostler("attach", "--all-output", job)
+    assert answer == Answer(3, "said before", f"{over}; nothing takes the standard input any more\n")
+    assert json.loads(hostler("attach", "--json", job).err)["outcome"] == "failed"

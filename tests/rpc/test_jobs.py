@@ -432,6 +432,13 @@ async def test_a_signal_reaches_the_worker(client: Client, worker: FakeWorker) -
     signals = await eventually(lambda: [s.signal for message in worker.received for s in message.signals])
     assert signals == [10]
 
+    await worker.report_ended(key, exit_code=4)
+    assert await client.wait_one(job, timeout_s=10)
+    with pytest.raises(NotRunning, match=rf"job {job} is over \(failed, exit status 4\), so it takes no signal"):
+        await client.signal(job, 10)
+    with pytest.raises(JobNotFound):
+        await client.signal(an_id(99), 10)
+
 
 async def test_a_full_disk_refuses_what_is_new_and_takes_what_ends(
     client: Client, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
