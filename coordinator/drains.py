@@ -31,7 +31,7 @@ def find_worker(live: Live, named: str) -> Worker | WorkerNotFound | InvalidRequ
         return InvalidRequest(
             f"{len(found)} workers are named {named[:100]!r}; give the id of one: {ids}", field="worker"
         )
-    return WorkerNotFound(f"there is no worker {named[:100]!r}; `hostler workers` lists them", field="worker")
+    return WorkerNotFound(f"there is no worker {named[:100]!r}", field="worker")
 
 
 def on_drain(live: Live, named: str, drain: Drain, reply: Any) -> tuple[list[Change], list[Effect]]:

@@ -62,7 +62,7 @@ def check_spec(spec: JobSpec) -> HostlerError | None:
     """Say what makes *spec* unacceptable, or None. Types are right already; this checks meaning."""
     try:
         if not (spec.workload or spec.stages or _has_program(spec.work)):
-            return _no_program()
+            return _no_program(spec.work)
         return _check_work(spec.work) or _check_files(spec.work) or _check_placement(spec) or _check_retries(spec)
     except UnicodeEncodeError:
         return _not_text()
@@ -73,13 +73,15 @@ def check_command(spec: JobSpec) -> HostlerError | None:
     try:
         argv = spec.work.argv
         if not argv or not argv[0]:
-            return _no_program()
+            return _no_program(spec.work)
         return _check_work(spec.work) or _check_placement(spec)
     except UnicodeEncodeError:
         return _not_text()
 
 
-def _no_program() -> HostlerError:
+def _no_program(work: Work) -> HostlerError:
+    if work.argv:
+        return InvalidRequest("the command's name, argv[0], is empty; give the program", field="argv")
     return InvalidRequest("argv is empty; give at least the program", field="argv")
 
 

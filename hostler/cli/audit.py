@@ -12,14 +12,17 @@ import typer
 
 from hostler.cli.failures import JOB_FAILED, NOT_FOUND, OK, Failure
 from hostler.cli.options import Place, expanded
+from hostler.cli.quantities import POSITION_MAX, whole
 
 if TYPE_CHECKING:
     from hostler.audit import Entry
 
 FOLLOW_EVERY_S = 1.0
-NUMBER_MAX = 2**63 - 1
 Number = Annotated[
-    int, typer.Option("--after", min=0, max=NUMBER_MAX, metavar="N", help="Only entries after the one of this number.")
+    int,
+    typer.Option(
+        "--after", metavar="N", parser=whole(0, POSITION_MAX), help="Only entries after the one of this number."
+    ),
 ]
 
 audit = typer.Typer(help="Show the audit log: who did what, and who was turned away.")
@@ -32,9 +35,7 @@ def audit_show(
     place: Place,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Then wait for more, until Ctrl-C.")] = False,
     after: Number = 0,
-    limit: Annotated[
-        int, typer.Option("--limit", min=0, max=2**32 - 1, metavar="N", help="At most so many; 0: all.")
-    ] = 0,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", parser=whole(), help="At most so many; 0: all.")] = 0,
 ) -> int:
     """Show the audit log, oldest first; `verify` tells whether its files are whole."""
     import asyncio
@@ -139,7 +140,7 @@ def _unexpected(path: Path, expected: str) -> str:
     from hostler.cli.failures import usage_failure
 
     number, _, digest = expected.partition(":")
-    if not (number.isdecimal() and len(number) < 20 and 0 < int(number) <= NUMBER_MAX):
+    if not (number.isdecimal() and len(number) < 20 and 0 < int(number) <= POSITION_MAX):
         raise usage_failure(f"--head {expected[:100]!r} is not of the form N:HASH, as verify prints it")
     directory = path if path.is_dir() else path.parent
     entry = next(entries_after(directory, int(number) - 1), None) if files_of(directory) else None

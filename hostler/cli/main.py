@@ -19,9 +19,21 @@ from hostler.cli.audit import audit
 from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Failure, failure_of, usage_failure
 from hostler.cli.keys import keys
 from hostler.cli.many_commands import Filter, add_commands
-from hostler.cli.options import FanOptions, Place, RunOptions, SubmitOptions, expanded
+from hostler.cli.options import (
+    Config,
+    Coordinator,
+    DataDir,
+    FanOptions,
+    Place,
+    RunOptions,
+    SubmitOptions,
+    expanded,
+    filled,
+)
+from hostler.cli.quantities import POSITION_MAX, whole
 from hostler.cli.terminal_commands import add_commands as add_terminal_commands
 from hostler.cli.worker_commands import workers
+from hostler.cli.workload_commands import workloads
 from hostler.errors import HostlerError
 
 # typer carries a copy of click since 0.20 or so and used the package before; this is the base of its errors in both.
@@ -42,9 +54,8 @@ SubmitArgv = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the start of it, its name, or `last`.")]
 Stage = Annotated[
     int | None,
-    typer.Option("--stage", min=0, max=2**31 - 1, metavar="N", help="This stage of a chain, from 0."),
+    typer.Option("--stage", parser=whole(), metavar="N", help="This stage of a chain, from 0."),
 ]
-WorkloadName = Annotated[str, typer.Argument(metavar="NAME", help="A workload.")]
 
 app = typer.Typer(
     name="hostler",
@@ -133,9 +144,9 @@ def _print_version(context: typer.Context, wanted: bool) -> None:
 @app.callback()
 def hostler(
     context: typer.Context,
-    data_dir: Annotated[Path | None, typer.Option(help="The cluster's data directory on this host.")] = None,
-    coordinator: Annotated[str | None, typer.Option(help="The coordinator: unix:/path or HOST:PORT.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    data_dir: DataDir = None,
+    coordinator: Coordinator = None,
+    config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
@@ -151,8 +162,10 @@ def up(
     place: Place,
     http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the HTTP gateway listens.")] = None,
     grpc: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The coordinator's gRPC port.")] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="How many workers.")] = None,
-    slots: Annotated[int | None, typer.Option(metavar="N", help="Jobs each runs at once; 0: twice the CPUs.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", parser=whole(), help="How many workers.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(metavar="N", parser=whole(), help="Jobs each runs at once; 0: twice the CPUs.")
+    ] = None,
 ) -> int:
     """Run a cluster on this host: coordinator, workers and HTTP gateway, until Ctrl-C."""
     from hostler.cli.connect import settings_for
@@ -181,7 +194,9 @@ def worker(
     place: Place,
     name: Annotated[str | None, typer.Option(help="The worker's name; default: the host's.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label, for placement. Repeatable.")] = None,
-    slots: Annotated[int | None, typer.Option(metavar="N", help="Jobs it runs at once; 0: twice the CPUs.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(metavar="N", parser=whole(), help="Jobs it runs at once; 0: twice the CPUs.")
+    ] = None,
     stop_jobs: Annotated[
         bool, typer.Option("--stop-jobs", help="Stop its jobs when it is told to end; otherwise they run on.")
     ] = False,
@@ -288,22 +303,30 @@ def jobs(
     state: Annotated[
         list[str] | None, typer.Option(help="queued, assigned, running, stopping or finished. Repeatable.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Jobs of exactly this name.")] = "",
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest N.")] = 20,
+    name: Annotated[str | None, typer.Option(parser=filled, help="Jobs of exactly this name.")] = None,
+    limit: Annotated[int, typer.Option(parser=whole(1, POSITION_MAX), metavar="N", help="The newest N.")] = 20,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    chosen: Filter = "",
+    chosen: Filter = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on: a live table; in a pipe a line for each thing that happens.")
     ] = False,
     after: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, metavar="N", help="With --watch: lines after this event number.")
+        int | None,
+        typer.Option(metavar="N", parser=whole(0, POSITION_MAX), help="With --watch: lines after this event number."),
     ] = None,
 ) -> int:
     """List jobs, the newest last."""
     from hostler.cli.jobs import list_jobs
 
     return list_jobs(
-        place, states=state or (), name=name, limit=limit, every=every, chosen=chosen, watch=watch, after=after
+        place,
+        states=state or (),
+        name=name or "",
+        limit=limit,
+        every=every,
+        chosen=chosen or "",
+        watch=watch,
+        after=after,
     )
 
 
@@ -334,7 +357,7 @@ def logs(
     out: Annotated[bool, typer.Option("--stdout", help="Only its standard output.")] = False,
     err: Annotated[bool, typer.Option("--stderr", help="Only its standard error.")] = False,
     start: Annotated[
-        int, typer.Option("--from", min=0, max=2**63 - 1, metavar="POS", help="Begin at this position.")
+        int, typer.Option("--from", metavar="POS", parser=whole(0, POSITION_MAX), help="Begin at this position.")
     ] = 0,
     stage: Stage = None,
     attempt: Annotated[
@@ -373,56 +396,12 @@ def signal(
     return signal(place, job, name)
 
 
-workloads = typer.Typer(help="Register, look at and remove workloads: named definitions of work.")
 outputs = typer.Typer(help="List and fetch the files that jobs put out.")
 app.add_typer(workers, name="workers", rich_help_panel=CLUSTER)
 app.add_typer(workloads, name="workloads", rich_help_panel=CLUSTER)
 app.add_typer(keys, name="keys", rich_help_panel=CLUSTER)
 app.add_typer(audit, name="audit", rich_help_panel=CLUSTER)
 app.add_typer(outputs, name="outputs", rich_help_panel=JOBS)
-
-
-@workloads.command("apply")
-@expanded
-def workloads_apply(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="TOML files, or directories of them.")],
-    place: Place,
-) -> int:
-    """Register workloads from TOML files; each that differs becomes a new version."""
-    from hostler.cli.workloads import apply
-
-    return apply(place, paths)
-
-
-@workloads.command("list")
-@expanded
-def workloads_list(place: Place) -> int:
-    """List the workloads."""
-    from hostler.cli.workloads import list_workloads
-
-    return list_workloads(place)
-
-
-@workloads.command("show")
-@expanded
-def workloads_show(
-    name: WorkloadName,
-    place: Place,
-    version: Annotated[int, typer.Option(min=0, max=2**31 - 1, metavar="N", help="This version; 0: the newest.")] = 0,
-) -> int:
-    """Show all that is known about a workload."""
-    from hostler.cli.workloads import show
-
-    return show(place, name, version=version)
-
-
-@workloads.command("remove")
-@expanded
-def workloads_remove(name: WorkloadName, place: Place) -> int:
-    """Remove a workload; jobs that were accepted run on."""
-    from hostler.cli.workloads import remove
-
-    return remove(place, name)
 
 
 @outputs.command("ls")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hostler.cli.options import Place, expanded
+from hostler.cli.options import Place, expanded, filled
+from hostler.cli.quantities import duration
 
 JOBS = "Jobs"
 Jobs = Annotated[
@@ -15,7 +16,10 @@ Jobs = Annotated[
     typer.Argument(metavar="JOB", help="Jobs: ids, starts of ids, names, `last`, or `last:N`.", show_default=False),
 ]
 Filter = Annotated[
-    str, typer.Option("--filter", metavar="EXPR", help="All jobs that match, as `batch = 7 and outcome != succeeded`.")
+    str | None,
+    typer.Option(
+        "--filter", metavar="EXPR", parser=filled, help="Jobs that match, as `batch = 7 and outcome != succeeded`."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list the jobs that it would be done to.")]
 
@@ -24,38 +28,41 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list the jobs that
 def stop(
     place: Place,
     jobs: Jobs = None,
-    chosen: Filter = "",
+    chosen: Filter = None,
     grace: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Seconds between SIGTERM and SIGKILL; default: the job's.")
+        float | None,
+        typer.Option(metavar="TIME", parser=duration, help="Between SIGTERM and SIGKILL (10s); default: the job's."),
     ] = None,
     dry_run: DryRun = False,
 ) -> int:
     """Stop jobs; returns when nothing of them is left, and says what was done."""
     from hostler.cli.stopping import stop
 
-    return stop(place, jobs or (), chosen=chosen, grace_s=grace, dry_run=dry_run)
+    return stop(place, jobs or (), chosen=chosen or "", grace_s=grace, dry_run=dry_run)
 
 
 @expanded
 def wait(
     place: Place,
     jobs: Jobs = None,
-    chosen: Filter = "",
-    timeout: Annotated[float, typer.Option(min=0, metavar="S", help="Wait at most S seconds; 0: for ever.")] = 0.0,
+    chosen: Filter = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="TIME", parser=duration, help="Wait at most so long (30s, 10m); 0: for ever.")
+    ] = 0.0,
     any_one: Annotated[bool, typer.Option("--any", help="Return as soon as one has ended.")] = False,
 ) -> int:
     """Wait until jobs have ended; 0 when all succeeded, 1 when not or when the time ran out."""
     from hostler.cli.waiting import wait
 
-    return wait(place, jobs or (), chosen=chosen, timeout_s=timeout, any_one=any_one)
+    return wait(place, jobs or (), chosen=chosen or "", timeout_s=timeout, any_one=any_one)
 
 
 @expanded
-def retry(place: Place, jobs: Jobs = None, chosen: Filter = "", dry_run: DryRun = False) -> int:
+def retry(place: Place, jobs: Jobs = None, chosen: Filter = None, dry_run: DryRun = False) -> int:
     """Submit finished jobs again, each as a new job that asks for the same; prints the old and the new id."""
     from hostler.cli.retrying import retry
 
-    return retry(place, jobs or (), chosen=chosen, dry_run=dry_run)
+    return retry(place, jobs or (), chosen=chosen or "", dry_run=dry_run)
 
 
 def add_commands(app: typer.Typer) -> None:

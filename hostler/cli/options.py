@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hostler.cli.quantities import duration, duration_or_never, size
+from hostler.cli.quantities import duration, duration_or_never, number, size, whole
 
 
 def filled(text: str) -> str:
@@ -26,13 +26,27 @@ def filled(text: str) -> str:
     return text
 
 
+def filled_path(text: str) -> Path:
+    """Read a path as `filled` reads a text: an empty one would be the current directory."""
+    return Path(filled(text))
+
+
+DataDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", parser=filled_path, help="The cluster's data directory on this host.")
+]
+Coordinator = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", parser=filled, help="The coordinator: unix:/path or HOST:PORT.")
+]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", parser=filled_path, help="A TOML file with settings.")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Which cluster is meant, and how it is to be answered."""
 
-    data_dir: Annotated[Path | None, typer.Option(help="The cluster's data directory on this host.")] = None
-    coordinator: Annotated[str | None, typer.Option(help="The coordinator: unix:/path or HOST:PORT.")] = None
-    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None
+    data_dir: DataDir = None
+    coordinator: Coordinator = None
+    config: Config = None
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False
 
     def or_else(self, outer: "Place") -> "Place":
@@ -87,8 +101,8 @@ class JobOptions:
     memory: Annotated[
         int, typer.Option(metavar="BYTES", parser=size, help="Memory of all its processes (512M); 0: no limit.")
     ] = 0
-    cpus: Annotated[float, typer.Option(min=0, metavar="N", help="Processors' time (1.5); 0: no limit.")] = 0.0
-    pids: Annotated[int, typer.Option(min=0, metavar="N", help="Processes and threads; 0: no limit.")] = 0
+    cpus: Annotated[float, typer.Option(metavar="N", parser=number, help="Processors' time (1.5); 0: no limit.")] = 0.0
+    pids: Annotated[int, typer.Option(metavar="N", parser=whole(), help="Processes and threads; 0: no limit.")] = 0
     start_path: Annotated[
         str, typer.Option(metavar="PATH", help="warm, or hardened: a PID namespace, no new privileges.")
     ] = ""
@@ -103,10 +117,12 @@ class JobOptions:
         typer.Option(metavar="TIME", parser=duration_or_never, help="Lost so long after its worker left, or never."),
     ] = None
     crash_limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="With --on-lost retry: give up at the Nth loss; 0: 3.")
+        int, typer.Option(metavar="N", parser=whole(), help="With --on-lost retry: give up at the Nth loss; 0: 3.")
     ] = 0
-    name: Annotated[str, typer.Option(help="A name for lists.")] = ""
-    priority: Annotated[int, typer.Option(help="Higher runs first; -1000 to 1000.")] = 0
+    name: Annotated[str | None, typer.Option(parser=filled, help="A name for lists.")] = None
+    priority: Annotated[
+        int, typer.Option(metavar="N", parser=whole(-1000, 1000), help="Higher runs first; -1000 to 1000.")
+    ] = 0
     key: Annotated[
         str | None, typer.Option(parser=filled, help="Submitting again with the same key gives the same job.")
     ] = None
@@ -163,7 +179,8 @@ class SubmitOptions(JobOptions):
         ),
     ] = None
     workload_version: Annotated[
-        int, typer.Option(min=0, metavar="N", help="This version of the workload; 0: the newest.")
+        int,
+        typer.Option(metavar="N", parser=whole(), help="This version of the workload; 0: the newest."),
     ] = 0
     file: Annotated[
         list[str] | None,
@@ -179,7 +196,8 @@ class SubmitOptions(JobOptions):
         str | None, typer.Option(metavar="JSON|@FILE", help="All parameters as JSON; --param adds to them.")
     ] = None
     retries: Annotated[
-        int | None, typer.Option(metavar="N", help="Try again up to N times; default: the workload's, or never.")
+        int | None,
+        typer.Option(metavar="N", parser=whole(), help="Try again up to N times; default: the workload's, or never."),
     ] = None
     retry_on: Annotated[
         list[str] | None,

@@ -85,6 +85,8 @@ def _chosen(job: str, outputs: Outputs, paths: Sequence[str]) -> list[OutputFile
         raise _not_found(f"the outputs of job {job} were removed when their time was over")
     chosen: dict[str, OutputFile] = {file.path: file for file in outputs.files} if not paths else {}
     for path in paths:
+        if not path.strip():
+            raise usage_failure("a PATH is empty", hint="name files or folders, or leave PATH out for all of them")
         folder = path.rstrip("/") + "/"
         found = [file for file in outputs.files if file.path == path or file.path.startswith(folder)]
         if not found:

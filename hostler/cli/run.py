@@ -34,6 +34,7 @@ ANSWER_S = 1.5  # a cluster that takes longer to say what it is does not count a
 
 def run(place: Place, options: RunOptions, argv: Sequence[str]) -> int:
     """Run a command on a worker and return its exit status; 125 when hostler itself failed."""
+    _check_private(options)
     keys = read_keys(options.detach_keys)
     if options.tty and not options.detach and not has_terminal():
         raise usage_failure("--tty needs a terminal as its standard input", hint="leave --tty out, or use --detach")
@@ -52,6 +53,24 @@ def run(place: Place, options: RunOptions, argv: Sequence[str]) -> int:
     except Failure as failure:
         print_failure(failure, as_json=place.as_json)
     return RUN_FAILED
+
+
+def _check_private(options: RunOptions) -> None:
+    """Refuse with --private what no private cluster can do, whether another one stands or not."""
+    if not options.private:
+        return
+    chosen = (("--worker", options.worker), ("--label", options.label), ("--where", options.where))
+    for option, given in chosen:
+        if given:
+            raise usage_failure(
+                f"--private and {option} exclude each other: a private cluster has one worker, of its own",
+                hint="leave one of them out",
+            )
+    if options.detach:
+        raise usage_failure(
+            "--private and --detach exclude each other: a private cluster ends with this command",
+            hint="leave one of them out",
+        )
 
 
 class _Run:

@@ -14,6 +14,7 @@ from hostler.errors import ErrorCode, InvalidRequest
 from hostler.job_checks import check_spec, is_workspace_path
 from hostler.jobs import INLINE_BYTES_MAX, File, JobSpec, Limits, Stage, Work
 from hostler.secret_checks import check_secrets
+from hostler.selectors import parse_selector
 from hostler.stages import read_stage
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ def _spec(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: boo
     )
     return JobSpec(
         work=work,
-        name=options.name,
+        name=options.name or "",
         key=options.key or key,
         worker=options.worker or "",
         labels=pairs(options.label, "--label", once=True),
-        where=options.where or "",
+        where=_where(options.where),
         tags=pairs(options.tag, "--tag", once=True),
         priority=options.priority,
         secrets=pairs(options.secret, "--secret"),
@@ -67,6 +68,13 @@ def _spec(options: JobOptions, argv: Sequence[str], *, key: str = "", stdin: boo
         lost_after_s=options.lost_after,
         crash_limit=options.crash_limit,
     )
+
+
+def _where(typed: str | None) -> str:
+    """The expression as it was typed; what is wrong with it is said of the option."""
+    if typed:
+        parse_selector(typed, field="--where")
+    return typed or ""
 
 
 def submission_of(options: SubmitOptions, argv: Sequence[str]) -> tuple[JobSpec, dict[str, Path]]:

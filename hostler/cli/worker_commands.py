@@ -6,7 +6,7 @@ import typer
 
 from hostler.cli.failures import OK
 from hostler.cli.options import Place, expanded
-from hostler.cli.quantities import duration
+from hostler.cli.quantities import duration, whole
 
 WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="A worker: its name, its id, or the start of it.")]
 
@@ -72,9 +72,7 @@ def workers_invite(
     expires: Annotated[
         float, typer.Option(metavar="TIME", parser=duration, help="How long it is good (10m, 1h; at most 30d).")
     ] = 3600.0,
-    uses: Annotated[
-        int, typer.Option(min=1, max=2**31 - 1, metavar="N", help="How many workers may join with it.")
-    ] = 1,
+    uses: Annotated[int, typer.Option(metavar="N", parser=whole(1), help="How many workers may join with it.")] = 1,
 ) -> int:
     """Let a worker of another host join: prints the command to run there."""
     from hostler.cli.joining import invite

@@ -96,7 +96,7 @@ async def _until_empty(client: "Client", name: str) -> Worker:
 def _line(worker: Worker) -> str:
     parts = [f"{printable(worker.name)} {worker.state.value}", _running_text(worker)]
     if worker.state is WorkerState.DRAINING and worker.drain_by_us:
-        parts.append(f"which are ended at {moment_text(worker.drain_by_us)}")
+        parts.append(f"what is left is ended at {moment_text(worker.drain_by_us)}")
     if worker.reason:
         parts.append(printable(worker.reason))
     return "; ".join(parts)

@@ -228,7 +228,7 @@ def test_who_attaches_leaves_without_the_job(up: Up) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--detach", "--private"], b"--detach needs a cluster that goes on"),
+        (["--detach", "--private"], b"--private and --detach exclude each other"),
         (["--tty"], b"--tty needs a terminal"),
         (["--tty", "--detach-keys", "ctrl-p,hello"], b"'hello' is no key"),
     ],

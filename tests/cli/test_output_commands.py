@@ -76,6 +76,16 @@ def test_get_takes_files_and_folders_by_name(hostler: Hostler, fake: FakeCluster
     assert first["digest"] == hashlib.sha256(CONTENTS["mesh/b.bin"]).hexdigest()
 
 
+def test_an_empty_path_is_refused(hostler: Hostler, fake: FakeCluster, tmp_path: Path) -> None:
+    """It is no file, and no folder with all in it."""
+    job = put_out(fake, CONTENTS)
+
+    answer = hostler("outputs", "get", job, "", "--into", str(tmp_path))
+
+    assert (answer.code, answer.out) == (2, "") and "a PATH is empty" in answer.err
+    assert files_below(tmp_path) == {}
+
+
 def test_nothing_is_overwritten_unless_forced(hostler: Hostler, fake: FakeCluster, tmp_path: Path) -> None:
     """Found before anything moves."""
     job = put_out(fake, CONTENTS)

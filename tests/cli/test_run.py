@@ -109,12 +109,13 @@ def test_failures_of_ours_are_125_and_of_the_caller_2(hostler: Hostler, fake: Fa
     assert fake.jobs == {}
 
 
-@pytest.mark.parametrize("chosen", [("--worker", "a"), ("--label", "gpu=1"), ("--where", "not gpu")])
-def test_placement_options_need_a_cluster(chosen: tuple[str, str], hostler: Hostler) -> None:
-    """A private worker is no worker one could have meant, whether it fits or not."""
-    answer = hostler("run", "--private", *chosen, "--", "x")
-
-    assert answer.code == 125 and "hostler up" in answer.err
+@pytest.mark.parametrize("chosen", [("--worker", "a"), ("--label", "gpu=1"), ("--where", "not gpu"), ("--detach",)])
+def test_placement_options_and_detach_need_a_cluster(
+    chosen: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A private worker is no worker one could have meant, whether it fits or not, and it ends with the command."""
+    assert call(["run", "--data-dir", str(tmp_path), *chosen, "--", "x"]) == 125
+    assert "hostler up" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["", " "])

@@ -20,7 +20,7 @@ from hostler.jobs import JobSpec, Limits, Work
 from hostler.shape import worker_shape
 from hostler.workers import WorkerState
 from tests.cli.conftest import Answer
-from tests.cli.fake_cluster import WORKER, FakeCluster, out
+from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, out
 
 Hostler = Callable[..., Answer]
 DRAINING = replace(WORKER, state=WorkerState.DRAINING, running=1)
@@ -42,6 +42,18 @@ def test_without_a_deadline_what_runs_may_take_its_time(hostler: Hostler, fake: 
     hostler("workers", "drain", "stable", "--deadline", "0")
 
     assert fake.heard == ["drain - True", "drain 0 False"]
+
+
+@pytest.mark.parametrize(("running", "jobs"), [(1, "1 job runs"), (2, "2 jobs run")])
+def test_what_is_ended_at_a_deadline_is_told_of_one_job_and_of_several(
+    running: int, jobs: str, hostler: Hostler, fake: FakeCluster
+) -> None:
+    """In a sentence that is right of both."""
+    fake.workers = [replace(WORKER, running=running, drain_by_us=NOON_US)]
+
+    said = hostler("workers", "drain", "stable").out
+
+    assert said.startswith(f"stable draining; {jobs} there; what is left is ended at ")
 
 
 def test_drain_can_wait_until_nothing_runs_there(

@@ -115,7 +115,8 @@ def test_a_worker_is_found_by_its_name_when_only_one_has_it() -> None:
         return answer.value
 
     assert answers("south") == W2
-    assert isinstance(answers("east"), WorkerNotFound)
+    missing = answers("east")
+    assert isinstance(missing, WorkerNotFound) and missing.message == "there is no worker 'east'"
     scene.join(W2, name="north", session="session-2")
     assert isinstance(answers("north"), InvalidRequest)
     assert answers(W1) == W1
