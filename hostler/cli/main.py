@@ -361,7 +361,7 @@ def logs(
     ] = 0,
     stage: Stage = None,
     attempt: Annotated[
-        int | None, typer.Option(min=1, max=2**31 - 1, metavar="N", help="This attempt, from 1; default: the newest.")
+        int | None, typer.Option(metavar="N", parser=whole(1), help="This attempt, from 1; default: the newest.")
     ] = None,
 ) -> int:
     """Copy a job's output: its standard output to ours, its standard error to ours."""

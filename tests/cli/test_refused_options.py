@@ -90,6 +90,7 @@ def test_an_empty_name_or_filter_is_refused(
         ("jobs --limit x", "'x' is no whole number"),
         ("logs --from -1 last", "'-1' is too small"),
         ("logs --stage x last", "'x' is no whole number"),
+        ("logs --attempt 0 last", "'0' is too small; give 1 or more"),
         ("audit --limit -1", "'-1' is too small"),
         ("audit --after x", "'x' is no whole number"),
         ("workers invite --uses 0", "'0' is too small; give 1 or more"),
