@@ -227,7 +227,7 @@ def job_lines(job: Job) -> Iterable[tuple[str, str]]:
         yield "cause", ": ".join(part for part in (end.cause, end.error or end.evidence) if part)
     for reason in job.pending_reasons:
         yield "waits", reason
-    if job.attempt:
+    if job.worker:  # one that waits to be tried again has none
         yield "worker", f"{job.worker}, attempt {job.attempt}, stage {job.stage}"
     for number, view in enumerate(stages_of(job)):
         yield "stage", _stage_text(number, view)

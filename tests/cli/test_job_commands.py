@@ -127,6 +127,16 @@ def test_show_tells_everything_about_an_end(hostler: Hostler, fake: FakeCluster)
         assert text in shown
 
 
+def test_show_names_no_worker_of_a_job_that_waits_to_be_tried_again(hostler: Hostler, fake: FakeCluster) -> None:
+    """It has an attempt behind it, and no worker now."""
+    job = fake.add(spec=A_SPEC)
+    fake.jobs[job] = replace(fake.jobs[job], state=State.QUEUED, worker="", attempt=2, retried=1)
+
+    shown = hostler("show", job).out
+
+    assert "worker" not in shown and "retried" in shown
+
+
 def test_show_tells_why_a_job_waits(hostler: Hostler, fake: FakeCluster) -> None:
     """Every reason has its line."""
     job = fake.add(spec=A_SPEC)
