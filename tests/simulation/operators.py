@@ -11,8 +11,8 @@ from tests.simulation.clients import PASSING
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-ROUNDS = 6  # of putting right, at the end
-ROUND_S = 3.0
+# Between the rounds of putting right, at the end. The last ones are for agents that had waited for a welcome until then.
+ROUNDS_S = (3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 20.0, 20.0, 0.0)
 
 
 class Operator:
@@ -27,9 +27,9 @@ class Operator:
             while not self.world.healed:
                 await asyncio.sleep(self.chance.expovariate(1 / 4.0))
                 await self._do(client, healing=False)
-            for _ in range(ROUNDS):
+            for round_s in ROUNDS_S:
                 await self._do(client, healing=True)
-                await asyncio.sleep(ROUND_S)
+                await asyncio.sleep(round_s)
 
     async def _do(self, client: Client, *, healing: bool) -> None:
         try:
