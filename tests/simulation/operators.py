@@ -11,7 +11,7 @@ from tests.simulation.clients import PASSING
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-# Between the rounds of putting right, at the end. The last ones are for agents that had waited for a welcome until then.
+# Between the rounds of putting right, at the end; the last ones are for agents that had waited for a welcome till then.
 ROUNDS_S = (3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 20.0, 20.0, 0.0)
 
 
