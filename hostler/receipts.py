@@ -4,6 +4,7 @@ Pure.
 """
 
 from hostler.jobs import End
+from hostler.wording import counted
 
 PROCESSES_NAMED_MAX = 8
 
@@ -11,8 +12,8 @@ PROCESSES_NAMED_MAX = 8
 def receipt_text(end: End) -> str:
     """A receipt as one sentence: what was signalled, what ended, what is left or that nobody knows."""
     receipt = end.receipt
-    sent = ", ".join(f"{one.signal} to {_count(one.processes, 'process')}" for one in receipt.signals)
-    ended = _count(len(receipt.ended), "process") + " ended"
+    sent = ", ".join(f"{one.signal} to {counted(one.processes, 'process', 'processes')}" for one in receipt.signals)
+    ended = counted(len(receipt.ended), "process", "processes") + " ended"
     if receipt.ended:
         named = [f"{one.name or '?'} {one.pid}" for one in receipt.ended[:PROCESSES_NAMED_MAX]]
         more = len(receipt.ended) - len(named)
@@ -21,7 +22,3 @@ def receipt_text(end: End) -> str:
     if receipt.survivors:
         left = "survivors: " + ", ".join(f"{one.name or '?'} {one.pid}" for one in receipt.survivors)
     return f"{sent or 'no signal was needed'}; {ended}; {left}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}es"

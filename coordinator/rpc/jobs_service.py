@@ -35,6 +35,7 @@ from hostler.job_filters import parse_filter
 from hostler.jobs import DURATION_S_MAX, SUBMIT_ITEMS_MAX, Job, OutputFile, Progress
 from hostler.lifecycle import ON_A_WORKER, State
 from hostler.policy import LOCAL, Principal
+from hostler.state_text import state_text
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto
@@ -245,7 +246,7 @@ class JobsService:
         if not 1 <= request.signal <= 64:
             raise InvalidRequest("signal is a number from 1 to 64", field="signal")
         if job.state is State.FINISHED:
-            raise NotRunning(f"job {job.id} is over ({_end_text(job)}), so it takes no signal")
+            raise NotRunning(f"job {job.id} is over ({state_text(job)}), so it takes no signal")
         await self._engine.signal(request.id, request.signal, alone=request.alone)
         return jobs_pb2.SignalResponse()
 
@@ -326,13 +327,3 @@ class _KnownJob(HostlerError):
     def __init__(self, job: str) -> None:
         super().__init__("known")
         self.job = job
-
-
-def _end_text(job: Job) -> str:
-    """How a finished job ended, in a few words: ``failed, exit status 3``."""
-    outcome = job.outcome.word.replace("_", " ")
-    if job.end is not None and job.end.signal:
-        return f"{outcome}, {job.end.signal}"
-    if job.end is not None and job.end.exit_code:
-        return f"{outcome}, exit status {job.end.exit_code}"
-    return outcome

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+QUIET_S = 3.0  # how long a command that waits says nothing: then what for
 
 
 @asynccontextmanager

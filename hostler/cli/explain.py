@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from hostler.cli.connect import cluster, resolve_job
 from hostler.cli.failures import OK
 from hostler.cli.options import Place
-from hostler.cli.render import print_json, print_sentence, state_text, work_text
+from hostler.cli.render import print_json, print_sentence, work_text
 from hostler.explanation import Attempt, Explanation, explain, explanation_shape
 from hostler.jobs import Job
+from hostler.state_text import state_text
 
 ATTEMPTS_SHOWN_MAX = 20
 TURNS_SHOWN_MAX = 60  # sentences of how it came to run

@@ -15,15 +15,15 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hostler.cli.beside import beside
+from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.connect import cluster
 from hostler.cli.failures import BROKEN_PIPE, JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
 from hostler.cli.follow import PATIENCE_S, gap_text, log_chunks, runs
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
-from hostler.cli.render import print_json, print_table, printable, say, state_text
+from hostler.cli.render import print_json, print_table, printable, say
 from hostler.cli.retrying import BATCH_JOBS
-from hostler.cli.session import QUIET_S, exit_status
+from hostler.cli.session import exit_status
 from hostler.cli.stopping import jobs_named
 from hostler.cli.submission import spec_of
 from hostler.cli.writing import write_all
@@ -37,6 +37,7 @@ from hostler.patience import patiently
 from hostler.selectors import parse_selector
 from hostler.settings import has_colours
 from hostler.shape import job_shape
+from hostler.state_text import state_text
 from hostler.workers import Worker, WorkerState, worker_facts
 
 FAN_OUT = "fan-out"  # the tag
@@ -224,13 +225,14 @@ class _Fan:
         """After a while, which of them have not begun, and why."""
         await asyncio.sleep(QUIET_S)
         try:
-            jobs = zip(parts, await jobs_named(self._client, [part.job for part in parts]), strict=True)
-        except (HostlerError, ValueError):
+            found = await jobs_named(self._client, [part.job for part in parts])
+            queued = {job.id for job in found if job.state is State.QUEUED}
+            waiting = [part for part in parts if part.job in queued]
+            shown = await jobs_named(self._client, [part.job for part in waiting[:WAITING_SHOWN_MAX]])
+        except HostlerError:
             return  # only a courtesy: whoever copies the output says what is wrong
-        waiting = [(part, job) for part, job in jobs if job.state is State.QUEUED]
-        for part, job in waiting[:WAITING_SHOWN_MAX]:
-            why = "; ".join((await self._client.get(job.id)).pending_reasons) or "its worker has no room"
-            say(f"{part.worker} waits: {why}")
+        for part, job in zip(waiting, shown, strict=False):
+            say(f"{part.worker} waits: {'; '.join(job.pending_reasons) or 'its worker has no room'}")
         if len(waiting) > WAITING_SHOWN_MAX:
             say(f"so do {len(waiting) - WAITING_SHOWN_MAX} more")
 

@@ -20,14 +20,7 @@ from hostler.cli.follow import copy_log, follow_job, log_chunks, wait_for_attemp
 from hostler.cli.options import Place, SubmitOptions
 from hostler.cli.outputs import say_outputs
 from hostler.cli.progress import transfers
-from hostler.cli.render import (
-    print_job,
-    print_jobs,
-    print_json,
-    print_line,
-    say,
-    state_text,
-)
+from hostler.cli.render import print_job, print_jobs, print_json, print_line, say
 from hostler.cli.submission import place_on_worker, submission_of
 from hostler.cli.transfer import check_source, send_file
 from hostler.client import Client
@@ -38,6 +31,7 @@ from hostler.jobs import File, Job, JobQuery, JobSpec, LogStatus
 from hostler.lifecycle import Outcome, State
 from hostler.shape import job_shape, time_shape
 from hostler.stages import attempts_of, stage_text
+from hostler.state_text import state_text
 from hostler.wording import listed
 
 NAMES = {OUT: "out", ERR: "err", GAP: "gap"}

@@ -76,9 +76,10 @@ async def _ask(client: "Client", kind: str, begun: str) -> list[tuple[str, str]]
 
 
 async def _jobs(client: "Client", kind: str, begun: str) -> list[tuple[str, str]]:
-    from hostler.cli.render import state_text, work_text
+    from hostler.cli.render import work_text
     from hostler.jobs import JobQuery
     from hostler.lifecycle import State
+    from hostler.state_text import state_text
 
     states = {
         "open jobs": tuple(state for state in State if state is not State.FINISHED),

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hostler.cli.asked import asked_lines
 from hostler.cli.failures import Failure
-from hostler.jobs import Advance, End, Job, JobSpec, LogStatus, Progress
+from hostler.jobs import Advance, End, Job, JobSpec, LogStatus
 from hostler.lifecycle import Outcome, State
 from hostler.receipts import receipt_text
 from hostler.shape import job_shape
 from hostler.stages import StageView, stages_of
+from hostler.state_text import state_text
+from hostler.wording import counted
 from hostler.workers import Worker, WorkerState
 
 if TYPE_CHECKING:
@@ -115,24 +117,6 @@ def work_text(spec: JobSpec) -> str:
 def moment_text(at_us: int) -> str:
     """A time for people: local, with milliseconds; empty when not set."""
     return datetime.fromtimestamp(at_us / 1e6).astimezone().isoformat(" ", "milliseconds") if at_us else ""
-
-
-def state_text(job: Job | Progress) -> str:
-    """Where a job stands, in a few words: ``running``, ``stopping: unkillable``, ``failed: exit status 3``."""
-    if job.state is not State.FINISHED:
-        phase = job.phase if isinstance(job, Job) else ""
-        return f"{job.state.word}: {phase}" if phase else job.state.word
-    outcome = job.outcome.word.replace("_", " ")
-    end = job.end if isinstance(job, Job) else job
-    if job.outcome is Outcome.SUCCEEDED or end is None:
-        return outcome
-    if end.signal:
-        return f"{outcome}: {end.signal}"
-    if end.exit_code is not None:
-        return f"{outcome}: exit status {end.exit_code}"
-    if end.cause and end.cause != "stop":
-        return f"{outcome}: {end.cause.replace('_', ' ')}"
-    return outcome
 
 
 def print_fields(lines: Iterable[tuple[str, str]]) -> None:
@@ -244,7 +228,7 @@ def job_lines(job: Job) -> Iterable[tuple[str, str]]:
         # A tree that lived for less than a second and stayed below its shim's own size was not measured.
         measured = f"at most {usage.memory_bytes_max / 1e6:.1f} MB" if usage.memory_bytes_max else "not measured"
         memory = f"memory {measured}"
-        yield "usage", f"{cpu}, {memory}, {_count(usage.processes, 'process')}"
+        yield "usage", f"{cpu}, {memory}, {counted(usage.processes, 'process', 'processes')}"
     if end is not None:
         verified = f" (verified by {end.receipt.verified_by})" if end.receipt.verified_by else ""
         yield "receipt", receipt_text(end) + verified
@@ -395,7 +379,3 @@ def span_text(span_us: int) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}es"

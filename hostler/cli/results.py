@@ -5,13 +5,13 @@ import asyncio
 from hostler.cli.connect import cluster, resolve_job
 from hostler.cli.failures import NOT_FOUND, OK, Failure
 from hostler.cli.options import Place
-from hostler.cli.render import state_text
 from hostler.cli.writing import write_all
 from hostler.client import Client
 from hostler.errors import ErrorCode
 from hostler.jobs import End, Job
 from hostler.shape import result_bytes
 from hostler.stages import end_of_stage, stage_text
+from hostler.state_text import state_text
 
 
 def print_result(place: Place, text: str, *, stage: int | None) -> int:

@@ -23,8 +23,10 @@ def retry(place: Place, texts: Sequence[str], *, chosen: str, dry_run: bool) -> 
 
     async def act() -> int:
         async with cluster(place) as client:
-            unresolved: dict[str, Failure] | None = None if dry_run else {}
-            ids = await choose_jobs(client, texts, chosen, states=(State.FINISHED,), unresolved=unresolved)
+            unresolved: dict[str, Failure] = {}
+            ids = await choose_jobs(
+                client, texts, chosen, states=(State.FINISHED,), unresolved=None if dry_run else unresolved
+            )
             if dry_run:
                 show_jobs(await jobs_named(client, ids), as_json=place.as_json)
                 return OK
@@ -38,12 +40,12 @@ def retry(place: Place, texts: Sequence[str], *, chosen: str, dry_run: bool) -> 
                 if not place.as_json:
                     _print_results(batch, made)
         if place.as_json:
-            wrong = [_refused(text, failure) for text, failure in (unresolved or {}).items()]
+            wrong = [_refused(text, failure) for text, failure in unresolved.items()]
             print_json({"jobs": [_shape(job, result) for job, result in zip(ids, results, strict=True)] + wrong})
         elif unresolved:
             say_each(unresolved)
-        failed = len(unresolved or ()) + sum(isinstance(result, HostlerError) for result in results)
-        named = len(ids) + len(unresolved or ())
+        failed = len(unresolved) + sum(isinstance(result, HostlerError) for result in results)
+        named = len(ids) + len(unresolved)
         if failed and named > 1 and not place.as_json:
             say(f"{failed} of {named} jobs were not submitted again")
         return JOB_FAILED if failed else OK

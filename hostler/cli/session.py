@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hostler.cli.beside import beside
+from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
 from hostler.cli.follow import copy_log
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.keyboard import Keyboard, terminal_size
-from hostler.cli.render import print_json, say, state_text
+from hostler.cli.render import print_json, say
 from hostler.cli.stdin import give_up, is_forwarded, is_open, pieces
 from hostler.cli.submission import place_on_worker
 from hostler.client import Client
@@ -27,10 +27,10 @@ from hostler.jobs import Job, JobSpec
 from hostler.lifecycle import Outcome, State
 from hostler.patience import patiently
 from hostler.shape import job_shape
+from hostler.state_text import state_text
 
 SUBMIT_PATIENCE_S = 5.0
 END_PATIENCE_S = 60.0
-QUIET_S = 3.0  # then the reasons why a job still waits are shown
 TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 PROGRAM_NOT_FOUND = 127

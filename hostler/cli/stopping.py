@@ -3,20 +3,20 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from hostler.cli.beside import beside
+from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.connect import PAGE_JOBS, choose_jobs, cluster, pages
 from hostler.cli.failures import JOB_FAILED, OK, Failure, failure_of
 from hostler.cli.options import Place
-from hostler.cli.render import print_json, print_line, say, show_jobs, state_text
+from hostler.cli.render import print_json, print_line, say, show_jobs
 from hostler.client import Client
 from hostler.errors import HostlerError
 from hostler.jobs import Job, JobQuery
 from hostler.lifecycle import State
 from hostler.receipts import receipt_text
 from hostler.shape import job_shape
+from hostler.state_text import state_text
 
 AT_ONCE = 48  # calls that are open together: a job may take its whole grace
-QUIET_S = 3.0  # then it is said which jobs are not over yet
 LEFT_SHOWN_MAX = 5
 WHY = {
     "unreachable": ": its worker cannot be reached, and ends it when it is back",
@@ -31,8 +31,8 @@ def stop(place: Place, texts: Sequence[str], *, chosen: str, grace_s: float | No
 
     async def act() -> int:
         async with cluster(place) as client:
-            unresolved: dict[str, Failure] | None = None if dry_run else {}
-            ids = await choose_jobs(client, texts, chosen, states=OPEN, unresolved=unresolved)
+            unresolved: dict[str, Failure] = {}
+            ids = await choose_jobs(client, texts, chosen, states=OPEN, unresolved=None if dry_run else unresolved)
             if dry_run:
                 show_jobs(await jobs_named(client, ids), as_json=place.as_json)
                 return OK
@@ -45,7 +45,7 @@ def stop(place: Place, texts: Sequence[str], *, chosen: str, grace_s: float | No
                 code = next(iter(unresolved.values())).exit_code
         if place.as_json:
             print_json({"jobs": [job_shape(end) for end in ended]})
-        elif (named := len(ids) + len(unresolved or ())) > 1:
+        elif (named := len(ids) + len(unresolved)) > 1:
             over = sum(end.state is State.FINISHED for end in ended)
             say(f"{over} of {named} jobs are over" + (f"; {named - over} are not" if over < named else ""))
         return code

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostler.cli.load import JobLoad, Load, WorkerLoad
-from hostler.cli.render import SHORT_ID_CHARACTERS, job_style, printable, span_text, state_text, work_text
+from hostler.cli.render import SHORT_ID_CHARACTERS, job_style, printable, span_text, work_text
 from hostler.jobs import Job
+from hostler.state_text import state_text
 from hostler.workers import WorkerState
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from hostler.cli.beside import beside
 from hostler.cli.connect import answers
 from hostler.cli.failures import JOB_FAILED, OK, Failure, usage_failure
 from hostler.cli.parts import Part, Parts, Stage
-from hostler.cli.render import command_text, print_failure, say, state_text
+from hostler.cli.render import command_text, print_failure, say
 from hostler.client import Client
 from hostler.endpoint import GATEWAY_FILE_NAME, coordinator_socket, parse_bind, read_endpoint
 from hostler.errors import HostlerError, Unavailable
@@ -27,6 +27,7 @@ from hostler.jobs import Job, JobQuery
 from hostler.lifecycle import ON_A_WORKER
 from hostler.receipts import receipt_text
 from hostler.settings import Settings, make_private_dir
+from hostler.state_text import state_text
 from hostler.workers import WorkerState
 
 READY_S = 60.0

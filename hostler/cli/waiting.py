@@ -13,7 +13,7 @@ from hostler.cli.connect import choose_jobs, cluster
 from hostler.cli.failures import JOB_FAILED, OK
 from hostler.cli.follow import PATIENCE_S
 from hostler.cli.options import Place
-from hostler.cli.render import print_json, print_line, say, state_text
+from hostler.cli.render import print_json, print_line, say
 from hostler.cli.stopping import jobs_named
 from hostler.client import Client
 from hostler.errors import HostlerError
@@ -21,6 +21,7 @@ from hostler.jobs import Progress
 from hostler.lifecycle import Outcome
 from hostler.patience import PASSING, Absence, patiently
 from hostler.shape import job_shape
+from hostler.state_text import state_text
 
 BATCH_JOBS = 2000  # of one call
 HELD_MAX = 1000  # ends that were heard and not yet printed

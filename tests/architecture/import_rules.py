@@ -64,6 +64,7 @@ PURE = (
     "hostler.log_losses",
     "hostler.pending",
     "hostler.script_source",
+    "hostler.state_text",
     "hostler.wording",
     "coordinator.access",
     "coordinator.access_decisions",

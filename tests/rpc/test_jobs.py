@@ -434,7 +434,7 @@ async def test_a_signal_reaches_the_worker(client: Client, worker: FakeWorker) -
 
     await worker.report_ended(key, exit_code=4)
     assert await client.wait_one(job, timeout_s=10)
-    with pytest.raises(NotRunning, match=rf"job {job} is over \(failed, exit status 4\), so it takes no signal"):
+    with pytest.raises(NotRunning, match=rf"job {job} is over \(failed: exit status 4\), so it takes no signal"):
         await client.signal(job, 10)
     with pytest.raises(JobNotFound):
         await client.signal(an_id(99), 10)
