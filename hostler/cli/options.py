@@ -26,6 +26,17 @@ def filled(text: str) -> str:
     return text
 
 
+def filled_name(text: str) -> str:
+    """Read the name of a thing that a command is about, as `filled` reads what an option says.
+
+    Raises:
+        typer.BadParameter: there is nothing in it.
+    """
+    if not text.strip():
+        raise typer.BadParameter("it is empty; give a name or an id")
+    return text
+
+
 def filled_path(text: str) -> Path:
     """Read a path as `filled` reads a text: an empty one would be the current directory."""
     return Path(filled(text))

@@ -5,10 +5,13 @@ from typing import Annotated
 import typer
 
 from hostler.cli.failures import OK
-from hostler.cli.options import Place, expanded
+from hostler.cli.options import Place, expanded, filled_name
 from hostler.cli.quantities import duration, whole
 
-WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="A worker: its name, its id, or the start of it.")]
+WorkerName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", callback=filled_name, help="A worker: its name, its id, or the start of it."),
+]
 
 workers = typer.Typer(help="List the workers; give one no further work, or some again; let others join.")
 

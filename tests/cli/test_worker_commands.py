@@ -101,6 +101,18 @@ def test_an_unknown_worker_is_not_found(hostler: Hostler) -> None:
             assert hostler("workers", command, name).code == 3
 
 
+@pytest.mark.parametrize("given", ["", " "])
+@pytest.mark.parametrize("command", ["drain", "resume", "release", "revoke"])
+def test_an_empty_name_of_a_worker_is_a_wrong_call(
+    command: str, given: str, hostler: Hostler, fake: FakeCluster
+) -> None:
+    """A variable that was not set names no worker, so none is looked for."""
+    answer = hostler("workers", command, given)
+
+    assert (answer.code, answer.out) == (2, "") and "'NAME': it is empty" in answer.err
+    assert fake.heard == []
+
+
 @pytest.mark.parametrize(
     ("named", "asked"),
     [("11111", ["11111"]), ("stable", ["stable"]), ("111111", ["111111", WORKER.id])],
