@@ -165,7 +165,7 @@ class JobSpec:
     worker: str = ""  # a worker id to run on; empty: any
     labels: dict[str, str] = field(default_factory=dict)  # each must equal the worker's
     priority: int = 0  # higher first
-    slots: int = 1  # 0: takes no slot and starts at once
+    slots: int = 1  # 0: takes no slot and waits for none, with or without a named worker
     principal: str = ""  # who asks
     workload: str = ""  # run this registered workload; then `work` holds only what differs from it
     workload_version: int = 0  # 0: the newest

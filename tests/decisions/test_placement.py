@@ -148,6 +148,19 @@ def test_a_job_without_slots_starts_on_a_full_worker() -> None:
     assert scene.worker().slots_used == 1
 
 
+def test_a_job_without_slots_that_names_no_worker_goes_where_the_fewest_jobs_are() -> None:
+    """Full or not, and it waits when there is no worker; only one that names a worker is refused then."""
+    scene = Scene()
+    jobs = scene.queue(4, slots=0)
+    assert placed(scene) == []
+
+    scene.join(W1, slots=1)
+    scene.join(W2, slots=2)
+
+    assert placed(scene) == list(zip(jobs, [W1, W2, W1, W2], strict=True))
+    assert scene.worker().slots_used == 0
+
+
 def test_a_worker_takes_512_processes_and_no_more() -> None:
     """A bound for what takes no slot."""
     scene = Scene()
