@@ -48,8 +48,8 @@ PLAIN_COLUMNS = 80  # of a terminal that does not say how wide it is
 
 
 def say(message: str) -> None:
-    """Print one line of ours for people to standard error."""
-    print(f"hostler: {printable(message)}", file=sys.stderr, flush=True)
+    """Print one line of ours for people to standard error; a terminal gets it broken to its width."""
+    print(_fitted(f"hostler: {printable(message)}", sys.stderr, indent=2), file=sys.stderr, flush=True)
 
 
 def print_line(text: str) -> None:
@@ -84,11 +84,9 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
         said = {"code": failure.code, "message": failure.message, "hint": failure.hint or None}
         print_json({"error": said}, to_stderr=True)
         return
-    lines = [(f"hostler: {printable(failure.message)}", 2)]
+    say(failure.message)
     if failure.hint:
-        lines.append((f"  next: {printable(failure.hint)}", 4))
-    for line, indent in lines:
-        print(_fitted(line, sys.stderr, indent=indent), file=sys.stderr, flush=True)
+        print(_fitted(f"  next: {printable(failure.hint)}", sys.stderr, indent=4), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -253,6 +253,15 @@ def test_what_is_known_and_what_went_wrong_is_broken_at_blanks_on_a_terminal(col
     assert " ".join(line.strip() for line in failed).endswith("next: hostler outputs ls ID shows what there is")
 
 
+def test_what_a_command_says_beside_its_answer_is_broken_at_blanks_on_a_terminal(known: FakeCluster) -> None:
+    """As an error is, and with no word cut."""
+    known.workers = []
+
+    said = on_a_terminal_of(40, known, "workers").splitlines()
+
+    assert said == ["hostler: no workers; start one with:", "  hostler worker"]
+
+
 def on_a_terminal_of(columns: int, known: FakeCluster, *arguments: str, code: int = 0) -> str:
     """What a command shows there, without colours: they are not wanted."""
     ours, theirs = pty.openpty()
