@@ -92,7 +92,8 @@ class _Run:
             if settings.coordinator:
                 raise unreachable(settings, address)
             # Where a coordinator has never served, a private cluster is what is expected, and nothing to speak of.
-            gone = address if read_endpoint(settings.data_dir) is not None else ""
+            if read_endpoint(settings.data_dir) is not None:
+                gone = f"no cluster answers at {address} any more (hostler up starts it again)"
             address = ""
         cluster = None if address else self._start_private(gone)
         return asyncio.run(self._follow_through(address, cluster))
@@ -108,7 +109,7 @@ class _Run:
             async with Client(target_of(self._settings, address)) as client:
                 if self._settings.coordinator or await describes(client, ANSWER_S):
                     return await self._be(client, interrupts, self._keys)
-            cluster = self._start_private(address)
+            cluster = self._start_private(f"the cluster at {address} does not answer")
         if not await interrupts.before(cluster.ready()):
             return interrupts.status
         async with Client(cluster.address) as client:
@@ -128,7 +129,7 @@ class _Run:
             return await Session(client, interrupts, as_json=self._as_json, keyboard=keyboard).run(self._spec)
 
     def _start_private(self, gone: str) -> PrivateCluster:
-        """Start one; *gone* is the address of the cluster that it stands in for, if there was one."""
+        """Start one; *gone* says what became of the cluster that it stands in for, if there was one."""
         if self._spec.worker or self._spec.labels or self._spec.where:
             raise Failure(
                 "--worker, --label and --where choose among the workers of a cluster, and none answers",
@@ -142,7 +143,7 @@ class _Run:
                 exit_code=UNREACHABLE,
             )
         if gone:
-            say(f"the cluster at {gone} does not answer; using a private one")
+            say(f"{gone}; using a private one, which ends with this command")
         cluster = PrivateCluster.start(self._settings)
         self._ends.callback(cluster.end)
         return cluster

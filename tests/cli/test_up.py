@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -233,8 +234,8 @@ def test_run_without_a_cluster_uses_a_private_one_and_removes_it(data_dir: Path)
     assert running_in(data_dir.parent) == []
 
 
-def test_run_says_each_time_that_the_cluster_it_knew_does_not_answer(data_dir: Path) -> None:
-    """A coordinator that was killed leaves word of where it was; its jobs are not to be elsewhere unnoticed."""
+def test_run_says_each_time_that_the_cluster_it_knew_is_not_there_any_more(data_dir: Path) -> None:
+    """Stopped or killed, a coordinator leaves word of where it was; a job is not to be elsewhere unnoticed."""
     data_dir.mkdir()
     gone = f"unix:{data_dir}/gone.sock"
     write_endpoint(data_dir, Endpoint(socket=gone, grpc="", pid=1))
@@ -242,7 +243,26 @@ def test_run_says_each_time_that_the_cluster_it_knew_does_not_answer(data_dir: P
     for _ in range(2):
         out, err = run_privately(data_dir, "echo", "out").communicate(timeout=AT_MOST_S)
         assert out == b"out\n"
-        assert err.decode() == f"hostler: the cluster at {gone} does not answer; using a private one\n"
+        assert err.decode() == (
+            f"hostler: no cluster answers at {gone} any more (hostler up starts it again); "
+            "using a private one, which ends with this command\n"
+        )
+
+
+def test_run_says_that_a_cluster_that_listens_does_not_answer(data_dir: Path) -> None:
+    """It is not to be started again: it runs, and is busy or stopped."""
+    data_dir.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{data_dir}/deaf.sock")
+        listener.listen()
+        write_endpoint(data_dir, Endpoint(socket=f"unix:{data_dir}/deaf.sock", grpc="", pid=1))
+        out, err = run_privately(data_dir, "echo", "out").communicate(timeout=AT_MOST_S)
+
+    assert out == b"out\n"
+    assert err.decode() == (
+        f"hostler: the cluster at unix:{data_dir}/deaf.sock does not answer; "
+        "using a private one, which ends with this command\n"
+    )
 
 
 def test_a_key_file_is_for_clusters_that_were_there_before(
