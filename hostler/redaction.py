@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 BYTES_MIN = 6
-VALUES_MAX = 1_000  # registered in one process; the oldest go
+VALUES_MAX = 1_000  # registered in one process; those go that were registered longest ago
 MASK = b"[redacted]"
 _KEY_TEXT = re.compile(rb"(hst|hsj)_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _KEY_MASKED = rb"\1_\2_" + MASK
@@ -25,10 +25,13 @@ class Values:
 
     def register(self, values: Iterable[str]) -> None:
         """Look for these, too."""
-        fresh = {form: None for value in values for form in _forms(value) if form not in self._forms}
-        if not fresh:
+        forms = dict.fromkeys(form for value in values for form in _forms(value))
+        is_known = self._forms.keys() >= forms.keys()
+        for form in forms:
+            self._forms.pop(form, None)  # to the end: what is registered again and again is in use, and stays
+        self._forms |= forms
+        if is_known:
             return
-        self._forms |= fresh
         while len(self._forms) > VALUES_MAX:
             del self._forms[next(iter(self._forms))]
         self._pattern = pattern_of(self._forms)

@@ -82,19 +82,22 @@ class Auditing:
         if name == SUBMIT or (name in CHANGING and name not in ENDING):
             self._log.check()
 
-    async def answered(self, name: str, caller: Caller | None, context: Context, request: Any, answer: Any) -> None:
-        """Note a call that was served, before its answer leaves.
-
-        Raises:
-            Unavailable: it is done, and could not be noted yet.
-        """
+    def answered(self, name: str, caller: Caller | None, context: Context, request: Any, answer: Any) -> None:
+        """Note a call that was served, before its answer leaves; see `settled`."""
         if name == SUBMIT and caller is not None:
             self._note_submit(caller, context, request, answer)
         elif name in CHANGING and not (name == "Files/Put" and request.output):
             decision = REFUSED if name == "Jobs/Retry" and not _accepted(answer) and request.ids else ALLOWED
             self._note(name, decision, caller, context, request, answer, _detail(name, request, answer))
-            if name in DURABLE:
-                await self._log.settled()
+
+    async def settled(self, name: str) -> None:
+        """Wait until the entry of a call that changes who may do what is on the disk.
+
+        Raises:
+            Unavailable: it is done, and could not be written yet.
+        """
+        if name in DURABLE:
+            await self._log.settled()
 
     def failed(self, name: str, caller: Caller | None, context: Context, request: Any, error: HostlerError) -> None:
         """Note a call that was not served; of calls that read only who was turned away."""

@@ -75,9 +75,10 @@ class Guard:
 
         @functools.wraps(handler)
         async def call(data: bytes, context: Context) -> bytes:
-            async with self._call(name, context) as caller:
+            serving = self._call(name, context)
+            async with serving as caller:
                 request, principal = _admitted(scope, caller, kind, data)
-                return await self._noted(name, caller, context, await handler(request, principal))
+                return await serving.answered(await handler(request, principal))
             raise AssertionError("a failed call does not come here")
 
         return grpc.unary_unary_rpc_method_handler(call)
@@ -110,13 +111,13 @@ class Guard:
 
         @functools.wraps(handler)
         async def call(_: Any, context: Context) -> None:
-            async with self._call(name, context) as caller:
+            serving = self._call(name, context)
+            async with serving as caller:
                 if not caller.may_assert:
                     _check(scope, caller.principal)  # not only once he has sent something
                 request, principal = _admitted(scope, caller, kind, await _first(context))
                 await handler(request, context, principal)
-                if self.audit is not None:
-                    await self.audit.answered(name, caller, context, request, None)
+                await serving.note(None)
 
         return grpc.stream_stream_rpc_method_handler(call)
 
@@ -130,10 +131,11 @@ class Guard:
 
         @functools.wraps(handler)
         async def call(data: bytes, context: Context) -> bytes:
-            async with self._call(name, context) as caller:
+            serving = self._call(name, context)
+            async with serving as caller:
                 _pass(door, caller)
                 caller.content, caller.request = data, await parse_in_pieces(kind, data)
-                return await self._noted(name, caller, context, await handler(caller.request, caller))
+                return await serving.answered(await handler(caller.request, caller))
             raise AssertionError("a failed call does not come here")
 
         return grpc.unary_unary_rpc_method_handler(call)
@@ -163,21 +165,12 @@ class Guard:
             serving = _Call(name, context, self)
             async with serving:
                 serving.request = request = parse(kind, data)
-                answer = await handler(request, context)
-                if self.audit is not None:
-                    await self.audit.answered(name, None, context, request, answer)
-                return answer.SerializeToString()
+                return await serving.answered(await handler(request, context))
             raise AssertionError("a failed call does not come here")
 
         return grpc.unary_unary_rpc_method_handler(call)
 
     # Open calls
-
-    async def _noted(self, name: str, caller: Caller, context: Context, answer: Message) -> bytes:
-        """An answer's bytes, once what it answers is noted."""
-        if self.audit is not None:
-            await self.audit.answered(name, caller, context, caller.request, answer)
-        return answer.SerializeToString()
 
     def _call(self, name: str, context: Context) -> "_KnownCall":
         return _KnownCall(name, context, self)
@@ -198,7 +191,7 @@ class Guard:
 class _Call:
     """A call that is served: its errors become statuses, its end is noted."""
 
-    __slots__ = ("_context", "_guard", "_name", "_task", "caller", "ended", "request")
+    __slots__ = ("_context", "_guard", "_name", "_task", "caller", "ended", "is_noted", "request")
 
     def __init__(self, name: str, context: Context, guard: Guard) -> None:
         self._name = name
@@ -208,6 +201,7 @@ class _Call:
         self.caller: Caller | None = None
         self.request: Any = None
         self.ended = False
+        self.is_noted = False  # as served: what goes wrong from then on is no second entry
 
     async def __aenter__(self) -> Any:
         if self._guard.audit is not None:
@@ -217,16 +211,30 @@ class _Call:
                 await self._refuse(error)
                 raise
 
+    async def answered(self, answer: Message) -> bytes:
+        """An answer's bytes, once what it answers is noted."""
+        await self.note(answer)
+        return answer.SerializeToString()
+
+    async def note(self, answer: Message | None) -> None:
+        """Note that it was served; of some, wait until that is on the disk. Raises Unavailable when it is not."""
+        audit = self._guard.audit
+        if audit is not None:
+            audit.answered(self._name, self.caller, self._context, self._request(), answer)
+            self.is_noted = True
+            await audit.settled(self._name)
+
+    def _request(self) -> Any:
+        return self.caller.request if self.caller is not None else self.request
+
     def _note_broken_off(self) -> None:
-        if self._guard.audit is not None:
-            request = self.caller.request if self.caller is not None else self.request
-            self._guard.audit.broken_off(self._name, self.caller, self._context, request)
+        if self._guard.audit is not None and not self.is_noted:
+            self._guard.audit.broken_off(self._name, self.caller, self._context, self._request())
 
     async def _refuse(self, error: HostlerError) -> None:
         """Note that the call was not served, and end it."""
-        if self._guard.audit is not None:
-            request = self.caller.request if self.caller is not None else self.request
-            self._guard.audit.failed(self._name, self.caller, self._context, request, error)
+        if self._guard.audit is not None and not self.is_noted:
+            self._guard.audit.failed(self._name, self.caller, self._context, self._request(), error)
         await fail(self._context, error)
 
     def end(self) -> None:

@@ -186,6 +186,25 @@ def _full(self: object) -> None:
     raise Unavailable("the audit log cannot keep up: No space left on device", retry_after_s=5)
 
 
+async def test_what_is_done_and_not_on_the_disk_yet_is_one_line_that_says_it_was_done(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is told that it is late; the log does not say of the same call that it was refused, too."""
+    made = await client.access.create_key("ci", scopes=["viewer"])
+    with monkeypatch.context() as patched:
+        patched.setattr("coordinator.audit.AuditLog.settled", _late)
+        with pytest.raises(Unavailable, match="it is done"):
+            await client.access.revoke_key(made.key.id)
+    await client.access.create_key("after", scopes=["viewer"])
+
+    (entry,) = await noted(client, "Access/RevokeKey")
+    assert (entry.decision, entry.target, entry.detail) == (ALLOWED, made.key.id, "")
+
+
+async def _late(self: object) -> None:
+    raise Unavailable("it is done, and its entry in the audit log is not written yet: the disk is slow")
+
+
 async def test_start_and_stop_of_the_coordinator_are_entries(client: Client, data_dir: Path) -> None:
     """The first entry of a run says that it began."""
     first = (await noted(client, "coordinator/Start"))[0]

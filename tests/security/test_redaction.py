@@ -106,6 +106,17 @@ def test_what_is_registered_is_bounded() -> None:
     assert values.redacted(f"value-{VALUES_MAX + 99:06}") == "[redacted]"
 
 
+def test_a_value_that_is_registered_again_is_none_of_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in use: others may come and go as often as they like."""
+    monkeypatch.setattr("hostler.redaction.VALUES_MAX", 10)
+    values = Values()
+    for number in range(30):
+        values.register(["in-use-all-the-time"])
+        values.register([f"value-{number:06}"])
+        assert values.redacted("in-use-all-the-time") == "[redacted]"
+    assert len(values._forms) == 10
+
+
 def test_a_sealed_value_shows_itself_only_to_who_asks() -> None:
     """Not by repr, str, format, pickle or JSON."""
     sealed = Sealed("canary")
