@@ -43,6 +43,7 @@ from hostler.workloads_client import WorkloadsClient
 CALL_S = 30.0
 STOP_WAIT_S = 30.0
 FOREVER_S = 30 * 86400.0
+SLICE_ITEMS = 500  # of a submission, made into messages before others get their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +184,7 @@ class Client:
 
         An id is durable. At most 10,000 items a call.
         """
-        request = self._submission(specs, principal)
+        request = await self._submission(specs, principal)
         with CALLING:
             answer = await self._jobs.Submit(request, timeout=timeout_s)
         return [r.id or error_from_proto(r.error) for r in answer.results]
@@ -195,7 +196,7 @@ class Client:
 
         Each is answered in its place: `Progress` when it finished in time, else its id, or what is wrong.
         """
-        request = self._submission(specs, principal)
+        request = await self._submission(specs, principal)
         request.wait_s = wait_s
         with CALLING:
             answer = await self._jobs.Submit(request, timeout=wait_s + 60.0)
@@ -204,12 +205,14 @@ class Client:
             for r in answer.results
         ]
 
-    def _submission(self, specs: Iterable[JobSpec], principal: str | None) -> jobs_pb2.SubmitRequest:
+    async def _submission(self, specs: Iterable[JobSpec], principal: str | None) -> jobs_pb2.SubmitRequest:
         if self._patience_s:  # what is submitted twice with one key is one job
             specs = [spec if spec.key else replace(spec, key=f"{OWN_KEY}{uuid.uuid4()}") for spec in specs]
         request = jobs_pb2.SubmitRequest()
         asserted = self._as(principal)
-        for spec in specs:
+        for number, spec in enumerate(specs):
+            if number and not number % SLICE_ITEMS:
+                await asyncio.sleep(0)
             item = request.jobs.add()
             wire_jobs.put_spec(item, spec)
             if asserted:

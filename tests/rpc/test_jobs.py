@@ -1,7 +1,7 @@
 """Submit, get, list, wait, watch, stop and signal, as a program calls them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from coordinator.decisions import Decision, Submission
 from coordinator.effects import Answer
 from coordinator.live import Live
 from coordinator.rpc.submissions import submission
-from hostler.client import Client
+from hostler.client import SLICE_ITEMS, Client
 from hostler.errors import (
     InvalidRequest,
     JobNotFound,
@@ -178,6 +178,31 @@ async def test_submit_can_wait_for_the_end(client: Client, worker: FakeWorker) -
     assert first == Progress(keys[0].job, State.FINISHED, Outcome.FAILED, 4, "", "exit")
     assert isinstance(bad, InvalidRequest)
     assert second == keys[1].job
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_others_have_their_turn_while_a_large_submission_is_made(client: Client, waits: bool) -> None:
+    """Ten thousand rich jobs take a third of a second to be made into messages: too long for one step of a loop."""
+    turns = 0
+    seen = set[int]()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def specs() -> Iterator[JobSpec]:
+        for _ in range(4 * SLICE_ITEMS):
+            seen.add(turns)
+            yield BAD
+
+    other = asyncio.create_task(others())
+    answers = await (client.submit_and_wait(specs(), wait_s=1.0) if waits else client.submit(specs()))
+    other.cancel()
+
+    assert len(seen) >= 4
+    assert len(answers) == 4 * SLICE_ITEMS
 
 
 async def test_a_connection_that_may_assert_names_the_principal(client: Client) -> None:
