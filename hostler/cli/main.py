@@ -16,7 +16,17 @@ import typer
 
 from hostler import __version__
 from hostler.cli.audit import audit
-from hostler.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, USAGE, Failure, failure_of, usage_failure
+from hostler.cli.failures import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    JOB_FAILED,
+    OK,
+    RUN_FAILED,
+    USAGE,
+    Failure,
+    failure_of,
+    usage_failure,
+)
 from hostler.cli.keys import keys
 from hostler.cli.many_commands import Filter, add_commands
 from hostler.cli.options import (
@@ -34,6 +44,7 @@ from hostler.cli.quantities import POSITION_MAX, whole
 from hostler.cli.terminal_commands import add_commands as add_terminal_commands
 from hostler.cli.worker_commands import workers
 from hostler.cli.workload_commands import workloads
+from hostler.cli.writing import end_writing, open_standard_descriptors
 from hostler.errors import HostlerError
 
 # typer carries a copy of click since 0.20 or so and used the package before; this is the base of its errors in both.
@@ -41,6 +52,7 @@ TyperError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 CLUSTER = "The cluster"
 JOBS = "Jobs"
+PROGRAMS = {("up",), ("coordinator",), ("worker",), ("gateway",)}  # they go on, and need no standard output
 # What follows the program's name is the program's, also when it looks like an option of ours.
 JOB_COMMAND = {"allow_interspersed_args": False}
 RunArgv = Annotated[
@@ -69,32 +81,43 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
-    _open_standard_descriptors()
-    code = call(sys.argv[1:])
+    arguments = sys.argv[1:]
     try:
-        sys.stdout.flush()
+        code = call(arguments) if open_standard_descriptors() else _without_standard_output(arguments)
+        code = _written(code)
     except BrokenPipeError:
-        code = _reader_gone()
-    except OSError as error:
-        code = _cannot_write(error)
+        end_writing()
+        code = BROKEN_PIPE
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = BROKEN_PIPE  # rich, which draws tables and help, has ended its writing by itself
     sys.exit(code)
 
 
-def _open_standard_descriptors() -> None:
-    """Make sure that descriptors 0 to 2 are open.
+def _written(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _cannot_write(error)
+    return code
 
-    A caller may have closed them. Whatever is opened next would take their numbers, and what is meant for people
-    would be written into a socket or a database.
-    """
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # open as long as the process
+
+def _without_standard_output(arguments: Sequence[str]) -> int:
+    """Refuse what has an answer before anything is done: a submit whose id nobody can read is half done."""
+    from hostler.cli.completion import command_of
+
+    name = command_of(typer.main.get_command(app), arguments)[:1]
+    if name in PROGRAMS:
+        return call(arguments)
+    failure = Failure(
+        "standard output is closed, so there is no place for the answer; nothing was done",
+        hint="give the command a standard output; for one that nobody reads: > /dev/null",
+        exit_code=RUN_FAILED if name == ("run",) else JOB_FAILED,
+    )
+    return _print(failure, as_json=_wants_json(arguments))
 
 
 def _cannot_write(error: OSError) -> int:
@@ -106,12 +129,16 @@ def _cannot_write(error: OSError) -> int:
 
 def call(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; expected failures are printed."""
-    as_json = "--json" in _before_command_of_job(arguments)
+    as_json = _wants_json(arguments)
     try:
         # `--version` is answered before the other options are read, and asks this for --json.
         place = Place(as_json=as_json)
         command = typer.main.get_command(app)
-        code = command.main(list(arguments), prog_name="hostler", standalone_mode=False, obj=place)
+        # Not `main` of the command: that takes a reader who has gone for an error of its own, with code 1.
+        with command.make_context("hostler", list(arguments), obj=place) as context:
+            code = command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
     except Failure as failure:
         return _print(failure, as_json=as_json, arguments=arguments)
     except HostlerError as error:
@@ -120,8 +147,6 @@ def call(arguments: Sequence[str]) -> int:
         return _print(_usage(error), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        return _reader_gone()
     except UnicodeEncodeError:
         # Where bytes are no text they may name a file, but no message to the cluster can carry them.
         wrong = next((text for text in arguments if text.encode(errors="replace").decode() != text), None)
@@ -452,14 +477,8 @@ def _usage(error: Exception) -> Failure:
     return usage_failure(message[:1].lower() + message[1:].removesuffix("."), hint=f"see {command} --help")
 
 
-def _before_command_of_job(arguments: Sequence[str]) -> Sequence[str]:
-    return arguments[: arguments.index("--")] if "--" in arguments else arguments
-
-
-def _reader_gone() -> int:
-    # Python writes out what is left of standard output when it ends; there is nobody to read it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return BROKEN_PIPE
+def _wants_json(arguments: Sequence[str]) -> bool:
+    return "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
 
 
 if __name__ == "__main__":
