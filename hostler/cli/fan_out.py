@@ -19,6 +19,7 @@ from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.connect import cluster
 from hostler.cli.failures import BROKEN_PIPE, JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
 from hostler.cli.follow import PATIENCE_S, gap_text, log_chunks, runs
+from hostler.cli.held_signals import HeldSignals
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
 from hostler.cli.render import print_json, print_table, printable, say
@@ -289,31 +290,38 @@ class _Fan:
 
     async def _heed(self) -> None:
         """The first Ctrl-C interrupts the jobs; the second, and SIGTERM, stop them; other signals are passed on."""
-        while True:
-            await self._interrupts.heard.wait()
-            self._interrupts.heard.clear()
-            while self._interrupts.waiting:
-                number = self._interrupts.waiting.popleft()
-                if number == signal.SIGTSTP:
-                    suspend()
-                elif number != signal.SIGCONT:
-                    await asyncio.gather(*(self._pass_on(part, number) for part in self._parts if part.job))
+        async with HeldSignals.open(self._client) as held:
+            while True:
+                await self._interrupts.heard.wait()
+                self._interrupts.heard.clear()
+                while self._interrupts.waiting:
+                    number = self._interrupts.waiting.popleft()
+                    if number == signal.SIGTSTP:
+                        suspend()
+                    elif number != signal.SIGCONT:
+                        await asyncio.gather(*(self._pass_on(part, number, held) for part in self._parts if part.job))
 
-    async def _pass_on(self, part: Part, number: int) -> None:
+    async def _pass_on(self, part: Part, number: int, held: HeldSignals | None = None) -> None:
         interrupts = self._interrupts
         async with self._places:
             try:
-                if number in STOP_SIGNALS or interrupts.presses > 1 or not await self._hears(part.job, number):
+                if number in STOP_SIGNALS or interrupts.presses > 1 or not await self._hears(part, number, held):
                     await self._client.stop(part.job)
             except HostlerError as error:
                 say(f"{part.worker}: {error.message}")
 
-    async def _hears(self, job: str, number: int) -> bool:
+    async def _hears(self, part: Part, number: int, held: HeldSignals | None) -> bool:
         try:
-            await self._client.signal(job, number)
+            await self._client.signal(part.job, number)
         except NotRunning:
-            return number != signal.SIGINT  # it waits, or is over: for an interrupt a stop is right for both
+            if number == signal.SIGINT or held is None:
+                return False  # it waits, or is over: for an interrupt a stop is right for both
+            held.hold(part.job, number, functools.partial(_say_of, part.worker), alone=False)
         return True
+
+
+def _say_of(worker: str, text: str) -> None:
+    say(f"{worker}: {text}")
 
 
 async def _all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -1,8 +1,8 @@
 """One job in the place of one command: its streams, its terminal, its signals, its exit status.
 
 The first Ctrl-C sends SIGINT to the job, the second stops it, the third leaves at once; the same holds for SIGTERM and
-SIGHUP but for the third. Other signals are passed on. A coordinator that goes away and comes back within a minute is
-not noticed.
+SIGHUP but for the third. Other signals are passed on, once the job runs. A coordinator that goes away and comes back
+within a minute is not noticed.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import TypeVar
 from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
 from hostler.cli.follow import copy_log
+from hostler.cli.held_signals import HeldSignals
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.keyboard import Keyboard, terminal_size
 from hostler.cli.render import print_json, say
@@ -141,17 +142,18 @@ class Session:
 
     async def _heed(self, job: str) -> None:
         interrupts = self._interrupts
-        while True:
-            await interrupts.heard.wait()
-            interrupts.heard.clear()
-            while interrupts.waiting:
-                number = interrupts.waiting.popleft()
-                try:
-                    await self._pass_on(job, number)
-                except HostlerError as error:
-                    self._say(error.message)
+        async with HeldSignals.open(self._client) as held:
+            while True:
+                await interrupts.heard.wait()
+                interrupts.heard.clear()
+                while interrupts.waiting:
+                    number = interrupts.waiting.popleft()
+                    try:
+                        await self._pass_on(job, number, held)
+                    except HostlerError as error:
+                        self._say(error.message)
 
-    async def _pass_on(self, job: str, number: int) -> None:
+    async def _pass_on(self, job: str, number: int, held: HeldSignals) -> None:
         interrupts, ends = self._interrupts, number in (signal.SIGINT, *STOP_SIGNALS)
         if number == signal.SIGTSTP:
             await self._suspend(job)
@@ -167,13 +169,15 @@ class Session:
             heard = await self._signal(job, number)
             if ends and not heard:
                 await self._stop(job)
+            elif not heard:
+                held.hold(job, number, self._say, alone=number not in OF_KEYS)
 
     async def _signal(self, job: str, number: int) -> bool:
         try:
             # What the keys of a terminal send goes to all in its foreground, anything else to one process.
             await self._client.signal(job, number, alone=number not in OF_KEYS)
         except NotRunning:
-            # It still waits, so there is nobody to hear the signal.
+            # It still waits, or is being started, so there is nobody to hear the signal.
             return False
         return True
 

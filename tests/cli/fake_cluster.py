@@ -150,6 +150,12 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
             )
             self._changed.notify_all()
 
+    def stand(self, job: str, state: State) -> None:
+        """Let a job be in another state that is not its end."""
+        with self._changed:
+            self.jobs[job] = replace(self.jobs[job], state=state)
+            self._changed.notify_all()
+
     def wait_until_heard(self, word: str) -> None:
         """Return once a call of that kind has come."""
         with self._changed:
@@ -246,6 +252,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     def Signal(self, request: Any, context: Any) -> Any:
         job = self._job(request.id, context)
         if job.state is not State.RUNNING:
+            self._hear(f"early signal {request.signal}")
             self._refuse(context, NotRunning("the job does not run"))
         end = self.on_signal(request.signal)
         if end is not None:
@@ -258,9 +265,9 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         limit_s = request.timeout_s or self.at_most_s
         while left:
             with self._changed:
-                if not self._changed.wait_for(partial(self._any_ended, left), limit_s):
+                if not self._changed.wait_for(partial(self._any_reached, left, request.until), limit_s):
                     return
-            done = [job for job in left if self._ended(job)]
+            done = [job for job in left if self._reached(job, request.until)]
             left = [job for job in left if job not in done]
             yield jobs_pb2.WaitResponse(jobs=[wire_jobs.progress_to_proto(self._progress(job)) for job in done])
 
@@ -375,8 +382,11 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
             self.heard.append(word)
             self._changed.notify_all()
 
-    def _any_ended(self, jobs: list[str]) -> bool:
-        return any(self._ended(job) for job in jobs)
+    def _any_reached(self, jobs: list[str], until: int) -> bool:
+        return any(self._reached(job, until) for job in jobs)
+
+    def _reached(self, job: str, until: int) -> bool:
+        return self._ended(job) or (until == State.RUNNING and self.jobs[job].state is State.RUNNING)
 
     def _ended(self, job: str) -> bool:
         return self.jobs[job].state is State.FINISHED

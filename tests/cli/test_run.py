@@ -163,13 +163,13 @@ def test_on_many_workers_it_is_said_why_nothing_ran(end: End, said: str, hostler
     assert answer.code == 1 and f"hostler: stable: {said}" in answer.err
 
 
-def start(fake: FakeCluster) -> subprocess.Popen[bytes]:
-    """Start ``hostler run`` on a job that does not end by itself, and return once it runs."""
+def start(fake: FakeCluster, *options: str) -> subprocess.Popen[bytes]:
+    """Start ``hostler run`` with these options on a job that does not end by itself, and return once it runs."""
     fake.begin = lambda _: (None, out(b"begun\n"))
-    command = [*COMMAND, "--coordinator", fake.address, "run", "--", "x"]
+    command = [*COMMAND, "--coordinator", fake.address, "run", *options, "--", "x"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert run.stdout is not None
-    assert run.stdout.readline() == b"begun\n"
+    assert run.stdout.readline().endswith(b"begun\n")
     return run
 
 
@@ -217,6 +217,44 @@ def test_a_signal_is_the_jobs(number: int, fake: FakeCluster) -> None:
 
     assert end(run)[:2] == (128 + number, b"")
     assert fake.heard == [f"signal {int(number)}"]
+
+
+@pytest.mark.parametrize("where", [(), ("--all", "*")], ids=["one", "all"])
+def test_a_signal_that_comes_before_the_start_reaches_the_job_once_it_runs(
+    where: tuple[str, ...], fake: FakeCluster
+) -> None:
+    """As one that is sent to a process that has not begun its program yet; and it does not become a second one."""
+    fake.on_signal = lambda one: killed(signal.Signals(one).name)
+    run = start(fake, *where)
+    (job,) = fake.jobs
+    fake.stand(job, State.ASSIGNED)
+
+    run.send_signal(signal.SIGUSR1)
+    fake.wait_until_heard("early signal 10")
+    fake.stand(job, State.RUNNING)
+
+    status, _, said = end(run)
+    assert status == (1 if where else 138), said
+    assert fake.heard == ["early signal 10", "signal 10"]
+    assert fake.jobs[job].end == killed("SIGUSR1")
+
+
+@pytest.mark.parametrize("where", [(), ("--all", "*")], ids=["one", "all"])
+def test_of_a_signal_that_has_to_wait_this_is_said(where: tuple[str, ...], fake: FakeCluster) -> None:
+    """After some seconds; a Ctrl-C behind it is not kept waiting."""
+    run = start(fake, *where)
+    (job,) = fake.jobs
+    fake.stand(job, State.ASSIGNED)
+    assert run.stderr is not None
+
+    run.send_signal(signal.SIGUSR2)
+    fake.wait_until_heard("early signal 12")
+    said = run.stderr.readline().decode()
+    assert said.endswith(f"job {job} does not run yet; it gets SIGUSR2 once it does\n")
+    run.send_signal(signal.SIGINT)
+
+    assert end(run)[0] == (130 if where else 143)
+    assert fake.heard == ["early signal 12", "early signal 2", "stop"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
