@@ -207,15 +207,22 @@ class _Fan:
         """Print how it ended everywhere, to standard error: standard output is the jobs'."""
         if as_json:
             jobs = [job_shape(part.ended) for part in self._parts if part.ended is not None]
-            print_json({"fan_out": name, "jobs": jobs}, to_stderr=True)
+            refused = [
+                {"worker": part.worker, "error": {"code": part.error.code.value, "message": part.error.message}}
+                for part in self._parts
+                if part.error is not None
+            ]
+            print_json({"fan_out": name, "jobs": jobs, "not_submitted": refused}, to_stderr=True)
             return
         if not self._parts:
             return
         rows = [(part.worker, _end_text(part), _took_text(part.ended), part.job) for part in self._parts]
         print_table(("worker", "end", "took", "job"), rows, to_stderr=True)
         for part in self._parts:
-            if part.ended is not None and _never_started(part.ended):
-                # By which rule, or why: that is no word, so it has no place in the table.
+            # By which rule, or why: that is no word, so it has no place in the table.
+            if part.error is not None:
+                say(f"{part.worker}: {failure_of(part.error).message}")
+            elif part.ended is not None and _never_started(part.ended):
                 say(f"{part.worker}: {exit_status(part.ended, interrupted=0)[1] or 'it did not start'}")
         failed = sum(not _succeeded(part.ended) for part in self._parts)
         say(f"{len(self._parts) - failed} of {len(self._parts)} succeeded")
@@ -346,7 +353,7 @@ def _never_started(job: Job) -> bool:
 
 def _end_text(part: Part) -> str:
     if part.error is not None:
-        return f"not submitted: {failure_of(part.error).message}"
+        return "not submitted"
     return "not known" if part.ended is None else state_text(part.ended)
 
 

@@ -4,19 +4,19 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Container, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
 from hostler.cli.connect import choose_jobs, cluster
-from hostler.cli.failures import JOB_FAILED, OK
+from hostler.cli.failures import JOB_FAILED, OK, Failure
 from hostler.cli.follow import PATIENCE_S
 from hostler.cli.options import Place
 from hostler.cli.render import print_json, print_line, say
 from hostler.cli.stopping import jobs_named
 from hostler.client import Client
-from hostler.errors import HostlerError
+from hostler.errors import ErrorCode, HostlerError
 from hostler.jobs import Progress
 from hostler.lifecycle import Outcome
 from hostler.patience import PASSING, Absence, patiently
@@ -45,22 +45,32 @@ def wait(place: Place, texts: Sequence[str], *, chosen: str, timeout_s: float, a
                 async with aclosing(ends_of(client, ids, deadline=deadline)) as ends:
                     async for job in ends:
                         ended[job.id] = job
-                        bar.note(job)
-                        if not place.as_json and (bar.lists or job.outcome is not Outcome.SUCCEEDED):
+                        listed = not place.as_json and (bar.lists or job.outcome is not Outcome.SUCCEEDED)
+                        bar.note(job, at_once=listed)
+                        if listed:
                             print_line(f"{job.id} {state_text(job)}")
                         if any_one:
                             break
             if place.as_json:
                 found = await jobs_named(client, [job for job in ids if job in ended])
-                print_json({"jobs": [job_shape(job) for job in found]})
-        if not bar.lists:
+                print_json({"jobs": [job_shape(job) for job in found], "open": still_open(ids, ended)})
+        if not (bar.lists or place.as_json):
             say(f"{len(ended)} of {len(ids)} jobs have ended: {counts_text(bar.counts)}")
         if len(ended) < len(ids) and not (any_one and ended):
-            say(f"{len(ids) - len(ended)} of {len(ids)} jobs had not ended after {timeout_s:g} s")
-            return JOB_FAILED
+            left = still_open(ids, ended)
+            raise Failure(
+                f"{len(left)} of {len(ids)} jobs had not ended after {timeout_s:g} s",
+                hint=f"wait again, or see what becomes of one with: hostler explain {left[0]}",
+                code=ErrorCode.NOT_FINISHED.value,
+            )
         return OK if all(job.outcome is Outcome.SUCCEEDED for job in ended.values()) else JOB_FAILED
 
     return asyncio.run(act())
+
+
+def still_open(ids: Sequence[str], ended: Container[str]) -> list[str]:
+    """Those that are waited for and have not ended, in order."""
+    return [job for job in ids if job not in ended]
 
 
 class Bar:
@@ -99,11 +109,11 @@ class Bar:
         if self._bars is not None:
             self._bars.stop()
 
-    def note(self, job: Progress) -> None:
-        """Count an end."""
+    def note(self, job: Progress, *, at_once: bool) -> None:
+        """Count an end; *at_once* before a line about it, which the bar below must not contradict."""
         self.counts[job.outcome] += 1
         if self._bars is not None:
-            self._bars.update(self._bar, advance=1, description=counts_text(self.counts))
+            self._bars.update(self._bar, advance=1, description=counts_text(self.counts), refresh=at_once)
 
 
 def counts_text(counts: Counter[Outcome]) -> str:

@@ -155,7 +155,7 @@ def test_json_is_the_shape_of_v1(hostler: Hostler, fake: FakeCluster) -> None:
 
     assert json.loads(hostler("show", job, "--json").out) == expected
     assert json.loads(hostler("--json", "jobs").out) == {"jobs": [expected]}
-    assert json.loads(hostler("wait", job, "--json").out) == {"jobs": [expected]}
+    assert json.loads(hostler("wait", job, "--json").out) == {"jobs": [expected], "open": []}
     assert json.loads(hostler("stop", job, "--json").out) == {"jobs": [expected]}
     assert json.loads(hostler("workers", "--json").out) == {"workers": [worker_shape(WORKER)]}
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from hostler.cli import connect, waiting
-from hostler.jobs import JobSpec, Work
+from hostler.jobs import JobSpec, Progress, Work
+from hostler.lifecycle import Outcome, State
 from tests.cli.conftest import Answer
-from tests.cli.fake_cluster import FakeCluster, exited, killed
+from tests.cli.fake_cluster import WORKER, FakeCluster, exited, killed
 
 Hostler = Callable[..., Answer]
 A_SPEC = JobSpec(work=Work(argv=("sleep", "100"), cwd="/"), name="nap")
@@ -219,6 +220,51 @@ def test_on_a_terminal_only_what_did_not_succeed_has_a_line(
 
     assert answer.out == f"{jobs[7]} failed: exit status 1\n"
     assert "30 of 30 jobs have ended: 29 succeeded, 1 failed" in answer.err
+
+
+def test_jobs_that_had_not_ended_in_time_are_named(hostler: Hostler, fake: FakeCluster) -> None:
+    """With --json beside those that had, and what went wrong is said as JSON too; else one is an example."""
+    over = fake.add(exited(0), spec=A_SPEC)
+    left = [fake.add(spec=A_SPEC) for _ in range(2)]
+
+    plain = hostler("wait", over, *left, "--timeout", "0.2")
+    answer = hostler("--json", "wait", over, *left, "--timeout", "0.2")
+
+    assert (plain.code, answer.code) == (1, 1)
+    assert "2 of 3 jobs had not ended after 0.2 s" in plain.err and f"hostler explain {left[0]}" in plain.err
+    found = json.loads(answer.out)
+    assert ([job["id"] for job in found["jobs"]], found["open"]) == ([over], left)
+    assert json.loads(answer.err)["error"]["code"] == "not_finished"
+    assert json.loads(hostler("--json", "wait", over).out)["open"] == []
+
+
+def test_the_bar_below_a_line_has_counted_what_the_line_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not some tenths of a second later."""
+    monkeypatch.setattr("rich.progress.Progress.start", lambda _: None)  # nothing but what is asked for redraws it
+    drawn = list[str]()
+    with waiting.Bar(400, shown=True) as bar:
+        monkeypatch.setattr(
+            "rich.progress.Progress.refresh", lambda bars: drawn.append(f"{bars.tasks[0].completed:g} of 400")
+        )
+        for number, outcome in enumerate([Outcome.SUCCEEDED, Outcome.FAILED]):
+            bar.note(Progress(id=str(number), state=State.FINISHED, outcome=outcome), at_once=outcome is Outcome.FAILED)
+        monkeypatch.undo()
+    assert drawn == ["2 of 400"]
+
+
+def test_why_a_job_is_not_run_again_is_a_line_below_the_table(hostler: Hostler, fake: FakeCluster) -> None:
+    """A table is as wide as its longest cell."""
+    job = fake.add(spec=replace(A_SPEC, worker=WORKER.id, tags={"fan-out": "abcd1234"}))
+
+    answer = hostler("run", "--retry-failed", "last")
+    said = json.loads(hostler("--json", "run", "--retry-failed", "last").err)
+
+    assert answer.code == 1
+    table = answer.err.splitlines()[:2]
+    assert table[1].split() == ["stable", "not", "submitted"] and max(map(len, table)) < 40
+    assert f"hostler: stable: job {job} is running" in answer.err
+    (refused,) = said["not_submitted"]
+    assert (refused["worker"], refused["error"]["code"]) == ("stable", "not_finished")
 
 
 def test_a_list_of_thousands_is_asked_for_page_by_page(
