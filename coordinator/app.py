@@ -47,7 +47,6 @@ from coordinator.rpc.workloads_service import WorkloadsService
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Sessions
 from coordinator.shows import Shows
-from coordinator.standings import KeptStandings
 from coordinator.storage.migrate import SchemaError
 from coordinator.storage.protocol import Kept
 from coordinator.storage.sqlite import SqliteStore
@@ -290,8 +289,7 @@ class Coordinator:
         )
         disk = DiskReserve(directory, settings.disk_reserve_bytes)
         submissions = Submissions(engine, store, blobs, secrets, rights)
-        standings = KeptStandings()
-        jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions, standings)
+        jobs = JobsService(engine, store, sessions, watchers, disk, clock, submissions)
         services = Services(
             jobs=jobs,
             explain=ExplainService(
@@ -299,7 +297,6 @@ class Coordinator:
                 store,
                 jobs.find,
                 clock,
-                standings,
                 lost_after=self._lost_after,
                 lease_s=lease_s(settings.heartbeat_s),
             ),

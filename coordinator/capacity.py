@@ -29,15 +29,27 @@ class ClassKey(NamedTuple):
     barred: tuple[str, ...] = ()  # workers that have refused it, sorted
 
 
+class Seen(NamedTuple):
+    """What the jobs of a class waited for when they were looked at (`coordinator.waits`)."""
+
+    at_s: float = 0.0
+    newest: int = 0  # the newest job then
+    text: str = ""
+
+
+NOT_SEEN = Seen()
+
+
 class PlacementClass:
     """The queue of one class: highest priority first, then oldest."""
 
-    __slots__ = ("heap", "key", "tried", "waiting")
+    __slots__ = ("heap", "key", "seen", "tried", "waiting")
 
     def __init__(self, key: ClassKey) -> None:
         self.key = key
         self.heap: list[tuple[int, int]] = []  # (-priority, number); entries of jobs that left are stale
         self.waiting = 0
+        self.seen = NOT_SEEN
         self.tried = 0  # changes of workers after which none took its next job
 
     def push(self, priority: int, number: int) -> None:

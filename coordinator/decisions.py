@@ -52,6 +52,7 @@ from coordinator.quarantine import reason_against
 from coordinator.recalls import recalls
 from coordinator.refusals import refused
 from coordinator.start_deadlines import is_too_late, late_starts, started_too_late
+from coordinator.waits import waited_for
 from hostler.errors import (
     HostlerError,
     JobNotFound,
@@ -181,7 +182,8 @@ def on_stop(live: Live, job_id: str, grace_s: float, by: str, waiter: Any, now: 
         return Decision([], [Answer(waiter, JobNotFound(f"job {job_id} not found"))])
     if job.state is State.QUEUED:
         again = "another attempt did not begin" if job.retried else "it never ran"
-        evidence = f"stopped by {by} while it was waiting; {again}"
+        why = waited_for(job)
+        evidence = f"stopped by {by} while it was waiting; {again}{f'; it waited then: {why}' if why else ''}"
         ended = concluded(job, Outcome.STOPPED, "stop", evidence, now)
         return Decision([ended], [Wait(waiter, job.number, State.FINISHED)])
     change = StopRequested(job.number, job.attempt_key, grace_s, by, now.wall_us)

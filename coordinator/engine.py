@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from coordinator import decisions, workload_decisions
+from coordinator import decisions, waits, workload_decisions
 from coordinator.capacity import Worker
 from coordinator.changes import (
     Change,
@@ -47,6 +47,7 @@ from coordinator.placement import place
 from coordinator.refusals import never_taken
 from coordinator.retention_decisions import Expiry, on_expire
 from coordinator.sessions import Session, Sessions
+from coordinator.standings import KeptStandings
 from coordinator.storage.protocol import Store, StoreBroken, StoreFull
 from coordinator.watchers import Waiter, Watchers
 from hostler import logs
@@ -120,6 +121,7 @@ class Engine:
         self._stopping = False
         self._quiet = asyncio.Event()  # nothing is to be decided or committed
         self.live = Live()
+        self.standings = KeptStandings()
 
     # For the edges
 
@@ -232,6 +234,7 @@ class Engine:
             await self.post_patiently(self._on_tick)
 
     def _on_tick(self, live: Live, now: Instant) -> Decision:
+        waits.look(live, partial(self.standings.reasons, live), now.monotonic_s)
         return decisions.on_tick(live, now, lost_after=self._lost_after, lease_s=self._lease_s)
 
     async def _loop(self) -> None:

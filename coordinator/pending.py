@@ -13,6 +13,7 @@ from hostler.pending import Code, Nearest, Pending, Reason
 from hostler.selectors import names
 from hostler.shape import time_shape
 
+ON_ITS_SLOTS = frozenset({State.RUNNING, State.STOPPING})
 BEFORE_MAX = 1000  # jobs before another that are counted
 
 
@@ -29,6 +30,19 @@ def _of_job(live: Live, job: Job, *, is_taken: bool) -> list[Reason]:
     if head is not None and head is not job:
         return [Reason(code=Code.BEHIND, text="other jobs that ask for the same come before it")]
     return [Reason(code=Code.TURN, text="a worker has room, and gets it in a moment")] if is_taken else []
+
+
+def sent_ahead(live: Live, job: Job, worker: Worker) -> Reason | None:
+    """Why a job that its worker has, and has not begun, waits there; None: nothing is known to keep it."""
+    slots = job.placement.key.slots
+    if job.state is not State.ASSIGNED or not slots or worker.slots_used <= worker.slots:
+        return None
+    held = (live.jobs[number] for number in worker.held.values())
+    taken = sum(each.placement.key.slots for each in held if each.state in ON_ITS_SLOTS)
+    if taken + slots <= worker.slots:
+        return None
+    text = f"it was sent ahead to {worker.name}, where {taken} of {worker.slots} slots are taken"
+    return Reason(code=Code.AHEAD, text=text, workers=1)
 
 
 def pending(live: Live, job: Job, kept: KeptStandings) -> Pending:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from coordinator.capacity import ClassKey, PlacementClass, Worker
 from coordinator.live import Job, Live
+from coordinator.waits import waited_for
 from hostler.errors import HostlerError
 from hostler.pending import Code
 from hostler.selectors import Selector, parse_selector
@@ -219,6 +220,7 @@ def _place_run(
         worker, job = pool.best(), live.head(placement)
         if worker is None or job is None or (others and others[0][:2] < placement.heap[0]):
             break
-        assign(job, worker, pool.choice(worker))
+        why, waited = pool.choice(worker), waited_for(job)
+        assign(job, worker, f"{why}; while it waited: {waited}" if waited else why)
         placed += 1
     return placed

@@ -11,10 +11,10 @@ from coordinator.instant import Instant
 from coordinator.live import Job, Live
 from coordinator.pending import why_pending
 from coordinator.standings import KeptStandings
+from coordinator.waits import told as told_reasons
 from hostler.lifecycle import Outcome, State
 
 CLASSES_TOLD_MAX = 8  # classes whose workers are looked at in one moment: each takes milliseconds at thousands of them
-REASONS_TOLD_MAX = 3
 
 
 def late_starts(live: Live, now: Instant, lost: set[int]) -> tuple[list[Ended], list[SendRecall]]:
@@ -52,6 +52,4 @@ def started_too_late(job: Job, now: Instant, why: str = "") -> Ended:
 
 
 def _why(live: Live, job: Job, standings: KeptStandings) -> str:
-    reasons = why_pending(live, job, standings)
-    more = ", and more" if len(reasons) > REASONS_TOLD_MAX else ""
-    return f"; it waited then: {', '.join(why.text for why in reasons[:REASONS_TOLD_MAX])}{more}"
+    return f"; it waited then: {told_reasons(why_pending(live, job, standings))}"

@@ -34,7 +34,7 @@ class Explained:
     job: Job
     events: tuple[JobEvent, ...] = ()  # its newest transitions, oldest first
     older: bool = False  # there are older ones
-    pending: Pending = NOT_PENDING  # while it waits
+    pending: Pending = NOT_PENDING  # while it waits, or was sent ahead
     names: Mapping[str, str] = field(default_factory=dict)  # of the workers it had or asks for, by their ids
     start_by_us: int = 0  # its program must have started by then, and has not
     away_since_us: int = 0  # its worker cannot be reached since then
@@ -68,11 +68,11 @@ class Explanation(NamedTuple):
 def explain(known: Explained) -> Explanation:
     """Tell of a job."""
     job = known.job
-    chosen = {(each.stage, each.attempt): each.detail for each in known.events if each.kind == "assigned"}
-    told = [_attempt(known, past.stage, past.attempt, past.worker, past.outcome, past.end, chosen) for past in job.past]
+    given = {(each.stage, each.attempt): each for each in known.events if each.kind == "assigned"}
+    told = [_attempt(known, past.stage, past.attempt, past.worker, past.outcome, past.end, given) for past in job.past]
     if job.attempt and job.state is not State.QUEUED and not _ended_waiting(job):
         end = job.end if job.state is State.FINISHED else None
-        told.append(_attempt(known, job.stage, job.attempt, job.worker, job.outcome, end, chosen))
+        told.append(_attempt(known, job.stage, job.attempt, job.worker, job.outcome, end, given))
     if job.end is not None and _ended_waiting(job):
         told.append(_attempt(known, job.stage, 0, "", job.outcome, job.end, {}))
     return Explanation(
@@ -96,7 +96,7 @@ def explanation_shape(known: Explained) -> dict[str, Any]:
         "outcome": job.outcome.word or None,
         "asked": list(told.asked),
         "waited": list(told.waited),
-        "pending": _pending_shape(known.pending) if job.state is State.QUEUED else None,
+        "pending": _pending_shape(known.pending) if known.pending.reasons else None,
         "attempts": [
             {
                 "stage": each.stage,
@@ -139,6 +139,8 @@ def _pending_shape(pending: Pending) -> dict[str, Any]:
     }
 
 
+LONG_BEGIN_US: Final = 1_000_000  # between two clocks, less says nothing
+
 # -- where it ran and why it waited
 
 # After these it waits anew, and what comes next is told with the time from then on.
@@ -169,8 +171,7 @@ def _waited(known: Explained) -> Iterable[str]:
             yield f"A stop was asked for at {time_shape(event.at_us)} {event.detail}."
         elif event.kind == "unkillable":
             yield f"At {time_shape(event.at_us)} these processes could not be killed: {event.detail}."
-    if job.state is State.QUEUED:
-        yield from _waits(known.pending)
+    yield from _waits(known.pending)
 
 
 def _waits(pending: Pending) -> Iterable[str]:
@@ -201,12 +202,26 @@ def _attempt(
     worker: str,
     outcome: Outcome,
     end: End | None,
-    chosen: Mapping[tuple[int, int], str],
+    given: Mapping[tuple[int, int], JobEvent],
 ) -> Attempt:
-    sentences = tuple(_end_sentences(end) if end is not None else _open_sentences(known.job))
+    event = given.get((stage, attempt))
+    started_at_us = end.started_at_us if end is not None else known.job.started_at_us
+    sentences = (
+        *_begin_sentences(event, started_at_us),
+        *(_end_sentences(end) if end is not None else _open_sentences(known.job)),
+    )
     again = "" if end is None else _again(known.job, stage, attempt, outcome, end)
-    name, why = known.names.get(worker, worker), chosen.get((stage, attempt), "")
+    name, why = known.names.get(worker, worker), event.detail if event is not None else ""
     return Attempt(stage, attempt, name, outcome, end, why, sentences, again)
+
+
+def _begin_sentences(given: JobEvent | None, started_at_us: int) -> Iterable[str]:
+    """What a worker did with an attempt before it began, where that took long; what exactly, it does not say."""
+    if given is not None and started_at_us - given.at_us > LONG_BEGIN_US:
+        yield (
+            f"It began {_span(started_at_us - given.at_us)} after its worker had got it: until then it waited there"
+            " for a free slot, or what it needs was made ready."
+        )
 
 
 def _open_sentences(job: Job) -> Iterable[str]:
@@ -280,7 +295,10 @@ def _next(known: Explained) -> Iterable[str]:
             yield f"It is tried again at {_moment(known, job.due_at_us)} or later."
         yield awaited(known.pending, pinned=bool(job.spec.worker))
     elif job.state is State.ASSIGNED:
-        yield "Its worker starts it, or gives it back."
+        if known.pending.reasons:
+            yield "It starts there when enough slots are free, or elsewhere when another worker has room first."
+        else:
+            yield "Its worker starts it, or gives it back."
     elif job.state is State.RUNNING:
         limit_s = job.spec.work.timeout_s
         if limit_s and job.started_at_us:

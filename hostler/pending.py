@@ -33,6 +33,8 @@ class Code(StrEnum):
     NO_FREE_SLOT = "no_free_slot"
     PROCESSES = "processes"
     SENT_AHEAD = "sent_ahead"
+    # Of a job that its worker has, and has not begun.
+    AHEAD = "ahead"
     # Of the cluster, or of the job itself.
     NO_WORKER = "no_worker"
     BACKOFF = "backoff"
@@ -61,6 +63,8 @@ MEANINGS: Mapping[Code, str] = MappingProxyType(
         Code.NO_FREE_SLOT: "too many of the worker's slots are taken now",
         Code.PROCESSES: "the worker runs as many programs as it can watch over",
         Code.SENT_AHEAD: "the worker has short jobs for its next moments, and is sent more when half of them are over",
+        Code.AHEAD: "the job was sent to its worker ahead of time, and starts there when enough slots are free, or"
+        " elsewhere when another worker has room first",
         Code.NO_WORKER: "no worker has ever joined",
         Code.BACKOFF: "the time of its next attempt has not come",
         Code.BEHIND: "others that ask for the same have a higher priority or are older",

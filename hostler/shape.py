@@ -27,7 +27,6 @@ from hostler.jobs import (
     Terminal,
     Usage,
 )
-from hostler.lifecycle import State
 from hostler.params import no_constant
 from hostler.stages import StageView, stages_of
 from hostler.workers import Worker
@@ -73,7 +72,7 @@ def job_shape(job: Job) -> dict[str, Any]:
         "priority": spec.priority,
         "argv": list(spec.work.argv),
         "cwd": spec.work.cwd,
-        "pending": list(job.pending_reasons) if job.state is State.QUEUED else [],
+        "pending": list(job.pending_reasons),
         "workload": spec.workload or None,
         "workload_version": spec.workload_version or None,
         "progress": _progress(job.advance if end is None else end.advance),

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from coordinator.engine import Engine
 from coordinator.live import Live
 from coordinator.losses import lost_at_s
-from coordinator.pending import pending
-from coordinator.standings import KeptStandings
+from coordinator.pending import pending, sent_ahead
 from coordinator.storage.protocol import Store
 from hostler.clock import Clock
 from hostler.explanation import Explained
@@ -45,7 +44,6 @@ class ExplainService:
         store: Store,
         find: Find,
         clock: Clock,
-        standings: KeptStandings,
         *,
         lost_after: Callable[[str], float],
         lease_s: float,
@@ -55,7 +53,6 @@ class ExplainService:
         self._store = store
         self._find = find
         self._clock = clock
-        self._standings = standings
         self._lost_after = lost_after
         self._lease_s = lease_s
 
@@ -87,10 +84,12 @@ class ExplainService:
             return facts
         facts = facts._replace(start_by_us=live.starts_due.get(entry.number, 0))
         if entry.state is State.QUEUED:
-            return facts._replace(pending=pending(live, entry, self._standings))
+            return facts._replace(pending=pending(live, entry, self._engine.standings))
         worker = live.workers.get(entry.worker)
         if worker is None:
             return facts
+        ahead = sent_ahead(live, entry, worker)
+        facts = facts._replace(pending=Pending(reasons=(ahead,))) if ahead is not None else facts
         facts = facts._replace(drain_by_us=worker.drain.by_us if worker.drain is not None else 0)
         if worker.connected:
             return facts

@@ -12,12 +12,11 @@ from coordinator import decisions
 from coordinator.decisions import Submission
 from coordinator.engine import Engine
 from coordinator.live import Live
-from coordinator.pending import why_pending
+from coordinator.pending import sent_ahead, why_pending
 from coordinator.rpc.context import Caller, owner_seen, visible
 from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.submissions import Submissions, is_described, refused, submission
 from coordinator.sessions import Sessions
-from coordinator.standings import KeptStandings
 from coordinator.storage.protocol import Store
 from coordinator.watchers import Waiter, Watchers
 from hostler.clock import Clock
@@ -59,11 +58,9 @@ class JobsService:
         disk: DiskReserve,
         clock: Clock,
         submissions: Submissions,
-        standings: KeptStandings,
     ) -> None:
         self._engine = engine
         self._submissions = submissions
-        self._standings = standings
         self._store = store
         self._sessions = sessions
         self._watchers = watchers
@@ -169,10 +166,13 @@ class JobsService:
         if job.state is State.FINISHED or entry is None:
             return job
         if job.state is State.QUEUED and entry.state is State.QUEUED:
-            return replace(job, pending_reasons=tuple(why.text for why in why_pending(live, entry, self._standings)))
+            reasons = why_pending(live, entry, self._engine.standings)
+            return replace(job, pending_reasons=tuple(why.text for why in reasons))
         worker = live.workers.get(job.worker)
         if job.state in ON_A_WORKER and not job.phase and worker is not None and not worker.connected:
             return replace(job, phase="unreachable")
+        if worker is not None and (ahead := sent_ahead(live, entry, worker)) is not None:
+            return replace(job, pending_reasons=(ahead.text,))
         session = self._sessions.get(job.worker)
         if session is None:
             return job

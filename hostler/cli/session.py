@@ -262,7 +262,7 @@ class Session:
         except HostlerError:
             # Only a courtesy: whoever copies the log says what is wrong.
             return
-        if found.state is State.QUEUED:
+        if found.state is State.QUEUED or found.pending_reasons:
             self._say(f"job {job} waits: {'; '.join(found.pending_reasons) or 'no worker is free'}")
 
 

@@ -365,7 +365,7 @@ class Explained(_message.Message):
 
     @_builtins.property
     def pending(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingReason]:
-        """while queued: at least one"""
+        """while queued: at least one; while assigned: why it has not begun, if that is known"""
 
     @_builtins.property
     def nearest(self) -> Global___NearestMiss:

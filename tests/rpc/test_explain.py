@@ -18,9 +18,9 @@ from hostler.v1 import workers_pb2
 from hostler.workers import WorkerState
 from tests.rpc.conftest import MakeWorker
 from tests.rpc.test_workers import is_seen_as
-from tests.support.builders import W2, a_spec, an_id
+from tests.support.builders import NOON_US, W2, a_spec, an_id
 from tests.support.fake_worker import FakeWorker
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 
 
 async def is_over(client: Client, job: str) -> None:
@@ -64,6 +64,44 @@ async def test_what_get_says_are_the_same_reasons(client: Client, worker: FakeWo
         known = await client.explanations.of(job)
         assert (await client.get(job)).pending_reasons == tuple(why.text for why in known.pending.reasons)
         assert (Code.BEHIND in [why.code for why in known.pending.reasons]) == (number > 0)
+
+
+async def test_what_a_job_waited_for_is_told_when_it_is_over(client: Client, worker: FakeWorker) -> None:
+    """Each second the coordinator looks what waits for what; a job that is stopped after that tells it."""
+    spec = replace(a_spec(), labels={"zone": "a"})
+    waiting = [str(job) for job in await client.submit([spec] * 200)]
+
+    async def one_tells() -> str:
+        job = waiting.pop()
+        await client.stop(job)
+        end = (await client.get(job)).end
+        assert end is not None
+        return end.evidence.partition("; it waited then: ")[2]
+
+    assert await until(one_tells, "a job to tell") == "1 worker: does not have the label zone=a"
+
+
+async def test_a_job_that_was_sent_ahead_says_why_it_has_not_begun(client: Client, worker: FakeWorker) -> None:
+    """To `explain`, with its code, and to `get`."""
+    for number, job in enumerate(await client.submit([a_spec()] * 20), start=1):
+        *_, key = (await worker.takes(number))[:number]
+        await worker.report_ended(key, started_at_us=NOON_US, ended_at_us=NOON_US + 5000)
+        await is_over(client, str(job))
+    await client.submit([a_spec()] * 4)
+    running = (await worker.takes(24))[20:]
+    (ahead,) = await client.submit([a_spec()])
+    await worker.takes(25)
+    for key in running:
+        await worker.report_started(key)
+        await runs(client, str(key.job))
+
+    known = await client.explanations.of(str(ahead))
+
+    assert known.job.state is State.ASSIGNED
+    assert [(why.code, why.text) for why in known.pending.reasons] == [
+        (Code.AHEAD, "it was sent ahead to fake, where 4 of 4 slots are taken")
+    ]
+    assert known.job.pending_reasons == ("it was sent ahead to fake, where 4 of 4 slots are taken",)
 
 
 async def test_a_worker_that_takes_only_named_workloads_is_not_chosen(client: Client, make_worker: MakeWorker) -> None:
