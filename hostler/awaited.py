@@ -51,6 +51,8 @@ def awaited(pending: Pending, *, pinned: bool) -> str:
     codes = {why.code for why in pending.reasons}
     if Code.NO_WORKER in codes:
         return "It starts when a worker that may run it has joined."
+    if Code.AHEAD in codes:
+        return "It starts there when enough slots are free, or elsewhere when another worker has room first."
     if Code.TURN in codes:
         return "It is given to a worker in a moment."
     counts = Counter[str]()  # several reasons may have one code, as each label has its own

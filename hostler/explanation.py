@@ -296,7 +296,7 @@ def _next(known: Explained) -> Iterable[str]:
         yield awaited(known.pending, pinned=bool(job.spec.worker))
     elif job.state is State.ASSIGNED:
         if known.pending.reasons:
-            yield "It starts there when enough slots are free, or elsewhere when another worker has room first."
+            yield awaited(known.pending, pinned=bool(job.spec.worker))
         else:
             yield "Its worker starts it, or gives it back."
     elif job.state is State.RUNNING:

@@ -6,7 +6,8 @@ from hostler.awaited import awaited
 from hostler.pending import Code, Nearest, Pending, Reason
 
 ROOM = "It starts when a worker that may run it has room."
-CODES_OF_WORKERS = [code for code in Code if code not in (Code.NO_WORKER, Code.BACKOFF, Code.BEHIND, Code.TURN)]
+OF_THE_JOB = (Code.AHEAD, Code.NO_WORKER, Code.BACKOFF, Code.BEHIND, Code.TURN)
+CODES_OF_WORKERS = [code for code in Code if code not in OF_THE_JOB]
 PASSING = {
     Code.DISK_FULL: "It starts when a worker that may run it has more room on its disk.",
     Code.DRAINING: "It starts when a worker that may run it takes new work again.",
