@@ -366,7 +366,11 @@ class Client:
         patience_s: float | None = None,
         principal: str | None = None,
     ) -> AsyncGenerator[JobEvent]:
-        """Yield committed transitions after event number *after*, each once; without end, or *once* those there are."""
+        """Yield committed transitions after event number *after*, each once; without end, or *once* those there are.
+
+        Raises:
+            InvalidRequest: there has been no event of this number; `describe` tells the newest.
+        """
         request = jobs_pb2.WatchRequest(ids=jobs, after=after, once=once, principal=self._as(principal))
         absence = Absence(self._patience_s if patience_s is None else patience_s)
         while True:

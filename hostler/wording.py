@@ -20,3 +20,11 @@ def listed(names: Sequence[str]) -> str:
     """The first of them, and how many more there are."""
     more = len(names) - NAMES_MAX
     return ", ".join(names[:NAMES_MAX]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def not_yet_text(number: int, newest: int) -> str:
+    """What to say of the number of an event that there has not been, as after a restore of older data."""
+    return (
+        f"there has been no event {number} here: the newest has the number {newest};"
+        " go on after that one, or leave the number out for what happens from now on"
+    )

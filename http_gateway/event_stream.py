@@ -15,6 +15,7 @@ from hostler.client import Client
 from hostler.errors import InvalidRequest, Unavailable
 from hostler.jobs import JobEvent
 from hostler.shape import event_shape
+from hostler.wording import not_yet_text
 from http_gateway import live_streams
 from http_gateway.api import FIXED_HEADERS
 from http_gateway.callers import principal_of
@@ -24,19 +25,24 @@ NUMBER_MAX = (1 << 63) - 1
 ENDED = "ended"  # the last transition of a job before retention
 
 
-def place_of(request: web.Request) -> int | None:
-    """Return the number of the last event that the reader has; None when it does not say.
+async def place_of(request: web.Request, client: Client, *, otherwise: int | None) -> int:
+    """Return the number of the last event that the reader has; when it does not say *otherwise*, None: the newest.
 
     Raises:
-        InvalidRequest: it is no number.
+        InvalidRequest: it is no number, or higher than that of the newest event.
     """
     # A browser's EventSource repeats its URL and tells by this header how far it had come.
     name = "Last-Event-ID" if request.headers.get("Last-Event-ID") else "after"
     text = request.headers.get("Last-Event-ID") or request.query.get("after")
+    if text is None and otherwise is not None:
+        return otherwise
+    newest = (await client.describe(principal=principal_of(request))).event
     if text is None:
-        return None
+        return newest
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= NUMBER_MAX):
         raise InvalidRequest(f"{name} is the number of an event, as its id has it", field=name)
+    if int(text) > newest:
+        raise InvalidRequest(not_yet_text(int(text), newest), field=name)
     return int(text)
 
 

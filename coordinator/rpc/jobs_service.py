@@ -38,6 +38,7 @@ from hostler.state_text import state_text
 from hostler.v1 import jobs_pb2, types_pb2
 from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto
+from hostler.wording import not_yet_text
 
 EVENTS_PER_READ = 500
 WATCH_IDS_MAX = 1000
@@ -296,6 +297,9 @@ class JobsService:
         if len(request.ids) > WATCH_IDS_MAX:
             raise TooLarge(f"{len(request.ids)} ids in one call; at most {WATCH_IDS_MAX}", field="ids")
         after, only = request.after, owner_seen(principal)
+        newest = await self._store.newest_event()
+        if after > newest:  # whoever has this number from another state of the cluster would hear nothing for ever
+            raise InvalidRequest(not_yet_text(after, newest), field="after")
         with self._watchers.watcher() as changed:
             while True:
                 changed.clear()

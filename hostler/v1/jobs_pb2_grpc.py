@@ -183,7 +183,8 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Streams the transitions of jobs from event number `after` on; never ends by itself.
+        """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
+        the newest event is refused: nothing would be heard after it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

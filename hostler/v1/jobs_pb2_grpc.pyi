@@ -66,7 +66,9 @@ class JobsStub:
     after the last one or after `timeout_s` with what there is. An unknown id ends it with NOT_FOUND.
     """
     Watch: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchRequest, _jobs_pb2.JobEvent]
-    """Streams the transitions of jobs from event number `after` on; never ends by itself."""
+    """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
+    the newest event is refused: nothing would be heard after it.
+    """
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
     and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
@@ -117,7 +119,9 @@ class JobsAsyncStub(JobsStub):
     after the last one or after `timeout_s` with what there is. An unknown id ends it with NOT_FOUND.
     """
     Watch: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchRequest, _jobs_pb2.JobEvent]  # type: ignore[assignment]
-    """Streams the transitions of jobs from event number `after` on; never ends by itself."""
+    """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
+    the newest event is refused: nothing would be heard after it.
+    """
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
     and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
@@ -225,7 +229,9 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.JobEvent], _abc.AsyncIterator[_jobs_pb2.JobEvent]]:
-        """Streams the transitions of jobs from event number `after` on; never ends by itself."""
+        """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
+        the newest event is refused: nothing would be heard after it.
+        """
 
     @_abc_1.abstractmethod
     def ReadLog(

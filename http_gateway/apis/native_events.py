@@ -51,8 +51,8 @@ class NativeEvents:
         """Send what has happened to a job and what happens still, until it has ended."""
         name = parameters.job_id(request)
         parameters.check_names(request, "after")
-        after = event_stream.place_of(request) or 0
         job = await self._client.get(name, principal=principal_of(request))
+        after = await event_stream.place_of(request, self._client, otherwise=0)
         over = job.state is State.FINISHED
         return await event_stream.send_events(
             request, self._client, after=after, closing=self._closing, job=job.id, over=over
@@ -62,7 +62,5 @@ class NativeEvents:
     async def of_all(self, request: web.Request) -> web.StreamResponse:
         """Send what happens to jobs from now on, or after a number; of one's own unless everybody's are seen."""
         parameters.check_names(request, "after")
-        after = event_stream.place_of(request)
-        if after is None:
-            after = (await self._client.describe(principal=principal_of(request))).event
+        after = await event_stream.place_of(request, self._client, otherwise=None)
         return await event_stream.send_events(request, self._client, after=after, closing=self._closing)

@@ -179,6 +179,21 @@ async def test_what_is_no_number_of_an_event_is_refused(gateway: Caller, after: 
     assert (by_header.status, by_header.json["error"]["field"]) == (400, "Last-Event-ID")
 
 
+async def test_a_number_beyond_the_newest_event_is_refused(gateway: Caller, coordinator: FakeCoordinator) -> None:
+    """Before a stream begins: a reader from before a restore would wait for ever. The newest number goes on."""
+    job = await submitted(gateway)
+    await coordinator.happen(job, "queued")
+    for path in ("/v1/events", f"/v1/jobs/{job}/events"):
+        by_query = await gateway.get(f"{path}?after=4")
+        by_header = await gateway.get(path, headers={"Last-Event-ID": "99999999"})
+
+        assert (by_query.status, by_query.json["error"]["field"]) == (400, "after")
+        assert (by_header.status, by_header.json["error"]["field"]) == (400, "Last-Event-ID")
+        assert "the newest has the number 3;" in by_query.json["error"]["message"]
+    await coordinator.happen(job, "ended")
+    assert [event.name for event in await read(gateway, f"/v1/jobs/{job}/events?after=3")] == ["ended", "end"]
+
+
 async def test_an_unknown_job_has_no_events(gateway: Caller) -> None:
     """404, as JSON."""
     assert (await gateway.get(f"/v1/jobs/{UNKNOWN}/events")).status == 404

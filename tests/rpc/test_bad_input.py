@@ -10,7 +10,7 @@ import pytest
 
 from hostler.channel_options import MESSAGE_BYTES_MAX
 from hostler.client import Client
-from hostler.errors import ErrorCode
+from hostler.errors import ErrorCode, InvalidRequest
 from hostler.v1 import access_pb2, files_pb2, jobs_pb2, jobs_pb2_grpc, workers_pb2, workloads_pb2
 from tests.support.builders import a_spec, an_id
 
@@ -146,13 +146,19 @@ async def test_numbers_beyond_every_limit_are_no_fault_of_ours(channel: Any, met
     assert status in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND)
 
 
-async def test_a_watch_from_beyond_every_event_waits(client: Client) -> None:
-    """It is no error to be early."""
+@pytest.mark.parametrize("beyond", [1, 1 << 40, None])
+async def test_a_watch_from_beyond_every_event_is_refused(client: Client, beyond: int | None) -> None:
+    """Whoever has the number from another state of the cluster would hear nothing; the newest number is named."""
     await client.submit_one(a_spec())
-    watching = client.watch(after=(1 << 64) - 1)
+    newest = (await client.describe()).event
+    after = (1 << 64) - 1 if beyond is None else newest + beyond
 
+    with pytest.raises(InvalidRequest, match=f"no event {after} here: the newest has the number {newest}") as refused:
+        await asyncio.wait_for(anext(client.watch(after=after)), 5)
+
+    assert refused.value.field == "after"
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(anext(watching), 0.2)
+        await asyncio.wait_for(anext(client.watch(after=newest)), 0.2)
 
 
 async def test_a_message_that_is_too_long_is_refused(client: Client, address: str) -> None:
