@@ -10,8 +10,10 @@ import asyncio
 import functools
 import os
 import signal
+import threading
 import uuid
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +24,7 @@ from hostler.cli.follow import PATIENCE_S, gap_text, log_chunks, runs
 from hostler.cli.held_signals import HeldSignals
 from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
-from hostler.cli.render import print_json, print_table, printable, say
+from hostler.cli.render import moment_text, print_json, print_table, printable, say
 from hostler.cli.retrying import BATCH_JOBS
 from hostler.cli.session import exit_status
 from hostler.cli.stopping import jobs_named
@@ -48,6 +50,10 @@ HELD_BYTES_MAX = 8 * 1024 * 1024  # of one worker's output with --group; what is
 CALLS_AT_ONCE = 32
 JOBS_MAX = 10_000
 WAITING_SHOWN_MAX = 10
+AWAY = (WorkerState.UNREACHABLE, WorkerState.GONE, WorkerState.QUARANTINED)
+LOOK_S = 1.0  # between two looks at the workers
+LOOK_SHARE = 20  # ... and at least so many times as long as one took
+LAST_WORDS_S = 1.0  # how long leaving may take
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 
 
@@ -56,10 +62,13 @@ class Part:
     """One worker's job, and its output that is not written yet."""
 
     worker: str
+    worker_id: str
     number: int  # its place among them
     job: str = ""
     error: HostlerError | None = None
     ended: Job | None = None
+    away: str = ""  # that its worker cannot be reached, and since when; empty: it can
+    stopped: bool = False  # it was asked to stop
     lines: dict[int, bytes] = field(default_factory=lambda: {OUT: b"", ERR: b""})  # begun and not ended, by stream
     held: list[tuple[int, bytes]] = field(default_factory=list)
     held_bytes: int = 0
@@ -96,6 +105,7 @@ async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
         else:
             name, parts = await _submit_again(client, wanted.retry_failed or "")
         fan = _Fan(client, parts, interrupts, group=wanted.group)
+        interrupts.before_leaving = functools.partial(_briefly, fan.show, name, as_json=place.as_json)
         try:
             await fan.run()
         except BrokenPipeError:
@@ -110,7 +120,7 @@ async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
 
 async def _submit(client: Client, every: str, spec: JobSpec, name: str) -> list[Part]:
     workers = _chosen(await client.workers(), every)
-    parts = [Part(printable(worker.name), number) for number, worker in enumerate(workers)]
+    parts = [Part(printable(worker.name), worker.id, number) for number, worker in enumerate(workers)]
     tags = dict(spec.tags) | {FAN_OUT: name}
     specs = [replace(spec, worker=worker.id, tags=tags, key=f"{name}-{worker.id}") for worker in workers]
     _note(parts, await client.submit(specs))
@@ -165,7 +175,10 @@ async def _submit_again(client: Client, named: str) -> tuple[str, list[Part]]:
         say(f"all {len(newest_of)} jobs of {name} have succeeded")
     names = {worker.id: printable(worker.name) for worker in await client.workers()}
     failed.sort(key=lambda job: (names.get(job.spec.worker, ""), job.spec.worker))
-    parts = [Part(names.get(job.spec.worker, job.spec.worker[:8]), number) for number, job in enumerate(failed)]
+    parts = [
+        Part(names.get(job.spec.worker, job.spec.worker[:8]), job.spec.worker, number)
+        for number, job in enumerate(failed)
+    ]
     if parts:
         ids = [job.id for job in failed]
         batches = [await client.retry(ids[start : start + BATCH_JOBS]) for start in range(0, len(ids), BATCH_JOBS)]
@@ -189,22 +202,26 @@ class _Fan:
         self._width = max((len(part.worker) for part in parts), default=0)
         self._writing = asyncio.Lock()
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._ends = asyncio.Semaphore(CALLS_AT_ONCE)
         self._coloured = {descriptor: has_colours() and os.isatty(descriptor) for descriptor in (1, 2)}
 
     async def run(self) -> None:
         """Return once every job is over and its output is written."""
         submitted = [part for part in self._parts if part.job]
-        async with beside(self._heed()), beside(self._say_who_waits(submitted)):
+        async with (
+            beside(self._heed()),
+            beside(self._say_who_waits(submitted)),
+            beside(self._say_who_is_away(submitted)),
+        ):
             try:
                 await _all_or_none(self._copy(part) for part in submitted)
             except OSError:  # who was to read the output has gone, or it has no room: as in `run` the jobs are over
                 await asyncio.gather(*(self._pass_on(part, signal.SIGTERM) for part in submitted))
                 raise
-            for part in submitted:
-                part.ended = await patiently(functools.partial(self._client.wait_one, part.job), PATIENCE_S)
 
     def show(self, name: str, *, as_json: bool) -> None:
-        """Print how it ended everywhere, to standard error: standard output is the jobs'."""
+        """Print how it stands everywhere, to standard error: standard output is the jobs'."""
+        open_jobs = [part.job for part in self._parts if part.job and part.ended is None]
         if as_json:
             jobs = [job_shape(part.ended) for part in self._parts if part.ended is not None]
             refused = [
@@ -212,7 +229,8 @@ class _Fan:
                 for part in self._parts
                 if part.error is not None
             ]
-            print_json({"fan_out": name, "jobs": jobs, "not_submitted": refused}, to_stderr=True)
+            shown = {"fan_out": name, "jobs": jobs, "open": open_jobs, "not_submitted": refused}
+            print_json(shown, to_stderr=True)
             return
         if not self._parts:
             return
@@ -226,6 +244,8 @@ class _Fan:
                 say(f"{part.worker}: {exit_status(part.ended, interrupted=0)[1] or 'it did not start'}")
         failed = sum(not _succeeded(part.ended) for part in self._parts)
         say(f"{len(self._parts) - failed} of {len(self._parts)} succeeded")
+        if open_jobs:
+            say(f"{len(open_jobs)} not over yet; look again with: hostler jobs --filter '{FAN_OUT} = \"{name}\"'")
         if failed:
             say(f"once more where it failed: hostler run --retry-failed {name}")
 
@@ -244,6 +264,32 @@ class _Fan:
         if len(waiting) > WAITING_SHOWN_MAX:
             say(f"so do {len(waiting) - WAITING_SHOWN_MAX} more")
 
+    async def _say_who_is_away(self, parts: Sequence[Part]) -> None:
+        """Whose worker cannot be reached for some seconds while its job is not over, and who is back."""
+        clock = asyncio.get_running_loop().time
+        missed_s: dict[str, float] = {}  # when a worker was missed first
+        while True:
+            began_s = clock()
+            try:
+                known = {worker.id: worker for worker in await self._client.workers()}
+            except HostlerError:
+                known = {}  # whoever copies the output says what is wrong
+            for part in parts:
+                worker = known.get(part.worker_id)
+                if worker is None or part.ended is not None:
+                    continue
+                if worker.state not in AWAY:
+                    missed_s.pop(worker.id, None)
+                    if part.away:
+                        say(f"{part.worker} is back")
+                    part.away = ""
+                elif not part.away and began_s - missed_s.setdefault(worker.id, began_s) >= QUIET_S:
+                    since = f" since {moment_text(worker.seen_at_us)}" if worker.seen_at_us else ""
+                    part.away = f"{part.worker} cannot be reached{since}"
+                    _say_what_is_waited_for(part)
+            # What takes long, as with thousands of workers, is done less often.
+            await asyncio.sleep(max(LOOK_S, (clock() - began_s) * LOOK_SHARE))
+
     async def _copy(self, part: Part) -> None:
         async for chunk in log_chunks(self._client, part.job, follow=True):
             for kind, content in runs(iter_frames(chunk.frames)):
@@ -257,6 +303,8 @@ class _Fan:
             if rest:
                 await self._take(part, kind, b"\n")
         await self._release(part)
+        async with self._ends:
+            part.ended = await patiently(functools.partial(self._client.wait_one, part.job), PATIENCE_S)
 
     async def _take(self, part: Part, kind: int, content: bytes) -> None:
         *whole, rest = (part.lines[kind] + content).split(b"\n")
@@ -313,9 +361,15 @@ class _Fan:
         async with self._places:
             try:
                 if number in STOP_SIGNALS or interrupts.presses > 1 or not await self._hears(part, number, held):
-                    await self._client.stop(part.job)
+                    await self._stop(part)
             except HostlerError as error:
                 say(f"{part.worker}: {error.message}")
+
+    async def _stop(self, part: Part) -> None:
+        part.stopped = True
+        if part.away:
+            _say_what_is_waited_for(part)
+        await self._client.stop(part.job)
 
     async def _hears(self, part: Part, number: int, held: HeldSignals | None) -> bool:
         try:
@@ -325,6 +379,23 @@ class _Fan:
                 return False  # it waits, or is over: for an interrupt a stop is right for both
             held.hold(part.job, number, functools.partial(_say_of, part.worker), alone=False)
         return True
+
+
+def _briefly(show: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    """Print something before we leave, but do not stay for a reader that takes nothing."""
+
+    def work() -> None:
+        with suppress(OSError):
+            show(*arguments, **options)
+
+    printing = threading.Thread(target=work, daemon=True)
+    printing.start()
+    printing.join(LAST_WORDS_S)
+
+
+def _say_what_is_waited_for(part: Part) -> None:
+    how = "it ends its job when it is back" if part.stopped else "its job may go on there"
+    say(f"{part.away}; {how}, and is waited for (the third Ctrl-C leaves)")
 
 
 def _say_of(worker: str, text: str) -> None:
@@ -354,7 +425,9 @@ def _never_started(job: Job) -> bool:
 def _end_text(part: Part) -> str:
     if part.error is not None:
         return "not submitted"
-    return "not known" if part.ended is None else state_text(part.ended)
+    if part.ended is not None:
+        return state_text(part.ended)
+    return ("stopping" if part.stopped else "not over") + (": unreachable" if part.away else "")
 
 
 def _took_text(job: Job | None) -> str:

@@ -81,6 +81,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.forgets_input = False  # when it breaks, the job begins anew
         self.sizes: list[tuple[int, int]] = []  # of the job's terminal, as they were said
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
+        self.deaf = False  # stops are heard, and no job ends by them
         self.on_signal: Callable[[int], End | None] = lambda _: None
         self.after_log: list[Callable[[], None]] = []  # called, once each, when the log of an attempt was read
         self.read: list[tuple[int, int]] = []  # stage and attempt of each log that was asked for
@@ -245,7 +246,10 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
     def Stop(self, request: Any, context: Any) -> Any:
         job = self._job(request.id, context)
         self._hear("stop")
-        if job.state is not State.FINISHED:
+        if self.deaf:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended(job.id) or not context.is_active(), self.at_most_s)
+        elif job.state is not State.FINISHED:
             self.end(job.id, killed("SIGTERM", "stop"))
         return wire_jobs.job_to_proto(self.jobs[job.id])
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from hostler.cli.main import call
+from hostler.cli.render import moment_text
 from hostler.cli.session import exit_status
 from hostler.jobs import End, Job, JobSpec, Work
 from hostler.lifecycle import Outcome, State
+from hostler.workers import WorkerState
 from tests.cli.conftest import Answer
-from tests.cli.fake_cluster import FakeCluster, err, exited, killed, out
+from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, err, exited, killed, out
 
 Hostler = Callable[..., Answer]
 COMMAND = [sys.executable, "-m", "hostler.cli.main"]
@@ -300,6 +303,61 @@ def test_ctrl_z_suspends_the_job_and_then_us(fake: FakeCluster) -> None:
 
     assert end(run) == (4, b"", b"")
     assert fake.heard == ["signal 19", "signal 18", "signal 10"]
+
+
+def start_on_two(fake: FakeCluster, *options: str) -> subprocess.Popen[bytes]:
+    """Start ``hostler run --all`` on two workers of which the second has gone away, and return once this is said."""
+    lab = replace(WORKER, id="22222222-2222-4222-8222-222222222222", name="lab")
+    fake.workers = [WORKER, lab]
+    fake.begin = lambda spec: (exited(0) if spec.worker == WORKER.id else None, out(b"begun\n"))
+    command = [*COMMAND, "--coordinator", fake.address, *options, "run", "--all", "*", "--", "x"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None and run.stderr is not None
+    assert {run.stdout.readline() for _ in range(2)} == {b"lab    | begun\n", b"stable | begun\n"}
+    fake.workers = [WORKER, replace(lab, state=WorkerState.UNREACHABLE, seen_at_us=NOON_US)]
+    assert run.stderr.readline().startswith(f"hostler: lab cannot be reached since {moment_text(NOON_US)}; ".encode())
+    return run
+
+
+def test_a_worker_that_goes_away_in_mid_run_is_named_and_so_is_its_return(fake: FakeCluster) -> None:
+    """Its job may take minutes to end as lost, and nobody can see from here what it does."""
+    run = start_on_two(fake)
+    assert run.stderr is not None
+
+    fake.workers = [WORKER, replace(fake.workers[1], state=WorkerState.CONNECTED)]
+    assert run.stderr.readline() == b"hostler: lab is back\n"
+    fake.end(next(job.id for job in fake.jobs.values() if job.state is State.RUNNING), exited(0))
+
+    status, _, said = end(run)
+    assert (status, b"2 of 2 succeeded" in said) == (0, True)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_who_leaves_many_workers_is_told_what_is_not_over(as_json: bool, fake: FakeCluster) -> None:
+    """And how to find it again; before that, that a stop cannot be done yet."""
+    fake.deaf = True
+    run = start_on_two(fake, *(["--json"] if as_json else []))
+    lab = next(job.id for job in fake.jobs.values() if job.state is State.RUNNING)
+    assert run.stderr is not None
+
+    run.send_signal(signal.SIGINT)
+    fake.wait_until_heard("signal 2")
+    run.send_signal(signal.SIGINT)
+    assert b"it ends its job when it is back" in run.stderr.readline()
+    fake.wait_until_heard("stop")
+    run.send_signal(signal.SIGINT)
+
+    status, _, left = end(run)
+    said = left.decode()
+    name = fake.jobs[lab].spec.tags["fan-out"]
+    assert status == 130
+    if as_json:
+        answer = json.loads(said)
+        assert (answer["fan_out"], answer["open"], len(answer["jobs"])) == (name, [lab], 1)
+        return
+    assert re.search(r"(?m)^lab +stopping: unreachable ", said) and re.search(r"(?m)^stable +succeeded", said), said
+    assert f"1 not over yet; look again with: hostler jobs --filter 'fan-out = \"{name}\"'" in said
+    assert f"hostler run --retry-failed {name}" in said
 
 
 def test_a_reader_that_leaves_ends_the_job(fake: FakeCluster) -> None:
