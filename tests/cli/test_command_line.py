@@ -1,8 +1,11 @@
 """What holds for every command: help, errors, exit codes, and what is loaded for them."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hostler.cli.main import call
 from tests.cli.fake_cluster import FakeCluster
 
 AT_MOST_S = 60.0
+ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("up", "coordinator", "worker", "gateway", "workers"),
     *("run", "submit", "jobs", "show", "explain", "logs", "result", "stop", "wait", "signal"),
@@ -122,3 +126,22 @@ def test_help_and_errors_load_no_grpc(tmp_path: Path) -> None:
     answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=AT_MOST_S)
 
     assert answer.returncode == 0, answer.stderr
+
+
+def test_ctrl_c_while_the_command_is_loaded_ends_it_without_a_word(tmp_path: Path) -> None:
+    """As later on: a traceback tells people nothing. Entered as the installed command enters it."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, function = scripts["hostler"].split(":")
+    # The first module of others that is loaded, and it takes its time.
+    (tmp_path / "typer.py").write_text(f"import time\nprint('loading', flush=True)\ntime.sleep({AT_MOST_S})\n")
+    command = [sys.executable, "-c", f"from {module} import {function}; {function}()", "jobs"]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as begun:
+        try:
+            assert begun.stdout is not None and begun.stdout.readline() == b"loading\n"
+            begun.send_signal(signal.SIGINT)
+            _, said = begun.communicate(timeout=AT_MOST_S / 2)
+        finally:
+            begun.kill()
+
+    assert (begun.returncode, said) == (130, b"")
