@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SHORT_ID_CHARACTERS = 8
 COMMAND_CHARACTERS_MAX = 500  # of a command in a table
 CROPPED_COLUMNS = frozenset({"name", "command", "labels", "documentation", "path", "reason", "scopes", "worker"})
+STATES = frozenset({"state", "end"})
 CROPPED_CHARACTERS_MIN = 7  # a column that may be cut is worth as much
 # Where a terminal has no room for all columns, those with nothing in them go first, and then these, in this order.
 LEFT_OUT = (
@@ -333,7 +334,12 @@ def _table(names: Sequence[str], rows: Sequence[tuple[Sequence[str], str]], widt
 
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     texts = [[Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in cells] for cells, _ in rows]
-    kept = _columns_kept(names, [[text.cell_len for text in line] for line in texts], width)
+    kept, fits = _columns_kept(names, [[text.cell_len for text in line] for line in texts], width)
+    if not fits:
+        for line in texts:
+            line[:] = [
+                Text(state_word(cell.plain)) if name in STATES else cell for name, cell in zip(names, line, strict=True)
+            ]
     for place in kept:
         # Where room is missing, rich takes it from the columns that could wrap, and from the widest of them first.
         table.add_column(names[place].upper(), no_wrap=names[place] not in CROPPED_COLUMNS, overflow="ellipsis")
@@ -342,8 +348,8 @@ def _table(names: Sequence[str], rows: Sequence[tuple[Sequence[str], str]], widt
     return table
 
 
-def _columns_kept(names: Sequence[str], sizes: Sequence[Sequence[int]], width: int) -> list[int]:
-    """The places of the columns that a width has room for."""
+def _columns_kept(names: Sequence[str], sizes: Sequence[Sequence[int]], width: int) -> tuple[list[int], bool]:
+    """The places of the columns that a width has room for, and whether it has it for all that has to stay."""
     widest = [max((line[place] for line in sizes), default=0) for place in range(len(names))]
     least = list[int]()
     for name, size in zip(names, widest, strict=True):
@@ -351,16 +357,25 @@ def _columns_kept(names: Sequence[str], sizes: Sequence[Sequence[int]], width: i
         least.append(min(needed, CROPPED_CHARACTERS_MIN) if name in CROPPED_COLUMNS else needed)
     kept = list(range(len(names)))
     spare = [place for place in kept if names[place] in LEFT_OUT]
+
+    def fits() -> bool:
+        return sum(least[place] for place in kept) + GAP * (len(kept) - 1) <= width
+
     for place in sorted(spare, key=lambda place: (widest[place] > 0, LEFT_OUT.index(names[place]))):
-        if sum(least[kept_one] for kept_one in kept) + GAP * (len(kept) - 1) <= width:
+        if fits():
             break
         kept.remove(place)
-    return kept
+    return kept, fits()
 
 
 def _id_text(name: str, width: int) -> str:
     """An id, cut on a terminal."""
     return name[:SHORT_ID_CHARACTERS] if width < PIPE_WIDTH else name
+
+
+def state_word(text: str) -> str:
+    """A state without what it says behind a colon, for where that has no room: ``stopped`` of ``stopped: SIGKILL``."""
+    return text.partition(":")[0]
 
 
 def job_style(job: Job) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostler.cli.load import JobLoad, Load, WorkerLoad
-from hostler.cli.render import SHORT_ID_CHARACTERS, job_style, printable, span_text, work_text
+from hostler.cli.render import SHORT_ID_CHARACTERS, job_style, printable, span_text, state_word, work_text
 from hostler.jobs import Job
 from hostler.state_text import state_text
+from hostler.wording import counted
 from hostler.workers import WorkerState
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def _row(
     for number, place in enumerate(kept):
         column = columns[place]
         size = column.width or max(1, left)
-        cell = Text(printable(texts[place if by_place else number][:TEXT_CHARACTERS_MAX]))
+        text = printable(texts[place if by_place else number][:TEXT_CHARACTERS_MAX])
+        cell = Text(state_word(text) if column.name == "outcome" and len(text) > size else text)
         cell.truncate(size, overflow="ellipsis")
         pad = " " * max(0, size - cell.cell_len)
         line.append(GAP if number else "").append(pad if column.right else "").append_text(cell)
@@ -192,12 +194,13 @@ def _line(text: str, width: int, style: str) -> "Text":
 def head(load: Load, width: int) -> str:
     """How the cluster fares, as much of it as fits."""
     rate = "" if load.ended_a_minute is None else f"{load.ended_a_minute:,.0f} jobs/min"
-    workers = sum(one.worker.state is WorkerState.CONNECTED for one in load.workers)
+    connected = sum(one.worker.state is WorkerState.CONNECTED for one in load.workers)
+    of_all = f"{connected:,} of " if connected < len(load.workers) else ""
     parts = [
         f"{load.running:,} running",
         f"{load.queued:,} queued",
         f"{load.slots_used:,}/{load.slots:,} slots",
-        f"{workers:,} worker{'' if workers == 1 else 's'}",
+        of_all + counted(len(load.workers), "worker", "workers"),
         rate,
         f"up {span_text(load.at_us - load.started_at_us)}" if load.started_at_us else "",
         f"hostler {load.version}",

@@ -18,8 +18,9 @@ from hostler.cli.failures import failure_of
 from hostler.cli.main import app, call
 from hostler.errors import ErrorCode, from_code
 from hostler.jobs import JobSpec, OutputFile, Outputs, Work
+from hostler.workers import WorkerState
 from tests.cli.conftest import Answer
-from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, exited
+from tests.cli.fake_cluster import NOON_US, WORKER, FakeCluster, exited, killed
 
 ROOT = Path(__file__).parents[2]
 A_SPEC = JobSpec(work=Work(argv=("sleep", "\x1b[31m" + "w" * 300), cwd="/"), name="two \x1b words")
@@ -233,6 +234,25 @@ def test_lists_on_a_narrow_terminal_leave_columns_out_before_they_cut_what_is_sh
         assert "\u2026" not in rest and row.split()[0] == row[:8], jobs
     assert workers[0].split()[:3] == ["ID", "NAME", "STATE"]
     assert workers[1].split()[:3] == [WORKER.id[:8], WORKER.name, WORKER.state.value]
+
+
+@pytest.mark.parametrize("columns", [21, 25, 30, 40, 45])
+def test_an_id_or_a_state_is_never_cut(columns: int, known: FakeCluster) -> None:
+    """Other columns go first, and then what a state says behind its colon: `stopped` of `stopped: SIGKILL`."""
+    for end in (killed("SIGKILL", "stop"), killed("SIGTERM", "timeout"), exited(127)):
+        known.add(end, spec=A_SPEC)
+    texts = {"stopped: SIGKILL", "timed out: SIGTERM", "failed: exit status 127", "failed: exit status 3", "running"}
+    words = {text.partition(":")[0] for text in texts} | {state.value for state in WorkerState}
+    for arguments in (["jobs"], ["workers"], ["top", "--once"]):
+        starts = dict[str, int]()
+        for row in on_a_terminal_of(columns, known, *arguments).splitlines():
+            if row.isupper() or not row.strip():  # the head of a table, or the end of one
+                starts = {found[0]: found.start() for found in re.finditer(r"[A-Z]+", row)}
+            elif "ID" in starts:
+                cells = {name: re.split("  +", row[start:])[0].strip() for name, start in starts.items()}
+                assert len(cells["ID"]) == 8 and "\u2026" not in cells["ID"], row
+                assert cells.get("STATE", "running") in texts | words, row
+                assert cells.get("OUTCOME", "running") in texts | words, row
 
 
 @pytest.mark.parametrize("columns", [40, 80])

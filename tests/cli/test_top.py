@@ -12,7 +12,7 @@ import pytest
 
 from hostler.cli import top
 from hostler.cli.load import Differences, JobLoad, Load, arranged, ends_in, worker_loads
-from hostler.cli.top_screen import screen
+from hostler.cli.top_screen import head, screen
 from hostler.client import Client
 from hostler.jobs import Advance, Job, JobSpec, Usage, Work
 from hostler.lifecycle import Outcome, State
@@ -131,6 +131,14 @@ def test_what_matters_most_is_left_when_there_is_little_room() -> None:
     assert [line.split()[1] for line in lines[4:6]] == ["49.0", "48.0"]
     assert lines[-3].split() == ["ID", "NAME", "OUTCOME", "COMMAND"]
     assert lines[-1] == "q quits"
+
+
+def test_workers_that_are_not_connected_are_counted_as_what_they_are() -> None:
+    """Three stand in the list, so two are two of three."""
+    load = a_load(1, workers=3)
+    away = replace(load.workers[0], worker=replace(WORKER, state=WorkerState.DRAINED))
+    assert "  3 workers" in head(load, 200)
+    assert "  2 of 3 workers" in head(replace(load, workers=(away, *load.workers[1:])), 200)
 
 
 @pytest.mark.parametrize(("sorting", "first"), [("cpu", 49), ("memory", 49), ("age", 0), ("name", 0)])
