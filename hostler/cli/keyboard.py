@@ -18,6 +18,7 @@ from hostler.cli.stdin import DESCRIPTOR, pieces
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
 KEYS_MAX = 16
+INTERRUPT = b"\x03"  # Ctrl-C, where no key is a signal
 _CONTROLLED = "@abcdefghijklmnopqrstuvwxyz[\\]^_"  # ctrl- and the n-th of them is the byte n
 
 
@@ -41,6 +42,11 @@ def read_keys(text: str) -> bytes:
     if len(keys) > KEYS_MAX:
         raise usage_failure(f"--detach-keys has {len(keys)} keys; at most {KEYS_MAX}")
     return bytes(keys)
+
+
+def keys_text(keys: bytes) -> str:
+    """What people call keys that `read_keys` has read: ``Ctrl-P Ctrl-Q``."""
+    return " ".join(f"Ctrl-{_CONTROLLED[key].upper()}" if key < len(_CONTROLLED) else chr(key) for key in keys)
 
 
 class DetachKeys:
@@ -72,6 +78,7 @@ class Keyboard:
     def __init__(self, keys: bytes) -> None:
         """*keys* detach, see `read_keys`."""
         self.detached = asyncio.Event()
+        self.leaving = " or ".join(filter(None, ("Ctrl-C", keys_text(keys))))  # what leaves when nobody gets the keys
         self._keys = DetachKeys(keys)
         self._before: list[Any] | None = None
         self._stopping: signal.Handlers | int | Any = signal.SIG_DFL
@@ -121,6 +128,13 @@ class Keyboard:
             if passed:
                 yield passed
             if detaches:
+                self.detached.set()
+                return
+
+    async def dropped(self) -> None:
+        """Take keys that nobody gets, until those that detach are typed, or Ctrl-C, which has no other meaning then."""
+        async for passed in self.typed():
+            if INTERRUPT in passed:
                 self.detached.set()
                 return
 

@@ -221,7 +221,8 @@ class Session:
             return  # it ended without reading all of it, as it may
         except HostlerError as error:
             if self._joined:
-                self._say(f"the job's standard input cannot be reached: {error.message}")
+                self._say(f"the job's standard input cannot be reached: {error.message}{self._ways(job)}")
+                await self._drop()
                 return
             # What was sent and not taken is gone. A job that waited for it would wait for ever, and one that read
             # on without it would work on half its input.
@@ -231,17 +232,22 @@ class Session:
             return
         if feeding.taken_over:
             self._say(
-                "somebody else has attached to the job and has its standard input now; this only shows its output"
+                "somebody else has attached to the job and has its standard input now; "
+                f"this only shows its output{self._ways(job)}"
             )
             await self._drop()
         elif feeding.closed and self._keyboard is None and not self._joined:
             give_up()
 
     async def _drop(self) -> None:
-        """Take keys that nobody gets, for those that detach."""
+        """Take keys that nobody gets, for those that leave."""
         if self._keyboard is not None:
-            async for _ in self._keyboard.typed():
-                pass
+            await self._keyboard.dropped()
+
+    def _ways(self, job: str) -> str:
+        """What can be done by who has lost the job's input."""
+        leaving = "" if self._keyboard is None else f"{self._keyboard.leaving} leaves it, and "
+        return f" ({leaving}hostler attach {job} takes the input back)"
 
     async def _size(self, feeding: Feeding) -> None:
         """Keep the job's terminal as large as ours."""

@@ -1,5 +1,6 @@
 """Programs at a terminal, directly and through `hostler run --tty`; who leaves a job and comes back."""
 
+import json
 import re
 import shutil
 import signal
@@ -159,7 +160,7 @@ def test_who_detaches_comes_back(up: Up) -> None:
         first.sees(b"kept\r\n20 50\r\n")
         with typist(up, *HOSTLER, "attach", "--all-output", job, rows=21, columns=51) as second:
             second.sees(b"x=kept")
-            said = first.sees(b"this only shows its\r\n  output\r\n")  # broken at its width
+            said = first.sees(b"takes the\r\n  input back)\r\n")  # broken at its width
             assert b"\r\nhostler: somebody else" in said
             first.type(b"echo not for it\n")
             second.type(b"stty size\n")
@@ -168,6 +169,31 @@ def test_who_detaches_comes_back(up: Up) -> None:
             second.type(b"exit 9\n")
             assert (first.ends(), second.ends()) == (9, 9)
             assert first.is_cooked() and second.is_cooked()
+
+
+@pytest.mark.parametrize(("keys", "named"), [(b"\x03", b"Ctrl-C or"), (DETACH, b"Ctrl-P Ctrl-Q leaves it")])
+def test_who_only_looks_on_is_told_how_to_leave_and_to_have_the_keys_again(up: Up, keys: bytes, named: bytes) -> None:
+    """Nobody gets the keys of that terminal, so Ctrl-C is free to leave it; the job goes on."""
+    with typist(up, *TTY, *BASH, columns=250) as owner:
+        owner.sees(b"ready> ")
+        job = _newest(up)
+        with typist(up, *HOSTLER, "attach", job) as other:
+            said = owner.sees(b" takes the input back)\r\n")
+            assert named in said and f"hostler attach {job} takes".encode() in said
+            owner.type(b"not for it" + keys)
+            assert b"\r\nhostler: detached from job" in owner.sees(b"attach again with: hostler attach ")
+            assert owner.ends() == 0 and owner.is_cooked()
+            with typist(up, *HOSTLER, "attach", job) as again:
+                other.sees(b"takes the input back)")
+                again.type(b"exit 9\n")
+                assert (other.ends(), again.ends()) == (9, 9)
+
+
+def _newest(up: Up) -> str:
+    shown = [*HOSTLER, "--json", "show", "last"]
+    asked = subprocess.run(shown, env=dict(up.env), capture_output=True, timeout=WITHIN_S, check=True)
+    newest: str = json.loads(asked.stdout)["id"]
+    return newest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.cli.failures import Failure
-from hostler.cli.keyboard import DetachKeys, read_keys
+from hostler.cli.keyboard import DetachKeys, keys_text, read_keys
 
 KEYS = st.binary(min_size=1, max_size=4).map(lambda keys: bytes(key % 3 for key in keys))
 TYPED = st.lists(st.binary(max_size=5).map(lambda typed: bytes(key % 3 for key in typed)), max_size=8)
@@ -25,6 +25,12 @@ TYPED = st.lists(st.binary(max_size=5).map(lambda typed: bytes(key % 3 for key i
 def test_keys_are_read(text: str, keys: bytes) -> None:
     """One character, or ctrl- and one."""
     assert read_keys(text) == keys
+
+
+@pytest.mark.parametrize(("keys", "text"), [(b"\x10\x11", "Ctrl-P Ctrl-Q"), (b"\x1dq", "Ctrl-] q"), (b"", "")])
+def test_keys_are_called_as_people_call_them(keys: bytes, text: str) -> None:
+    """For who is told how to leave."""
+    assert keys_text(keys) == text
 
 
 @pytest.mark.parametrize("text", ["ctrl-", "ctrl-pq", "alt-p", "ctrl-é", "ab", "ctrl-p,", "é", ",".join("a" * 17)])
