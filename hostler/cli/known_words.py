@@ -7,6 +7,7 @@ offered and nothing is said: somebody is in the middle of a line.
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hostler.cli.connect import address_of, answers, settings_for
@@ -16,9 +17,13 @@ from hostler.errors import HostlerError
 
 if TYPE_CHECKING:
     from hostler.client import Client
+    from hostler.jobs import Job, JobQuery
 
 ASK_S = 0.5
-JOBS_MAX = 50
+NAMES_S = 0.3  # of it for names: the newest jobs are offered all the same
+JOBS_MAX = 50  # of the newest
+NAMES_MAX = 500  # of those whose names begin as the word does
+NAME_CHARACTERS_MAX = 200
 SIGNALS = ("INT", "TERM", "HUP", "QUIT", "KILL", "STOP", "CONT", "USR1", "USR2", "WINCH")
 
 
@@ -66,7 +71,7 @@ async def _ask(client: "Client", kind: str, begun: str) -> list[tuple[str, str]]
     if kind == "workers":
         words = [(one.name, f"{one.state.value}, {one.host}") for one in await client.workers()]
     elif kind == "workloads":
-        words = [(one.name, one.documentation) for one in await client.workloads.list()]
+        words = [(one.name, one.documentation.partition("\n")[0]) for one in await client.workloads.list()]
     elif kind == "keys":
         words = [(one.id, one.name) for one in await client.access.list_keys()]
     else:
@@ -85,10 +90,24 @@ async def _jobs(client: "Client", kind: str, begun: str) -> list[tuple[str, str]
         "open jobs": tuple(state for state in State if state is not State.FINISHED),
         "finished jobs": (State.FINISHED,),
     }.get(kind, ())
-    query = JobQuery(states=states, limit=JOBS_MAX, newest_first=True)
-    found = list((await client.find(query)).jobs)
+    newest = JobQuery(states=states, limit=JOBS_MAX, newest_first=True)
+    found, named = await asyncio.gather(client.find(newest), _named(client, replace(newest, limit=NAMES_MAX), begun))
+    jobs = [*found.jobs, *named]
     if begun and all(one in "0123456789abcdef-" for one in begun):
-        found += (await client.find(JobQuery(id_prefix=begun[:36], limit=JOBS_MAX, newest_first=True))).jobs
-    words = [(job.spec.name, f"{state_text(job)}, {job.id}") for job in found if job.spec.name]
-    words += [(job.id, f"{state_text(job)}: {work_text(job.spec)[:80]}") for job in found]
-    return [("last", "the newest job"), *words] if found else []
+        jobs += (await client.find(replace(newest, id_prefix=begun[:36]))).jobs
+    words = [(job.spec.name, f"{state_text(job)}, {job.id}") for job in jobs if job.spec.name]
+    words += [(job.id, f"{state_text(job)}: {work_text(job.spec)[:80]}") for job in jobs]
+    return [("last", "the newest job"), *words] if jobs else []
+
+
+async def _named(client: "Client", query: "JobQuery", begun: str) -> "Sequence[Job]":
+    """Those of the jobs of *query* whose names begin so, as far as the cluster finds them in a moment."""
+    if not begun:
+        return ()
+    # A star stands for what cannot stand in a bare value; whoever asked looks at the names again.
+    start = "".join(one if one.isalnum() or one in "-_./:+@" else "*" for one in begun[:NAME_CHARACTERS_MAX])
+    try:
+        async with asyncio.timeout(NAMES_S):
+            return (await client.find(replace(query, filter=f"name = {start}*"))).jobs
+    except TimeoutError:
+        return ()

@@ -20,6 +20,7 @@ from hostler.cli.known_words import words_of_cluster
 from hostler.cli.main import app
 from hostler.cli.options import Place
 from hostler.jobs import JobSpec, Work
+from hostler.workloads import Workload
 from tests.cli.conftest import Answer
 from tests.cli.fake_cluster import WORKER, FakeCluster, exited
 
@@ -96,6 +97,37 @@ def test_names_and_ids_of_the_running_cluster_are_offered(fake: FakeCluster) -> 
     assert words("open jobs") == {"last", "two words", runs}
     assert words("finished jobs") == {"last", over}
     assert words("workers") == {WORKER.name}
+
+
+def test_names_that_begin_as_typed_are_offered_however_old_their_jobs_are(fake: FakeCluster) -> None:
+    """With blanks and whatever else a name may have; of an id only jobs of the kind that is wanted."""
+    names = [f"part {number}" for number in range(100)] + ["it's (a, b) = *!", "and", 'quo"ted']
+    for name in names:
+        fake.add(exited(0), spec=replace(A_SPEC, name=name))
+    over = fake.add(exited(0), spec=A_SPEC, job="abcd0000-0000-4000-8000-00000000000b")
+    runs = fake.add(spec=A_SPEC, job="abcd0000-0000-4000-8000-00000000000a")
+    for number in range(100):
+        fake.add(exited(0), spec=replace(A_SPEC, name=f"other {number}"))
+
+    def words(begun: str, kind: str = "finished jobs") -> set[str]:
+        end = time.monotonic() + WITHIN_S
+        while not (found := words_of_cluster(Place(coordinator=fake.address), kind, begun)):
+            assert time.monotonic() < end
+        return {word for word, _ in found if word.startswith(begun)}
+
+    assert words("part") == words("part ") == set(names[:100])
+    assert words("part 9") == {f"part {number}" for number in (9, *range(90, 100))}
+    assert [words(begun) for begun in ("it's (", "and", 'quo"')] == [{name} for name in names[100:]]
+    assert words("abcd") == {over} and words("abcd", "open jobs") == {runs}
+
+
+def test_of_a_workloads_documentation_the_first_line_is_offered(fake: FakeCluster) -> None:
+    """A list has a line for each word."""
+    fake.kept.versions["tell"] = [Workload(name="tell", documentation="Tell it.\n\nAll of it.", version=1)]
+    end = time.monotonic() + WITHIN_S
+    while not (found := words_of_cluster(Place(coordinator=fake.address), "workloads", "")):
+        assert time.monotonic() < end
+    assert found == [("tell", "Tell it.")]
 
 
 def test_a_cluster_that_is_silent_costs_half_a_second_and_no_word(place: Path) -> None:
