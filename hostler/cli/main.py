@@ -7,6 +7,7 @@ errors must be there at once. The exit codes are in `hostler.cli.failures`; `run
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ TyperError = cast(type[Exception], typer.BadParameter.__mro__[2])
 CLUSTER = "The cluster"
 JOBS = "Jobs"
 PROGRAMS = {("up",), ("coordinator",), ("worker",), ("gateway",)}  # they go on, and need no standard output
+HELP_COLUMNS_MIN = 64  # of a terminal with room for options and what they are beside each other, in frames
 # What follows the program's name is the program's, also when it looks like an option of ours.
 JOB_COMMAND = {"allow_interspersed_args": False}
 RunArgv = Annotated[
@@ -134,8 +136,11 @@ def call(arguments: Sequence[str]) -> int:
         # `--version` is answered before the other options are read, and asks this for --json.
         place = Place(as_json=as_json)
         command = typer.main.get_command(app)
+        width = shutil.get_terminal_size().columns
+        if width < HELP_COLUMNS_MIN:
+            _help_plainly(command)
         # Not `main` of the command: that takes a reader who has gone for an error of its own, with code 1.
-        with command.make_context("hostler", list(arguments), obj=place) as context:
+        with command.make_context("hostler", list(arguments), obj=place, terminal_width=width) as context:
             code = command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code
@@ -158,6 +163,13 @@ def call(arguments: Sequence[str]) -> int:
             raise
         return _cannot_write(error)
     return code if isinstance(code, int) else OK
+
+
+def _help_plainly(command: Any) -> None:
+    """Have the help of a command, and of those below it, without the frames in which narrow columns cut words."""
+    command.rich_markup_mode = None
+    for inner in getattr(command, "commands", {}).values():
+        _help_plainly(inner)
 
 
 def _print_version(context: typer.Context, wanted: bool) -> None:

@@ -147,6 +147,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
                 end=end,
                 finished_at_us=NOON_US + 1_000_000,
                 log_status=LogStatus.COMPLETE,
+                log_position=len(self.ledgers[job]),
                 started_at_us=end.started_at_us,
             )
             self._changed.notify_all()

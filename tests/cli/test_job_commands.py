@@ -192,6 +192,19 @@ def test_logs_keeps_the_streams_apart_and_exact(hostler: Hostler, fake: FakeClus
     assert hostler("logs", job, "--from", str(len(out(b"a\n")))) == Answer(0, "c", "b\n")
 
 
+def test_logs_from_beyond_the_end_say_where_that_is(hostler: Hostler, fake: FakeCluster) -> None:
+    """A position that was mistyped is no empty log."""
+    job = fake.add(exited(0), out(b"1"), spec=A_SPEC)
+    end = len(out(b"1"))
+
+    answer = hostler("logs", "--from", "999", job)
+    at_the_end = hostler("logs", "--from", str(end), job)
+
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err == f"hostler: there is nothing from position 999 on: its log ends at {end}\n"
+    assert (at_the_end.code, at_the_end.out, at_the_end.err) == (0, "", "")
+
+
 def test_logs_of_a_job_that_was_tried_again_say_that_there_are_others(hostler: Hostler, fake: FakeCluster) -> None:
     """What is printed is the newest attempt; the others are named, and can be had."""
     job = fake.add(exited(0), out(b"now\n"), spec=A_SPEC)

@@ -98,6 +98,20 @@ def test_help_fits_the_width(
     assert max(len(line) for line in out.splitlines()) <= columns
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_on_a_narrow_terminal_cuts_no_word(
+    name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it wants to type what is there: each option is whole."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERMINAL_WIDTH", "40")
+    assert call([*name.split(), "--help"]) == 0
+    shown = capfd.readouterr().out
+    assert "\u2026" not in shown
+    options = [one for one in COMMANDS[name].params if one.param_type_name == "option" and not one.hidden]
+    assert all(max(option.opts, key=len) in shown.split() for option in options)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_answers_in_a_pipe_have_no_escape_and_json_can_be_read(
     name: str, known: FakeCluster, hostler: Callable[..., Answer]
