@@ -48,7 +48,7 @@ def hindrances(worker: Worker, wanted: ClassKey) -> list[Obstacle]:
 
 
 def _reason(why: Obstacle, number: int) -> Reason:
-    text = f"1 worker: {why.text}" if number == 1 else f"{number} workers: {_of_many(why)}"
+    text = f"1 worker {why.text}" if number == 1 else f"{number} workers {_of_many(why)}"
     return Reason(code=why.code, text=text, workers=number)
 
 

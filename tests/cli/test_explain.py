@@ -387,17 +387,17 @@ def test_what_follows_the_lease_of_a_worker_is_told(on_lost: str, then: str) -> 
 def test_what_a_job_waits_for_is_told_closely() -> None:
     """Every reason, the nearest worker with all that it misses, and how many come before."""
     nearest = Nearest(worker="w", name="one", missing=("has 3 of 4 slots free, and 4 are needed", "is draining: disk"))
-    reasons = (Reason(code=Code.NO_FREE_SLOT, text="2 workers: have fewer than 4 free slots", workers=2),)
+    reasons = (Reason(code=Code.NO_FREE_SLOT, text="2 workers have fewer than 4 free slots", workers=2),)
     waits = Pending(reasons=reasons, nearest=nearest, before=1000, before_more=True)
     job = replace(A_JOB, state=State.QUEUED, attempt=0, end=None)
 
     assert explain(known(job, pending=waits)).waited[1:] == (
-        "It waits: 2 workers: have fewer than 4 free slots.",
+        "It waits: 2 workers have fewer than 4 free slots.",
         "Nearest to taking it is worker one, which has 3 of 4 slots free, and 4 are needed and is draining: disk.",
         "1,000 jobs that ask for the same come before it, and perhaps more.",
     )
     assert explanation_shape(known(job, pending=waits))["pending"] == {
-        "reasons": [{"code": "no_free_slot", "text": "2 workers: have fewer than 4 free slots", "workers": 2}],
+        "reasons": [{"code": "no_free_slot", "text": "2 workers have fewer than 4 free slots", "workers": 2}],
         "nearest": {"worker": "w", "name": "one", "missing": list(nearest.missing)},
         "before": 1000,
         "before_more": True,

@@ -32,7 +32,7 @@ async def test_a_label_no_worker_has_keeps_a_job_waiting_until_one_joins(cluster
     job = answer["jobs"][0]["id"]
     _, waiting = await cluster.get(f"/v1/jobs/{job}")
     assert waiting["state"] == "queued"
-    assert waiting["pending"] == ["1 worker: does not have the label zone=north"]
+    assert waiting["pending"] == ["1 worker does not have the label zone=north"]
     cluster.start("w2", labels={"zone": "north"})
     done = await cluster.client.wait_one(job, timeout_s=20)
     assert done is not None

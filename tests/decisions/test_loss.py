@@ -203,7 +203,7 @@ def test_why_it_had_not_started_in_time_is_kept() -> None:
     scene.tick()
 
     evidence = end_from_bytes(scene.last(Ended).end).evidence
-    assert evidence.endswith("it never ran; it waited then: 1 worker: does not have the label gpu=yes")
+    assert evidence.endswith("it never ran; it waited then: 1 worker does not have the label gpu=yes")
 
 
 def test_what_a_worker_was_told_and_has_not_started_is_taken_back() -> None:

@@ -194,25 +194,25 @@ def turn(scene: Scene) -> str:
 
 NOT_YET_PLACED = (Code.TURN,)
 STORIES: dict[Code, tuple[Callable[[Scene], str], str]] = {
-    Code.OTHER_WORKER: (other_worker, "1 worker: is not the worker asked for"),
-    Code.REFUSED: (refused, "1 worker: has refused it"),
-    Code.LABEL: (label, "1 worker: does not have the label zone=b"),
-    Code.WHERE: (where, "1 worker: does not match zone=b"),
-    Code.RUNTIME: (runtime, "1 worker: has no runtime container"),
-    Code.LIMIT: (limit, "1 worker: cannot enforce a memory limit"),
-    Code.HARDENED: (hardened, "1 worker: has no hardened start path"),
-    Code.POLICY: (policy, "1 worker: takes only named workloads"),
-    Code.WORKLOAD: (workload, "1 worker: does not take the workload render"),
-    Code.QUARANTINED: (quarantined, "1 worker: is quarantined"),
-    Code.LEFT: (left, "1 worker: has left"),
-    Code.UNREACHABLE: (unreachable, "1 worker: is unreachable"),
-    Code.DISK_FULL: (disk_full, "1 worker: has too little room on its disk"),
-    Code.DRAINING: (draining, "1 worker: is draining"),
-    Code.DRAINED: (drained, "1 worker: is drained on request"),
-    Code.FEW_SLOTS: (few_slots, "1 worker: has fewer than 3 slots"),
-    Code.NO_FREE_SLOT: (no_free_slot, "1 worker: has no free slot"),
+    Code.OTHER_WORKER: (other_worker, "1 worker is not the worker asked for"),
+    Code.REFUSED: (refused, "1 worker has refused it"),
+    Code.LABEL: (label, "1 worker does not have the label zone=b"),
+    Code.WHERE: (where, "1 worker does not match zone=b"),
+    Code.RUNTIME: (runtime, "1 worker has no runtime container"),
+    Code.LIMIT: (limit, "1 worker cannot enforce a memory limit"),
+    Code.HARDENED: (hardened, "1 worker has no hardened start path"),
+    Code.POLICY: (policy, "1 worker takes only named workloads"),
+    Code.WORKLOAD: (workload, "1 worker does not take the workload render"),
+    Code.QUARANTINED: (quarantined, "1 worker is quarantined"),
+    Code.LEFT: (left, "1 worker has left"),
+    Code.UNREACHABLE: (unreachable, "1 worker is unreachable"),
+    Code.DISK_FULL: (disk_full, "1 worker has too little room on its disk"),
+    Code.DRAINING: (draining, "1 worker is draining"),
+    Code.DRAINED: (drained, "1 worker is drained on request"),
+    Code.FEW_SLOTS: (few_slots, "1 worker has fewer than 3 slots"),
+    Code.NO_FREE_SLOT: (no_free_slot, "1 worker has no free slot"),
     Code.PROCESSES: (processes, "the worker asked for runs 512 processes, its limit"),
-    Code.SENT_AHEAD: (sent_ahead, "1 worker: has jobs sent ahead, and gets more when half of them are over"),
+    Code.SENT_AHEAD: (sent_ahead, "1 worker has jobs sent ahead, and gets more when half of them are over"),
     Code.NO_WORKER: (no_worker, "no worker has ever joined; start one with: hostler worker"),
     Code.BACKOFF: (backoff, "the time of its next attempt has not come"),
     Code.BEHIND: (behind, "other jobs that ask for the same come before it"),
@@ -259,20 +259,20 @@ def test_reasons_count_the_workers_they_keep_away() -> None:
     assert [
         (why.text, why.workers) for why in KeptStandings().reasons(scene.live, ClassKey("", (("gpu", "yes"),), 1))
     ] == [
-        ("2 workers: do not have the label gpu=yes", 2),
-        ("1 worker: is unreachable", 1),
+        ("2 workers do not have the label gpu=yes", 2),
+        ("1 worker is unreachable", 1),
     ]
 
 
 @pytest.mark.parametrize(
     ("story", "text"),
     [
-        (left, "2 workers: have left"),
-        (unreachable, "2 workers: are unreachable"),
-        (policy, "2 workers: take only named workloads"),
-        (workload, "2 workers: do not take the workload render"),
-        (limit, "2 workers: cannot enforce a memory limit"),
-        (disk_full, "2 workers: have too little room on their disks"),
+        (left, "2 workers have left"),
+        (unreachable, "2 workers are unreachable"),
+        (policy, "2 workers take only named workloads"),
+        (workload, "2 workers do not take the workload render"),
+        (limit, "2 workers cannot enforce a memory limit"),
+        (disk_full, "2 workers have too little room on their disks"),
     ],
 )
 def test_what_is_said_of_several_workers_is_said_in_the_plural(story: Callable[[Scene], str], text: str) -> None:

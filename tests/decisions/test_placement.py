@@ -299,7 +299,7 @@ def test_a_job_starts_when_a_matching_worker_joins() -> None:
     (job,) = scene.queue(labels=labels)
     assert placed(scene) == []
     assert [why.text for why in KeptStandings().reasons(scene.live, scene.job(job).placement.key)] == [
-        "1 worker: does not have the label gpu=yes"
+        "1 worker does not have the label gpu=yes"
     ]
 
     scene.join(W2, labels=labels)

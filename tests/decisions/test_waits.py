@@ -54,7 +54,7 @@ def test_a_job_that_waited_tells_for_what_when_it_gets_its_worker() -> None:
     scene.place()
 
     assert why_given(scene, running.job) == ["no other could take it"]
-    assert why_given(scene, job) == ["no other could take it; while it waited: 1 worker: has no free slot"]
+    assert why_given(scene, job) == ["no other could take it; while it waited: 1 worker has no free slot"]
     assert why_given(scene, later) == ["no other could take it"]
 
 
@@ -69,8 +69,8 @@ def test_a_job_that_is_stopped_while_it_waits_tells_for_what_it_waited() -> None
     scene.stop(unseen)
     scene.stop(waits_longer)
 
-    assert evidence_of(scene, seen).endswith("it waited then: 1 worker: does not have the label zone=b")
-    assert evidence_of(scene, unseen).endswith("it waited then: 1 worker: does not have the label zone=c")
+    assert evidence_of(scene, seen).endswith("it waited then: 1 worker does not have the label zone=b")
+    assert evidence_of(scene, unseen).endswith("it waited then: 1 worker does not have the label zone=c")
     assert evidence_of(scene, waits_longer) == evidence_of(scene, seen)
 
 
@@ -120,7 +120,7 @@ def test_reasons_beyond_the_third_are_counted_as_more() -> None:
     (job,) = scene.queue(labels=(("zone", "x"),))
     look(scene)
 
-    assert waits.waited_for(scene.job(job)) == "2 workers: do not have the label zone=x"
+    assert waits.waited_for(scene.job(job)) == "2 workers do not have the label zone=x"
     found = KeptStandings().reasons(scene.live, scene.job(job).placement.key)
     assert waits.told(found * 3).count("zone=x") == 3
     assert waits.told(found * 3) + ", and more" == waits.told(found * 4)

@@ -168,7 +168,7 @@ def test_a_job_of_a_workload_goes_to_the_worker_that_takes_it() -> None:
     (job,) = scene.queue(runtime="python", workload="render")
     assert scene.place() == []
     (why,) = KeptStandings().reasons(scene.live, scene.job(job).placement.key)
-    assert why.text == "1 worker: does not take the workload render"
+    assert why.text == "1 worker does not take the workload render"
 
     scene.join(W2, runtimes=("command", "python"))
     (sent,) = scene.place()

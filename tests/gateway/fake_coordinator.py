@@ -207,7 +207,7 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         await self._check(context)
         if (job := self.visible(request.id, request.principal, request.family)) is None:
             return await _fail(context, JobNotFound(f"job {request.id!r} not found"))
-        reasons = (Reason(code="no_free_slot", text="1 worker: has no free slot", workers=1),)
+        reasons = (Reason(code="no_free_slot", text="1 worker has no free slot", workers=1),)
         nearest = Nearest(worker=self.workers[0].id, name=self.workers[0].name, missing=("has 0 of 4 slots free",))
         waits = Pending(reasons=reasons, nearest=nearest, before=2) if job.state is State.QUEUED else NOT_PENDING
         return explained_to_proto(Explained(job=job, pending=waits, now_us=NOW_US))

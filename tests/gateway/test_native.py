@@ -279,7 +279,7 @@ async def test_a_waiting_job_is_explained(gateway: Caller, coordinator: FakeCoor
     assert answer.status == 200
     assert (answer.json["id"], answer.json["state"], answer.json["attempts"]) == (job, "queued", [])
     assert answer.json["pending"] == {
-        "reasons": [{"code": "no_free_slot", "text": "1 worker: has no free slot", "workers": 1}],
+        "reasons": [{"code": "no_free_slot", "text": "1 worker has no free slot", "workers": 1}],
         "nearest": {"worker": WORKER, "name": "here", "missing": ["has 0 of 4 slots free"]},
         "before": 2,
         "before_more": False,

@@ -250,7 +250,7 @@ async def test_a_job_waits_for_a_worker_that_has_its_runtime(client: Client, mak
     await apply_render(client)
     job = await client.submit_one(of_render())
     await eventually(lambda: True)
-    assert (await client.get(job)).pending_reasons == ("1 worker: has no runtime python",)
+    assert (await client.get(job)).pending_reasons == ("1 worker has no runtime python",)
 
     other = await make_worker(runtimes=BOTH, workloads=["r*"], journal_id="other")
 

@@ -78,7 +78,7 @@ async def test_what_a_job_waited_for_is_told_when_it_is_over(client: Client, wor
         assert end is not None
         return end.evidence.partition("; it waited then: ")[2]
 
-    assert await until(one_tells, "a job to tell") == "1 worker: does not have the label zone=a"
+    assert await until(one_tells, "a job to tell") == "1 worker does not have the label zone=a"
 
 
 async def test_a_job_that_was_sent_ahead_says_why_it_has_not_begun(client: Client, worker: FakeWorker) -> None:
@@ -112,7 +112,7 @@ async def test_a_worker_that_takes_only_named_workloads_is_not_chosen(client: Cl
     known = await client.explanations.of(job)
 
     assert [(why.code, why.text) for why in known.pending.reasons] == [
-        (Code.POLICY, "1 worker: takes only named workloads")
+        (Code.POLICY, "1 worker takes only named workloads")
     ]
     assert [worker.policy for worker in await client.workers()] == ["named"]
     free = await make_worker(journal_id="other", policy="arbitrary")

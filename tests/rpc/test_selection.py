@@ -83,7 +83,7 @@ async def test_a_job_goes_to_a_worker_that_matches(client: Client, make_worker: 
     assert [key.job for key in await two.takes()] == [second]
     waiting = await client.get(third)
     assert waiting.state is State.QUEUED
-    assert waiting.pending_reasons == ("2 workers: do not match zone = c",)
+    assert waiting.pending_reasons == ("2 workers do not match zone = c",)
     three = await make_worker(name="three", labels={"zone": "c"}, journal_id="3")
     assert [key.job for key in await three.takes()] == [third]
 

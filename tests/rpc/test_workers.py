@@ -150,7 +150,7 @@ async def test_a_draining_worker_gets_no_work(client: Client, worker: FakeWorker
     await worker.write(workers_pb2.WorkerMessage(draining=True))
     await is_seen_as(client, worker.id, WorkerState.DRAINING)
     job = await client.submit_one(a_spec())
-    assert (await client.get(job)).pending_reasons == ("1 worker: is draining",)
+    assert (await client.get(job)).pending_reasons == ("1 worker is draining",)
 
     await worker.write(workers_pb2.WorkerMessage(draining=False, sent_at_ns=1))
 
