@@ -160,6 +160,15 @@ def test_trees_are_stopped_and_killed_and_none_is_left(place: Path) -> None:
     assert "none left in 2 of 2" in ended_module("stop_tree", place, "--trees=2")
 
 
+def test_the_steps_that_every_attempt_needs_are_measured_bare(place: Path) -> None:
+    """Of both programs, over the C loop; every process of it is over."""
+    printed = ended_module("bare_steps", place, "--rounds=1", "--jobs=20", "--processes=2")
+
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[0].strip() for row in rows[1:]] == ["true", "without libc"]
+    assert all(float(cell) > 0 for row in rows[1:] for cell in row[1:])
+
+
 def test_a_process_that_vanished_counts_with_what_was_last_seen_of_it() -> None:
     """A shim may end during a measurement, and nobody waits for it."""
     busy = [sys.executable, "-c", "sum(range(2_000_000)); print(flush=True); input()"]
