@@ -24,17 +24,21 @@ async def test_a_worker_that_takes_workloads_by_name_is_given_nothing_else(clust
 
     job = await cluster.client.wait_one(allowed, timeout_s=30.0)
     assert job is not None and job.outcome is Outcome.SUCCEEDED
+    reasons = {}
     for waits, code in ((other, Code.WORKLOAD), (command, Code.POLICY)):
         known = await cluster.client.explanations.of(waits)
         assert (known.job.state, known.job.attempt) == (State.QUEUED, 0)
         assert [(why.code, why.workers) for why in known.pending.reasons] == [(code, 1)]
+        reasons[waits] = known.pending.reasons[0].text
 
     cluster.start("w2")
     for waits in (other, command):
         job = await cluster.client.wait_one(waits, timeout_s=30.0)
         assert job is not None and job.outcome is Outcome.SUCCEEDED
         told = explain(await cluster.client.explanations.of(waits))
-        assert (told.attempts[0].worker, told.attempts[0].chosen) == ("w2", "no other could take it")
+        why, _, waited_for = told.attempts[0].chosen.partition("; while it waited: ")
+        assert (told.attempts[0].worker, why) == ("w2", "no other could take it")
+        assert waited_for in (reasons[waits], "")  # "" when the second worker was there within a second
 
 
 async def test_a_job_for_a_worker_that_never_takes_it_is_rejected_at_once(cluster: RealCluster) -> None:
