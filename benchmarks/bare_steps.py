@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.processes import ROOT, BenchError, end_on_signals
+from benchmarks.processes import ROOT, BenchError, exit_status_of
 from benchmarks.report import table
 from benchmarks.yardsticks import TRUE, CLoop, tiny
 from hostler import frames
@@ -172,17 +172,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.segment:
         return as_one_process(given.segment, given.program, given.jobs)
-    end_on_signals()
-    print(f"load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
-    try:
+
+    def work() -> None:
+        print(f"load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
         with tempfile.TemporaryDirectory(prefix="bench-", dir=given.dir) as place:
             print(measure(Path(place), rounds=given.rounds, count=given.processes, jobs=given.jobs))
-    except BenchError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_status_of(work)
 
 
 if __name__ == "__main__":

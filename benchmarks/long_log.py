@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clusters import COORDINATOR, Product
-from benchmarks.processes import BenchError, cpu_s, end_on_signals
+from benchmarks.processes import BenchError, cpu_s, exit_status_of
 
 LINE = b"x" * 99 + b"\n"
 WRITE_S = 1800.0
@@ -38,16 +38,12 @@ def main() -> int:
     parser.add_argument("--places", type=int, default=25, help="at how many places it is opened (25)")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to measure on (the temporary directory)")
     given = parser.parse_args()
-    end_on_signals()
-    try:
+
+    def work() -> None:
         with Product(given.dir or Path(tempfile.gettempdir())) as product:
             _measure(LongLog(product.url, product.components()[COORDINATOR]), given.bytes, given.places)
-    except BenchError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_status_of(work)
 
 
 class LongLog:

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.clusters import Product
-from benchmarks.processes import BenchError, end_on_signals
+from benchmarks.processes import BenchError, end_on_signals, exit_status_of
 from hostler.client import Client
 from hostler.endpoint import coordinator_socket
 
@@ -91,19 +91,18 @@ def _percentile(taken: list[float], percent: int) -> float:
 
 def main() -> int:
     """Measure and print; return the exit status."""
-    end_on_signals()
     if sys.argv[1:2] == [NOISY]:
+        end_on_signals()
         print(asyncio.run(make_noise(sys.argv[2], sys.stdin.read())))
         return 0
-    try:
+
+    def work() -> None:
         with tempfile.TemporaryDirectory(prefix="hostler-bench-") as place, Product(Path(place)) as cluster:
             figures = asyncio.run(measure(cluster.url, cluster.directory))
-    except BenchError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    for name, value in figures.items():
-        print(f"{name:24} {value:10.2f}")
-    return 0
+        for name, value in figures.items():
+            print(f"{name:24} {value:10.2f}")
+
+    return exit_status_of(work)
 
 
 if __name__ == "__main__":

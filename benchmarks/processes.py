@@ -8,11 +8,14 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
+
+from hostler.errors import HostlerError
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 BEAT_S: Final = 0.1
@@ -38,6 +41,19 @@ def end_on_signals() -> None:
         # Under nohup a hangup stays without meaning.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+def exit_status_of(work: Callable[[], None]) -> int:
+    """Measure and print, and return the exit status; what could not be measured is said in one line."""
+    end_on_signals()
+    try:
+        work()
+    except (BenchError, HostlerError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def ignore_interrupts() -> None:

@@ -20,7 +20,7 @@ from typing import Final
 
 from benchmarks import long_jobs
 from benchmarks.clusters import LoneCoordinator
-from benchmarks.processes import ROOT, BenchError, cpu_s, end_on_signals, pss_mb
+from benchmarks.processes import ROOT, BenchError, cpu_s, exit_status_of, pss_mb
 from hostler.client import Client
 from hostler.errors import HostlerError
 from hostler.jobs import JobQuery, JobSpec, Work
@@ -196,9 +196,9 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, help="a directory on the disk to measure on (the temporary directory)")
     given = parser.parse_args()
     place = given.dir or Path(tempfile.gettempdir())
-    end_on_signals()
-    print(f"load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
-    try:
+
+    def work() -> None:
+        print(f"load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
         if not given.no_scale:
             scales = [given.small, given.large]
             found = [asyncio.run(measure_scale(place, *scale)) for scale in scales]
@@ -209,13 +209,9 @@ def main() -> int:
             print(f"P9: {given.idle:,} idle workers: {each_kb:.1f} kB each, {percent:.1f} % of a core", flush=True)
         if given.long_jobs:
             print(asyncio.run(long_jobs.measure(place, given.long_jobs)))
-    except (BenchError, HostlerError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"load {os.getloadavg()[0]:.1f} at the end")
-    return 0
+        print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+    return exit_status_of(work)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ from typing import Final
 
 from benchmarks.clusters import Product
 from benchmarks.long_jobs import processes_of_attempts
-from benchmarks.processes import BenchError, descendants, end_on_signals
+from benchmarks.processes import BenchError, descendants, exit_status_of
 from hostler.client import Client
-from hostler.errors import HostlerError
 from hostler.jobs import JobSpec, Work
 from hostler.lifecycle import State
 
@@ -122,17 +121,13 @@ def main() -> int:
     parser.add_argument("--trees", type=int, default=100, help="how many trees (100)")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to measure on (the temporary directory)")
     given = parser.parse_args()
-    end_on_signals()
-    print(f"load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
-    try:
+
+    def work() -> None:
+        print(f"load {os.getloadavg()[0]:.1f} at the beginning", flush=True)
         with Product(given.dir or Path(tempfile.gettempdir())) as cluster:
             asyncio.run(measure(cluster.address, given.trees))
-    except (BenchError, HostlerError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_status_of(work)
 
 
 if __name__ == "__main__":

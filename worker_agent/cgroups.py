@@ -17,6 +17,8 @@ import time
 from typing import Final, NamedTuple, Self
 
 _FREEZE_WAIT_S: Final = 0.5
+_EMPTIED_TRIES: Final = 50
+_EMPTIED_PAUSE_S: Final = 0.005
 
 
 class Containment(enum.StrEnum):
@@ -204,3 +206,11 @@ class Cgroup:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
         return not os.path.isdir(self.directory)
+
+    def remove_emptied(self) -> bool:
+        """As `remove`, where the last was just killed: the kernel lists it no more a moment before it is out."""
+        for _ in range(_EMPTIED_TRIES):
+            if self.remove():
+                return True
+            time.sleep(_EMPTIED_PAUSE_S)
+        return False

@@ -117,7 +117,7 @@ def end_orphans(
             break
         time.sleep(_PAUSE_S)
     if cgroup is not None and empty:
-        cgroup.remove()
+        cgroup.remove_emptied()
     remove_groups([group.directory for group in groups])
     survivors = () if empty else tuple(EndedProcess(pid=pid, name=names.get(pid, "")) for pid in found)
     left = {each.pid for each in survivors}

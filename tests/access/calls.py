@@ -21,6 +21,8 @@ METHODS: Mapping[str, MethodDescriptor] = {
 }
 CALL_S = 20.0
 BROKEN_OFF_MAX = 5  # times that a call is made which gRPC itself shows as broken off, as it may one that is refused
+# What gRPC's client makes of a call that was refused while it was still writing: the server's word is lost in it.
+LOST_IN_CLIENT = "Internal error from Core"
 OPEN_S = 0.5  # so long a stream is looked at that is to stay open
 
 SCOPED = {name: rule for name, rule in RPCS.items() if isinstance(rule, Scope)}
@@ -59,7 +61,7 @@ async def end_of(channel: Any, name: str, key: str = "", *, bearer: bool = False
     for _ in range(BROKEN_OFF_MAX):
         call = start(channel, name, key, bearer=bearer, **fields)
         end = await end_after_reading(call, stream=METHODS[name].server_streaming)
-        if end.code is not grpc.StatusCode.CANCELLED:
+        if end.code is not grpc.StatusCode.CANCELLED and end.text != LOST_IN_CLIENT:
             break
     return end
 

@@ -74,7 +74,7 @@ async def test_a_credential_that_is_no_good_opens_nothing(
 
     ends = {name: await end_of(port, name, text, bearer=bearer) for name in GUARDED}
 
-    assert {name for name, end in ends.items() if end != (UNAUTHENTICATED, NO_GOOD)} == set()
+    assert {name: end for name, end in ends.items() if end != (UNAUTHENTICATED, NO_GOOD)} == {}
 
 
 async def test_every_scope_but_the_one_is_too_little(port: Any, local: Client) -> None:

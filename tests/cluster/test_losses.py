@@ -159,6 +159,11 @@ async def test_two_copies_of_a_worker_are_put_under_quarantine(cluster: RealClus
     cluster.start("coordinator")
     cluster.start("w1")
     await cluster.connected(1)
+
+    async def knows_its_id() -> bool:
+        return "link.connected" in (cluster.directory / "w1.log").read_text()
+
+    await until(knows_its_id, "the worker has its welcome, and its id, which makes the copy one")
     cluster.end("w1", signal.SIGTERM)
     workers = cluster.directory / "workers"
     shutil.copytree(workers / "w1", workers / "copy", ignore=shutil.ignore_patterns("*.sock"))
