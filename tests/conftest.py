@@ -12,8 +12,6 @@ import pytest
 TESTS = Path(__file__).parent
 # Each test of tests/cluster starts a cluster, which takes seconds: only these files are in the quick suite.
 QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
-# They take minutes each, and begin first: two files run at a time, and the last to end should be a short one.
-LONGEST = ("simulation/test_schedules.py", "simulation/test_mutants.py", "faults/test_storms.py")
 
 
 def pytest_configure() -> None:
@@ -28,12 +26,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the quick suite leaves out of tests/cluster, and have the longest files first."""
+    """Mark what the quick suite leaves out of tests/cluster."""
     for item in items:
         place = item.path.relative_to(TESTS)
         if place.parts[0] == "cluster" and place.name not in QUICK_OF_CLUSTER:
             item.add_marker(pytest.mark.ci)
-    items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
