@@ -447,6 +447,8 @@ class Runner:
         self._links.pop(link.shim, None)
         self.ledgers.shim_gone(link.shim)
         self.confining.release(link.shim)
+        if link.cgroup is not None:
+            link.cgroup.remove()  # of one that was killed; another has done it itself
         with contextlib.suppress(OSError):
             os.unlink(link.path)
 
@@ -484,7 +486,7 @@ class Runner:
         for link in self._idle:
             self._retire(link)
         self._idle.clear()
-        retired = [link for link in self._links.values() if link.retired]
+        retired = [link for link in self._links.values() if link.retired or not link.orders]
         await ended_within(CONNECT_S, retired)
         for link in retired:
             self._shim_is_gone(link)
