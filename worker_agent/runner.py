@@ -486,9 +486,9 @@ class Runner:
         for link in self._idle:
             self._retire(link)
         self._idle.clear()
-        retired = [link for link in self._links.values() if link.retired or not link.orders]
-        await ended_within(CONNECT_S, retired)
-        for link in retired:
+        over = [link for link in self._links.values() if link.retired or not link.orders]  # the latter: killed at its end
+        await ended_within(CONNECT_S, over)
+        for link in over:
             self._shim_is_gone(link)
         for link in self._links.values():
             link.close()
