@@ -486,7 +486,7 @@ class Runner:
         for link in self._idle:
             self._retire(link)
         self._idle.clear()
-        over = [link for link in self._links.values() if link.retired or not link.orders]  # the latter: killed at its end
+        over = [link for link in self._links.values() if link.retired or not link.orders]  # or killed
         await ended_within(CONNECT_S, over)
         for link in over:
             self._shim_is_gone(link)
