@@ -18,6 +18,7 @@ from hostler.cli.stdin import DESCRIPTOR, pieces
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
 KEYS_MAX = 16
+OFLAG = 1  # the place of what is done to output in what tcgetattr returns
 INTERRUPT = b"\x03"  # Ctrl-C, where no key is a signal
 _CONTROLLED = "@abcdefghijklmnopqrstuvwxyz[\\]^_"  # ctrl- and the n-th of them is the byte n
 
@@ -81,6 +82,7 @@ class Keyboard:
         self.leaving = " or ".join(filter(None, ("Ctrl-C", keys_text(keys))))  # what leaves when nobody gets the keys
         self._keys = DetachKeys(keys)
         self._before: list[Any] | None = None
+        self._raw: list[Any] = []
         self._stopping: signal.Handlers | int | Any = signal.SIG_DFL
 
     def __enter__(self) -> Self:
@@ -100,15 +102,13 @@ class Keyboard:
         if self._before is None:
             self._before = termios.tcgetattr(DESCRIPTOR)
             tty.setraw(DESCRIPTOR, termios.TCSADRAIN)
+            self._raw = termios.tcgetattr(DESCRIPTOR)
 
     def give_back(self) -> None:
         """Put the terminal back as it was. Legal more than once."""
         before, self._before = self._before, None
         if before is not None:
-            try:
-                termios.tcsetattr(DESCRIPTOR, termios.TCSADRAIN, before)
-            except termios.error:
-                return  # it is gone, as when its window was closed
+            _set(before)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -120,6 +120,18 @@ class Keyboard:
         finally:
             if was_ours:
                 self.take()
+
+    @contextmanager
+    def lines(self) -> Iterator[None]:
+        """Begin a line anew where one ends, for text of ours; keys stay bytes of the job's and are not shown."""
+        if self._before is None:
+            yield
+            return
+        _set([*self._raw[:OFLAG], self._before[OFLAG], *self._raw[OFLAG + 1 :]])
+        try:
+            yield
+        finally:
+            _set(self._raw)
 
     async def typed(self) -> AsyncIterator[bytes]:
         """Yield what is typed, until the keys that detach are, or the terminal is gone."""
@@ -137,6 +149,13 @@ class Keyboard:
             if INTERRUPT in passed:
                 self.detached.set()
                 return
+
+
+def _set(attributes: list[Any]) -> None:
+    try:
+        termios.tcsetattr(DESCRIPTOR, termios.TCSADRAIN, attributes)
+    except termios.error:
+        return  # it is gone, as when its window was closed
 
 
 def has_terminal() -> bool:

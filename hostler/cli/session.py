@@ -130,11 +130,11 @@ class Session:
         return status
 
     def _say(self, message: str) -> None:
-        """As `say`, also while our terminal is the job's: it is given back meanwhile, and a line begins."""
+        """As `say`, also while our terminal is the job's: on lines of its own."""
         if self._keyboard is None:
             say(message)
             return
-        with self._keyboard.aside():
+        with self._keyboard.lines():
             print(file=sys.stderr)  # the job has perhaps left an open line, as a prompt is
             say(message)
 

@@ -1,13 +1,25 @@
 """Which keys detach, and what of the typing reaches the job."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.cli.failures import Failure
 from hostler.cli.keyboard import DetachKeys, keys_text, read_keys
+from tests.support.typist import Typist
 
 KEYS = st.binary(min_size=1, max_size=4).map(lambda keys: bytes(key % 3 for key in keys))
+SAYS_SOMETHING = """
+import os
+from hostler.cli.keyboard import Keyboard
+with Keyboard(b"") as keyboard:
+    with keyboard.lines():
+        print("one\\ntwo", flush=True)
+        typed = os.read(0, 1)
+    print(typed, end="\\n.", flush=True)
+"""
 TYPED = st.lists(st.binary(max_size=5).map(lambda typed: bytes(key % 3 for key in typed)), max_size=8)
 
 
@@ -62,3 +74,12 @@ def test_keys_are_found_and_nothing_else_is_lost(keys: bytes, typed: list[bytes]
 def test_without_keys_everything_is_the_jobs() -> None:
     """As in a private cluster, which one cannot leave."""
     assert DetachKeys(b"").feed(b"\x10\x11") == (b"\x10\x11", False)
+
+
+def test_a_key_pressed_while_we_say_something_is_a_key_like_any_other() -> None:
+    """It is not shown, waits for no end of a line, and is no signal; our text has its lines all the same."""
+    with Typist([sys.executable, "-c", SAYS_SOMETHING]) as person:
+        assert person.sees(b"two\r\n") == b"one\r\ntwo\r\n"
+        person.type(b"\x03")
+        assert person.sees(b"\n.") == rb"b'\x03'" + b"\n."
+        assert person.ends() == 0 and person.is_cooked()
