@@ -79,7 +79,8 @@ class Keyboard:
     def __init__(self, keys: bytes) -> None:
         """*keys* detach, see `read_keys`."""
         self.detached = asyncio.Event()
-        self.leaving = " or ".join(filter(None, ("Ctrl-C", keys_text(keys))))  # what leaves when nobody gets the keys
+        self.detaching = keys_text(keys)  # empty: no keys do
+        self.leaving = " or ".join(filter(None, ("Ctrl-C", self.detaching)))  # what leaves when nobody gets the keys
         self._keys = DetachKeys(keys)
         self._before: list[Any] | None = None
         self._raw: list[Any] = []

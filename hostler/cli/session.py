@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hostler.cli.away import say_while_away
 from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
 from hostler.cli.follow import copy_log
@@ -97,6 +98,7 @@ class Session:
         async with (
             beside(self._heed(job)),
             beside(self._say_why_it_waits(job)),
+            beside(say_while_away(self._client, job, self._say, leaving=self._leaving())),
             beside(self._feed(job, given)),
             beside(self._detached.wait()) as detached,
             beside(copy_log(self._client, job, start=start, follow=True, stage=stage)) as copying,
@@ -248,6 +250,11 @@ class Session:
         """What can be done by who has lost the job's input."""
         leaving = "" if self._keyboard is None else f"{self._keyboard.leaving} leaves it, and "
         return f" ({leaving}hostler attach {job} takes the input back)"
+
+    def _leaving(self) -> str:
+        """What leaves while the job goes on, for who waits for a worker that is away."""
+        keys = "the third Ctrl-C" if self._keyboard is None else self._keyboard.detaching
+        return f" ({keys} leaves)" if keys else ""
 
     async def _size(self, feeding: Feeding) -> None:
         """Keep the job's terminal as large as ours."""
