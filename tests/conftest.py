@@ -6,12 +6,30 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TESTS = Path(__file__).parent
 # Each test of tests/cluster starts a cluster, which takes seconds: only these files are in the quick suite.
 QUICK_OF_CLUSTER = frozenset({"test_documented_exchanges.py", "test_fan_out.py", "test_stopping.py"})
+# What `-n 2` runs beside all the others: storms and escapes, which wait most of the time and must not care who is
+# faster, and simulated lives, which stand behind the others. Of any two at a time, some fail now and then.
+BESIDE = ("tests/faults/", "tests/simulation/", "tests/zoo/")
+
+
+class _Lanes(LoadScopeScheduling):  # type: ignore[misc]
+    """Two rows of tests, each in its order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "beside" if nodeid.startswith(BESIDE) else "main"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Have ``-n 2`` mean these rows; a ``--dist`` of one's own stays what it is."""
+    return _Lanes(config, log) if config.getvalue("dist") == "load" else None
 
 
 def pytest_configure() -> None:

@@ -14,9 +14,9 @@ PROCESSES = 2
 
 
 def begin(*arguments: str) -> "subprocess.Popen[str]":
-    """Start ``python -m tests.simulation.run``."""
+    """Start ``python -m tests.simulation.run``, behind whatever else wants the processor."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.simulation.run", *arguments],
+        ["nice", sys.executable, "-m", "tests.simulation.run", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
