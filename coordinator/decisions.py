@@ -218,7 +218,7 @@ def reached(job: Job, until: State) -> bool:
 
 
 def on_signal(live: Live, job_id: str, signal: int, reply: Any, alone: bool = False) -> Decision:
-    """Pass a signal on to the main process of a running job, *alone* or with its process group."""
+    """Pass a signal on to the main process of a running job, *alone* or with its process group; its worker answers."""
     job = live.job(job_id)
     if job is None:
         return Decision([], [Answer(reply, NotRunning(f"job {job_id} is over, so it takes no signal"))])
@@ -231,7 +231,7 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any, alone: bool = Fa
         return Decision(
             [], [Answer(reply, Unavailable(f"the worker of job {job_id} cannot be reached; the signal was not sent"))]
         )
-    return Decision([], [SendSignal(job.worker, job.attempt_key, signal, alone), Answer(reply, None)])
+    return Decision([], [SendSignal(job.worker, job.attempt_key, signal, alone, reply)])
 
 
 # Workers

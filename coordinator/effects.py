@@ -71,12 +71,13 @@ class SendRecall(NamedTuple):
 
 
 class SendSignal(NamedTuple):
-    """Tell a worker to signal the main process of an attempt."""
+    """Tell a worker to signal the main process of an attempt; *reply* gets its answer, or that there is none."""
 
     worker: str
     key: AttemptKey
     signal: int
-    alone: bool = False  # not to its process group
+    alone: bool  # not to its process group
+    reply: Any
 
 
 class Acknowledge(NamedTuple):

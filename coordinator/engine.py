@@ -46,7 +46,7 @@ from coordinator.metrics import Metrics
 from coordinator.placement import place
 from coordinator.refusals import never_taken
 from coordinator.retention_decisions import Expiry, on_expire
-from coordinator.sessions import Session, Sessions
+from coordinator.sessions import Session, Sessions, no_answer
 from coordinator.standings import KeptStandings
 from coordinator.storage.protocol import Store, StoreBroken, StoreFull
 from coordinator.watchers import Waiter, Watchers
@@ -63,6 +63,7 @@ INBOX_MAX = 10_000  # events waiting to be decided; a request beyond it is refus
 BATCH_MAX = 20_000  # changes or effects of one commit; beyond it deciding waits for the commit in flight
 PLACED_MAX = 5_000  # assignments of one batch
 TICK_S = 1.0
+SIGNAL_S = 10.0  # for a worker to say that it has passed a signal on
 
 # Looked up once: a member is looked for by name whenever it is written as `State.FINISHED`.
 FINISHED, LOST = State.FINISHED, Outcome.LOST
@@ -171,10 +172,14 @@ class Engine:
         return await reply
 
     async def signal(self, job_id: str, signal: int, *, alone: bool = False) -> None:
-        """Pass a signal on."""
+        """Have a signal passed on, and return when its worker has done so."""
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.post(lambda live, now: decisions.on_signal(live, job_id, signal, reply, alone))
-        await reply
+        try:
+            async with asyncio.timeout(SIGNAL_S):
+                await reply
+        except TimeoutError:
+            raise no_answer(job_id) from None
 
     async def apply_workloads(self, workloads: Sequence[Workload]) -> list[Applied]:
         """Register definitions that were checked."""
@@ -328,7 +333,7 @@ class Engine:
         refused = Unavailable(f"the coordinator's store cannot take it now ({error}); try again", retry_after_s=5)
         for batch in (self._in_flight, self._pending):
             for effect in batch.effects if batch else ():
-                if isinstance(effect, Answer):
+                if isinstance(effect, Answer | SendSignal):
                     _settle(effect.reply, refused)
                 elif isinstance(effect, Tell | Wait):
                     effect.waiter.fail(refused)
@@ -407,8 +412,9 @@ class Engine:
     def _send_signal(self, effect: SendSignal) -> None:
         session = self._sessions.get(effect.worker)
         if session is not None:
-            session.outbox.signals.append(effect)
-            session.wake.set()
+            session.signal(effect)
+        elif not effect.reply.done():
+            effect.reply.set_exception(no_answer(effect.key.job))
 
     def _acknowledge(self, effect: Acknowledge) -> None:
         session = self._sessions.get(effect.worker)

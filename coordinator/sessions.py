@@ -1,16 +1,17 @@
 """The live control streams to workers: what is to be sent gathers here until the stream takes it.
 
-A session's outbox is bounded by what it can hold: starts by the worker's window, stops and signals
-by its attempts, acknowledgements by its reports.
+A session's outbox is bounded by what it can hold: starts by the worker's window, stops by its attempts, signals by
+`SIGNALS_MAX`, acknowledgements by its reports.
 """
 
 import asyncio
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordinator.effects import AttachSession, SendSignal, SendStart, SendStop
-from hostler.errors import HostlerError
+from hostler.errors import HostlerError, NotRunning, Overloaded, Unavailable
 from hostler.ids import AttemptKey
 from hostler.jobs import Advance, OutputFile, Usage
 
@@ -45,6 +46,7 @@ class ShowOutput(NamedTuple):
 
 
 ACKNOWLEDGE_S = 0.2  # how long acknowledgements wait for company: a worker sent jobs ahead gets some more by then
+SIGNALS_MAX = 1000  # that a worker has not answered yet
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class Outbox:
 
     starts: list[tuple[SendStart, bytes]] = field(default_factory=list)
     stops: list[SendStop] = field(default_factory=list)
-    signals: list[SendSignal] = field(default_factory=list)
+    signals: list[tuple[int, SendSignal]] = field(default_factory=list)  # by the numbers that are answered
     acknowledged: list[AttemptKey] = field(default_factory=list)
     feeds: list[Piece] = field(default_factory=list)
     shows: list[ShowOutput] = field(default_factory=list)
@@ -78,6 +80,40 @@ class Session:
         self.draining = False  # as the worker said last
         self.listening_since_s = math.inf  # by the clock of the event loop, while nothing has come; else infinite
         self._later: asyncio.TimerHandle | None = None  # wakes the stream for acknowledgements alone
+        self._signals: dict[int, SendSignal] = {}  # that are not answered yet
+        self._numbers = itertools.count(1)
+
+    def signal(self, effect: SendSignal) -> None:
+        """Have a signal passed on; its reply is settled by the worker's answer, or by the end of this stream."""
+        reply: asyncio.Future[None] = effect.reply
+        if len(self._signals) >= SIGNALS_MAX:
+            reply.set_exception(Overloaded(f"{SIGNALS_MAX:,} signals are on their way to that worker; try again"))
+            return
+        number = next(self._numbers)
+        self._signals[number] = effect
+        reply.add_done_callback(lambda _: self._signals.pop(number, None))  # also when its caller has gone
+        self.outbox.signals.append((number, effect))
+        self.wake.set()
+
+    def signalled(self, number: int, *, passed: bool) -> None:
+        """The worker has answered for a signal: it was passed on, or the attempt does not run."""
+        effect = self._signals.pop(number, None)
+        if effect is None or effect.reply.done():
+            return
+        if passed:
+            effect.reply.set_result(None)
+        else:
+            effect.reply.set_exception(
+                NotRunning(
+                    f"job {effect.key.job} does not run any more, or not yet again; the signal was not passed on"
+                )
+            )
+
+    def give_up_signals(self) -> None:
+        """No more answers come."""
+        for effect in list(self._signals.values()):
+            if not effect.reply.done():
+                effect.reply.set_exception(no_answer(effect.key.job))
 
     def acknowledge(self, key: AttemptKey) -> None:
         """Have a report forgotten. It goes along with the next message, or a little later.
@@ -109,9 +145,15 @@ class Session:
         """Have the stream end."""
         self.superseded = superseded
         self.closed = True
+        self.give_up_signals()
         if not self.attached.done():
             self.attached.cancel()
         self.wake.set()
+
+
+def no_answer(job: str) -> Unavailable:
+    """What is said of a signal that a worker has not answered for."""
+    return Unavailable(f"the worker of job {job} has not answered; whether the signal has arrived is not known")
 
 
 class Silence:

@@ -291,8 +291,11 @@ class Client:
     async def signal(self, job: str, signal: int, *, alone: bool = False, principal: str | None = None) -> None:
         """Send a signal to the main process of a running job, *alone* or with its process group.
 
+        Returns once the job's supervisor has it.
+
         Raises:
             NotRunning: the job does not run.
+            Unavailable: its worker cannot be reached, or has not answered: then the signal has perhaps arrived.
         """
         request = jobs_pb2.SignalRequest(id=job, signal=signal, alone=alone, principal=self._as(principal))
         with CALLING:

@@ -126,10 +126,12 @@ class Agent:
         if held is not None and held.state is HeldState.WAITING:
             self.on_stop(key, 0, 0.0)
 
-    def on_signal(self, key: str, number: int, *, alone: bool = False) -> None:
-        """Signal the main process of an attempt; one that does not run, and a signal unknown here, is passed over."""
-        if number in signal.valid_signals():
-            self._runner.signal(key, number, alone=alone)
+    def on_signal(self, key: str, number: int, *, alone: bool = False) -> bool:
+        """Signal the main process of an attempt; False: it does not run, or its shim has not answered this agent yet.
+
+        A signal that is unknown here is passed over.
+        """
+        return number not in signal.valid_signals() or self._runner.signal(key, number, alone=alone)
 
     def on_feed(self, key: str, offset: int, content: bytes, *, eof: bool, size: tuple[int, int] = (0, 0)) -> None:
         """Give standard input to an attempt; what cannot be taken now is sent again by the coordinator."""

@@ -125,6 +125,7 @@ class Link:
         self._left = asyncio.Event()
         self._instance = uuid.uuid4().hex
         self._lease_ns = 0
+        self._signalled: dict[int, bool] = {}  # whether each was passed on, by its number on this stream; not yet said
         self.asked_to_leave = asyncio.Event()  # the worker was emptied, and its agent is to end
         self.connected = False
 
@@ -212,6 +213,7 @@ class Link:
         stub = workers_pb2_grpc.WorkersStub(channel)
         call = stub.Connect(wait_for_ready=False)
         self._offered.clear()
+        self._signalled.clear()  # their numbers were another stream's
         said_ns = self._clock.boot_ns()
         await call.write(workers_pb2.WorkerMessage(hello=self._hello()))
         async with asyncio.timeout(WELCOME_S):
@@ -304,7 +306,9 @@ class Link:
                 cause = Cause.DRAIN if stop.cause == Cause.DRAIN else Cause.STOP
                 agent.on_stop(text_of(stop.key), stop.sequence, stop.grace_s, cause)
             for signal in message.signals:
-                agent.on_signal(text_of(signal.key), signal.signal, alone=signal.alone)
+                passed = agent.on_signal(text_of(signal.key), signal.signal, alone=signal.alone)
+                self._signalled[signal.number] = passed
+                agent.news.set()
             for feed in message.feeds:
                 size = feed.rows, feed.columns
                 agent.on_feed(text_of(feed.key), feed.offset, feed.bytes, eof=feed.eof, size=size)
@@ -363,6 +367,9 @@ class Link:
             how_far = {"taken": fed.offset, "received": fed.received, "ended": fed.ended, "closed": fed.closed}
             message.fed.add(key=_key(key), **how_far)
         agent.fed.clear()
+        for number, passed in self._signalled.items():
+            message.signalled.add(number=number, passed=passed)
+        self._signalled.clear()
         if agent.notes:
             message.notes.extend(_note(note) for note in agent.notes.take())
         return message

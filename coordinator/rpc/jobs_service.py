@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -244,8 +245,8 @@ class JobsService:
     async def signal(self, request: jobs_pb2.SignalRequest, principal: Principal) -> jobs_pb2.SignalResponse:
         """Signal: to the main process of a running job."""
         job = await self.find(request.id, principal)
-        if not 1 <= request.signal <= 64:
-            raise InvalidRequest("signal is a number from 1 to 64", field="signal")
+        if request.signal not in signal.valid_signals():
+            raise InvalidRequest("signal is a number from 1 to 64, but neither 32 nor 33", field="signal")
         if job.state is State.FINISHED:
             raise NotRunning(f"job {job.id} is over ({state_text(job)}), so it takes no signal")
         await self._engine.signal(request.id, request.signal, alone=request.alone)

@@ -97,6 +97,7 @@ class WorkersService:
             goodbye = await self._talk(context, session, caller)
         finally:
             session.closed = True
+            session.give_up_signals()
             event = "worker.superseded" if session.superseded else "worker.left" if goodbye else "worker.unreachable"
             logs.get().info(event, worker=hello.worker, name=hello.name)
             await self._engine.post_patiently(
@@ -157,6 +158,8 @@ class WorkersService:
             for note in message.notes:
                 if self._has(session, key := key_from_proto(note.key)):
                     _take_note(session, key, note)
+            for answer in message.signalled:
+                session.signalled(answer.number, passed=answer.passed)
             if message.fed:
                 note_fed(self._feeds, message.fed)
             await self._note_draining(session, message)
@@ -211,8 +214,10 @@ class WorkersService:
                 message.stops.add(
                     sequence=stop.sequence, key=key_to_proto(stop.key), grace_s=stop.grace_s, cause=stop.cause
                 )
-            for signal in outbox.signals:
-                message.signals.add(key=key_to_proto(signal.key), signal=signal.signal, alone=signal.alone)
+            for number, signal in outbox.signals:
+                message.signals.add(
+                    number=number, key=key_to_proto(signal.key), signal=signal.signal, alone=signal.alone
+                )
             message.feeds.extend(map(piece_to_proto, outbox.feeds))
             for show in outbox.shows:
                 message.shows.add(

@@ -158,7 +158,9 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Signal(self, request, context):
-        """Sends a signal to the main process of a running job, and to its process group. FAILED_PRECONDITION when it does not run.
+        """Sends a signal to the main process of a running job, and to its process group. OK: the job's supervisor has it.
+        FAILED_PRECONDITION when it does not run. UNAVAILABLE when its worker cannot be reached, or went away before it
+        answered: the message says whether the signal may have arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,10 @@ class JobsStub:
     idempotency key is not taken over, its versions of workloads are. At most 1,000 ids a call.
     """
     Signal: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SignalRequest, _jobs_pb2.SignalResponse]
-    """Sends a signal to the main process of a running job, and to its process group. FAILED_PRECONDITION when it does not run."""
+    """Sends a signal to the main process of a running job, and to its process group. OK: the job's supervisor has it.
+    FAILED_PRECONDITION when it does not run. UNAVAILABLE when its worker cannot be reached, or went away before it
+    answered: the message says whether the signal may have arrived.
+    """
     Feed: _grpc.StreamStreamMultiCallable[_jobs_pb2.FeedRequest, _jobs_pb2.FeedResponse]
     """Feeds bytes to the standard input of a job submitted with `work.stdin`. The first message names
     the job; each answer says how many bytes the job has taken, which is the flow control. The first answer comes when
@@ -107,7 +110,10 @@ class JobsAsyncStub(JobsStub):
     idempotency key is not taken over, its versions of workloads are. At most 1,000 ids a call.
     """
     Signal: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SignalRequest, _jobs_pb2.SignalResponse]  # type: ignore[assignment]
-    """Sends a signal to the main process of a running job, and to its process group. FAILED_PRECONDITION when it does not run."""
+    """Sends a signal to the main process of a running job, and to its process group. OK: the job's supervisor has it.
+    FAILED_PRECONDITION when it does not run. UNAVAILABLE when its worker cannot be reached, or went away before it
+    answered: the message says whether the signal may have arrived.
+    """
     Feed: _aio.StreamStreamMultiCallable[_jobs_pb2.FeedRequest, _jobs_pb2.FeedResponse]  # type: ignore[assignment]
     """Feeds bytes to the standard input of a job submitted with `work.stdin`. The first message names
     the job; each answer says how many bytes the job has taken, which is the flow control. The first answer comes when
@@ -199,7 +205,10 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.SignalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.SignalResponse, _abc.Awaitable[_jobs_pb2.SignalResponse]]:
-        """Sends a signal to the main process of a running job, and to its process group. FAILED_PRECONDITION when it does not run."""
+        """Sends a signal to the main process of a running job, and to its process group. OK: the job's supervisor has it.
+        FAILED_PRECONDITION when it does not run. UNAVAILABLE when its worker cannot be reached, or went away before it
+        answered: the message says whether the signal may have arrived.
+        """
 
     @_abc_1.abstractmethod
     def Feed(

@@ -81,6 +81,7 @@ class WorkerMessage(_message.Message):
     DRAINING_REASON_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     DISK_FULL_FIELD_NUMBER: _builtins.int
+    SIGNALLED_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     """the worker wants no further work"""
     sent_at_ns: _builtins.int
@@ -109,6 +110,10 @@ class WorkerMessage(_message.Message):
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Note]:
         """how attempts get on, not kept; all of them again on a new stream"""
 
+    @_builtins.property
+    def signalled(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signalled]:
+        """answers to SignalAttempt"""
+
     def __init__(
         self,
         *,
@@ -122,10 +127,11 @@ class WorkerMessage(_message.Message):
         draining_reason: _builtins.str = ...,
         notes: _abc.Iterable[Global___Note] | None = ...,
         disk_full: _builtins.bool = ...,
+        signalled: _abc.Iterable[Global___Signalled] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["goodbye", b"goodbye", "hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_full", b"disk_full", "draining", b"draining", "draining_reason", b"draining_reason", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_full", b"disk_full", "draining", b"draining", "draining_reason", b"draining_reason", "fed", b"fed", "goodbye", b"goodbye", "hello", b"hello", "notes", b"notes", "reports", b"reports", "samples", b"samples", "sent_at_ns", b"sent_at_ns", "signalled", b"signalled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,6 +451,32 @@ class Fed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Fed: _TypeAlias = Fed  # noqa: Y015
+
+@_typing.final
+class Signalled(_message.Message):
+    """Whether a signal was passed on; never said again, so one whose stream breaks before has perhaps arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """of the SignalAttempt"""
+    passed: _builtins.bool
+    """false: no such attempt runs here, or not yet"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        passed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "passed", b"passed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signalled: _TypeAlias = Signalled  # noqa: Y015
 
 @_typing.final
 class CoordinatorMessage(_message.Message):
@@ -768,9 +800,12 @@ class SignalAttempt(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     ALONE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     signal: _builtins.int
     alone: _builtins.bool
     """to the main process itself and not to its process group"""
+    number: _builtins.int
+    """of this stream; answered by Signalled"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
@@ -779,10 +814,11 @@ class SignalAttempt(_message.Message):
         key: _types_pb2.AttemptKey | None = ...,
         signal: _builtins.int = ...,
         alone: _builtins.bool = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "key", b"key", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "key", b"key", "number", b"number", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -156,13 +156,13 @@ def test_a_stopping_job_counts_as_started_once_it_was() -> None:
 
 
 def test_a_signal_goes_to_the_worker_of_a_running_job() -> None:
-    """And is answered once it was sent on."""
+    """And is answered by it."""
     scene = Scene()
     key = scene.running()
 
-    decision = decisions.on_signal(scene.live, key.job, 10, None)
+    decision = decisions.on_signal(scene.live, key.job, 10, "reply", alone=True)
 
-    assert decision.effects == [SendSignal(W1, key, 10), Answer(None, None)]
+    assert decision.effects == [SendSignal(W1, key, 10, True, "reply")]
 
 
 @pytest.mark.parametrize("state", ["queued", "assigned", "finished", "unknown"])

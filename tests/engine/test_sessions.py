@@ -3,7 +3,11 @@
 import asyncio
 import math
 
-from coordinator.sessions import Note, Session, Silence
+import pytest
+
+from coordinator.effects import SendSignal
+from coordinator.sessions import SIGNALS_MAX, Note, Session, Silence
+from hostler.errors import NotRunning, Overloaded, Unavailable
 from hostler.jobs import Advance, Usage
 from tests.support.builders import W1, a_key
 
@@ -45,3 +49,56 @@ async def test_a_silence_that_is_closed_looks_no_more() -> None:
     silence.close()
     await asyncio.sleep(0.2)
     assert silence.too_long.cancelled()
+
+
+def signal_to(session: Session) -> asyncio.Future[None]:
+    """Ask for a signal to be passed on."""
+    reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    session.signal(SendSignal(W1, a_key(1), 10, False, reply))
+    return reply
+
+
+async def test_each_signal_has_its_own_answer() -> None:
+    """In whatever order they come; one that comes twice, or for none that was asked, is passed over."""
+    session = Session(W1, "session-1")
+    first, second = signal_to(session), signal_to(session)
+    (one, _), (two, _) = session.take().signals
+
+    session.signalled(two, passed=True)
+    assert (first.done(), second.done()) == (False, True)
+    for number in (one, one, two, 99):
+        session.signalled(number, passed=False)
+
+    with pytest.raises(NotRunning, match="the signal was not passed on"):
+        await first
+    await second
+
+
+async def test_no_signal_outlives_its_stream_without_an_answer() -> None:
+    """Its caller is told that it is not known."""
+    session = Session(W1, "session-1")
+    answered, waiting = signal_to(session), signal_to(session)
+    session.signalled(session.take().signals[0][0], passed=True)
+
+    session.close()
+
+    await answered
+    with pytest.raises(Unavailable, match="whether the signal has arrived is not known"):
+        await waiting
+
+
+async def test_signals_that_nobody_answers_do_not_gather() -> None:
+    """More are refused, until callers have gone."""
+    session = Session(W1, "session-1")
+    waiting = [signal_to(session) for _ in range(SIGNALS_MAX)]
+    with pytest.raises(Overloaded):
+        await signal_to(session)
+
+    waiting[5].cancel()
+    await asyncio.sleep(0)
+    again = signal_to(session)
+    session.close()
+    with pytest.raises(Unavailable):
+        await again
+    for one in waiting:
+        assert one.cancelled() or one.exception()

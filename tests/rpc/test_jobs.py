@@ -1,4 +1,4 @@
-"""Submit, get, list, wait, watch, stop and signal, as a program calls them."""
+"""Submit, get, list, wait, watch and stop, as a program calls them."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,6 @@ from hostler.errors import (
     InvalidRequest,
     JobNotFound,
     KeyConflict,
-    NotRunning,
     Overloaded,
     TooLarge,
     Unavailable,
@@ -374,7 +373,7 @@ async def test_watch_goes_on_with_what_happens(client: Client) -> None:
     assert (await asyncio.wait_for(second, 10)).job == job
 
 
-# Stop and signal
+# Stop
 
 
 async def test_a_stop_is_answered_only_after_the_proof(client: Client, worker: FakeWorker) -> None:
@@ -438,31 +437,6 @@ async def test_a_grace_that_is_none_is_refused(client: Client, channel: grpc.aio
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert ("hostler-field", "grace") in tuple(refused.value.trailing_metadata())
     assert (await client.get(job)).state is State.QUEUED
-
-
-async def test_a_signal_reaches_the_worker(client: Client, worker: FakeWorker) -> None:
-    """By number; a number that is none is refused, and a job that does not run takes none."""
-    job = await client.submit_one(a_spec())
-    (key,) = await worker.takes()
-    with pytest.raises(NotRunning):
-        await client.signal(job, 10)
-    await worker.report_started(key)
-    assert await client.wait_one(job, until=State.RUNNING, timeout_s=10)
-
-    await client.signal(job, 10)
-    for number in (0, -1, 65):
-        with pytest.raises(InvalidRequest):
-            await client.signal(job, number)
-
-    signals = await eventually(lambda: [s.signal for message in worker.received for s in message.signals])
-    assert signals == [10]
-
-    await worker.report_ended(key, exit_code=4)
-    assert await client.wait_one(job, timeout_s=10)
-    with pytest.raises(NotRunning, match=rf"job {job} is over \(failed: exit status 4\), so it takes no signal"):
-        await client.signal(job, 10)
-    with pytest.raises(JobNotFound):
-        await client.signal(an_id(99), 10)
 
 
 async def test_a_full_disk_refuses_what_is_new_and_takes_what_ends(

@@ -44,6 +44,7 @@ class FakeWorker:
         self.sent: list[workers_pb2.WorkerMessage] = []
         self.received: list[workers_pb2.CoordinatorMessage] = []
         self.marks: list[workers_pb2.LogMark] = []
+        self.passes: bool | None = True  # what it answers to signals; None: nothing
 
     async def close(self) -> None:
         """End every stream."""
@@ -169,6 +170,9 @@ class FakeWorker:
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 into.append(message)
+                if message.signals and self.passes is not None:
+                    said = [workers_pb2.Signalled(number=s.number, passed=self.passes) for s in message.signals]
+                    await self.write(workers_pb2.WorkerMessage(signalled=said))
         except grpc.aio.AioRpcError:
             pass  # how it ended is asked with `ended_with`
 

@@ -85,6 +85,19 @@ class FakeCoordinator(workers_pb2_grpc.WorkersServicer, files_pb2_grpc.FilesServ
         """Tell the worker to end an attempt."""
         self._say(stops=[workers_pb2.StopAttempt(sequence=self._sequence, key=_key(key), grace_s=grace_s)])
 
+    def signal(self, number: int, key: str, signal: int) -> None:
+        """Have a signal passed on."""
+        self._say(signals=[workers_pb2.SignalAttempt(number=number, key=_key(key), signal=signal)])
+
+    async def signalled(self, number: int) -> bool:
+        """Wait for the answer to a signal."""
+
+        def look() -> list[bool]:
+            return [s.passed for message in self.messages for s in message.signalled if s.number == number]
+
+        (passed,) = await eventually(look, f"an answer to signal {number}")
+        return passed
+
     def show(self, ticket: str, key: str, path: str, *, offset: int = 0, length: int = 0) -> None:
         """Ask for an output file."""
         wish = workers_pb2.ShowOutput(ticket=ticket, key=_key(key), path=path, offset=offset, length=length)
