@@ -210,14 +210,15 @@ async def test_a_foreign_end_of_the_init_is_told_as_a_foreign_signal(bench: Benc
     assert (ended.cause, ended.signal) == (Cause.SIGNAL, "SIGKILL")
 
 
-ESCAPED = """
+NAPS = f"613.{os.getpid()}"  # how long the escaped one sleeps: it is found by that, and nobody else's is
+ESCAPED = f"""
 import os, time
 for root in [l.split()[4] for l in open('/proc/self/mountinfo') if ' - cgroup' in l]:
     try: open(root + '/cgroup.procs', 'w').write('0')
     except OSError: pass
 if os.fork(): os._exit(0)
 os.setsid()
-os.execve('/bin/sleep', ['sleep', '613'], {})
+os.execve('/bin/sleep', ['sleep', '{NAPS}'], {{}})
 """
 
 
@@ -227,7 +228,7 @@ def sleepers() -> list[int]:
     for name in os.listdir("/proc"):
         try:
             with open(f"/proc/{name}/cmdline", "rb") as file:
-                if name.isdecimal() and file.read() == b"sleep\x00613\x00":
+                if name.isdecimal() and file.read() == f"sleep\0{NAPS}\0".encode():
                     found.append(int(name))
         except OSError:
             continue
