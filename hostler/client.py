@@ -304,7 +304,9 @@ class Client:
     async def feed(self, job: str, pieces: AsyncIterator[bytes], *, principal: str | None = None) -> int:
         """Feed a job that was submitted with ``stdin``; ends when *pieces* were taken or the job reads no more.
 
-        Waits for the job's start. Goes on where it was fed before. Returns how many bytes the job has taken.
+        Waits for the job's start. Goes on where it was fed before. Returns how many bytes the attempt has taken of all
+        that was ever fed to it, also when somebody else has taken the input over (`Feeding.taken_over` of `feeding`).
+        An attempt that follows on a failed one begins with no input, and waits for somebody to feed it.
         """
         return await self.feeding(job, principal=principal).run(pieces)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import grpc.aio
 
-from hostler.errors import HostlerError, InternalError, Unavailable
+from hostler.errors import HostlerError, InternalError, NotRunning, Unavailable
 from hostler.patience import PASSING, Absence
 from hostler.v1 import jobs_pb2
 from hostler.wire.errors import error_from_call
@@ -30,6 +30,9 @@ class Feeding:
         self.taken = 0  # bytes the job has taken, of all that was ever fed to it
         self.closed = False  # the job reads no more
         self.taken_over = False  # somebody else feeds the job now
+        self.attempt = 0  # that is fed; 0: nobody has said yet
+        self.read = False  # something of the pieces was
+        self._begun = False  # ... and sent
         self._open, self._job, self._principal = open_call, job, principal
         self._absence = Absence(patience_s)
         self._kept = bytearray()  # what may have to be sent again, and what was not sent yet
@@ -53,6 +56,7 @@ class Feeding:
         Without *ends* only then.
 
         Raises:
+            NotRunning: the job is over, or was submitted without ``stdin``.
             HostlerError: the coordinator refuses, or stayed away for too long.
         """
         pump = asyncio.create_task(self._pump(pieces, ends=ends))
@@ -70,6 +74,7 @@ class Feeding:
     async def _pump(self, pieces: AsyncIterator[bytes], *, ends: bool) -> None:
         try:
             async for piece in pieces:
+                self.read = True
                 self._kept += piece
                 self._more.set()
                 while len(self._kept) >= KEPT_BYTES_MAX:
@@ -116,12 +121,16 @@ class Feeding:
 
     def _begin(self, answer: jobs_pb2.FeedResponse) -> None:
         """Find our place at the first answer of a call."""
-        if self._first is None:
+        if self._first is None and not answer.attempt:
+            raise NotRunning(f"job {self._job} is over, so it takes no input")
+        is_next = self._first is not None and answer.attempt not in (0, self.attempt)
+        if self._first is None or (is_next and not self._begun):
             self._first = self._sent = max(answer.received, answer.taken)
+            self.attempt = answer.attempt
+        elif is_next:
+            raise InternalError("the job has begun anew, and the input that it had read is gone")
         elif answer.received > self._sent:
             self.taken_over = True  # by somebody who has been there while we could not be told
-        elif answer.taken < self._first and not answer.closed:
-            raise InternalError("the job has begun anew, and the input that it had read is gone")
 
     def _note(self, answer: jobs_pb2.FeedResponse) -> None:
         self.taken = max(self.taken, answer.taken)
@@ -148,6 +157,7 @@ class Feeding:
                 size = self._size
                 await call.write(jobs_pb2.FeedRequest(offset=place, rows=size[0], columns=size[1]))
             elif piece:
+                self._begun = True
                 await call.write(jobs_pb2.FeedRequest(offset=place, bytes=piece))
                 place += len(piece)
                 self._sent = max(self._sent, place)

@@ -78,6 +78,11 @@ class FeedService:
             self._watchers.remove(waiter)
         return None if progress.state is State.FINISHED else job_id
 
+    def _is_past(self, feed: Feed) -> bool:
+        """Whether the attempt is over and the job is not: one whose supervisor was killed says nothing more."""
+        job = self._engine.live.job(feed.key.job)
+        return job is not None and (job.state is State.QUEUED or job.attempt_key != feed.key)
+
     async def _over(self, ended: Waiter) -> None:
         if not await ended.absent:
             await ended.ready(None)
@@ -113,7 +118,7 @@ class FeedService:
                     break
             if feed.known.is_set() and feed.taken != said:
                 said = feed.taken
-                message = jobs_pb2.FeedResponse(taken=said, received=feed.received)
+                message = jobs_pb2.FeedResponse(taken=said, received=feed.received, attempt=feed.key.attempt)
                 await context.write(message.SerializeToString())
             feed.changed.clear()
             changed = asyncio.create_task(feed.changed.wait())
@@ -123,11 +128,17 @@ class FeedService:
                 done, _ = await asyncio.wait(waiting, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 changed.cancel()
-            if not done and (feed.pending or feed.may_have_lost or not feed.known.is_set()):
+            if not done and self._is_past(feed):
+                feed.closed = True
+            elif not done and (feed.pending or feed.may_have_lost or not feed.known.is_set()):
                 feed.send_again()
         closed = over.done() or feed.closed
         message = jobs_pb2.FeedResponse(
-            taken=feed.taken, closed=closed, received=feed.received, taken_over=feed.taken_over
+            taken=feed.taken,
+            closed=closed,
+            received=feed.received,
+            taken_over=feed.taken_over,
+            attempt=feed.key.attempt,
         )
         await context.write(message.SerializeToString())
 

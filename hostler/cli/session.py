@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hostler.cli.away import say_while_away
@@ -33,6 +33,8 @@ from hostler.state_text import state_text
 
 SUBMIT_PATIENCE_S = 5.0
 END_PATIENCE_S = 60.0
+ATTEMPT_LOOK_S = 2.0  # between two looks whether a job that was fed begins anew
+BEGUN_ANEW = "the job has begun anew, and the input that it had read is gone"
 TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 PROGRAM_NOT_FOUND = 127
@@ -65,6 +67,7 @@ class Session:
         self._as_json = as_json
         self._keyboard = keyboard
         self._input_lost = False
+        self._fed = 0  # the attempt that has got something of our input; 0: none
         self._detached = asyncio.Event() if keyboard is None else keyboard.detached
         self._joined = False  # the job is not ours: it was there before, and goes on without us
 
@@ -119,6 +122,9 @@ class Session:
             return BROKEN_PIPE
         if unwritten is not None:
             raise Failure(f"the job's output cannot be written: {unwritten.strerror}; the job was stopped")
+        if self._fed not in (0, ended.attempt) and not self._input_lost:
+            self._input_lost = True  # its last attempt was over before it could be stopped
+            self._say(f"the job's standard input was cut off: {BEGUN_ANEW}")
         return self._status(ended)
 
     def _status(self, ended: Job) -> int:
@@ -215,31 +221,61 @@ class Session:
         if not given.fed:
             await self._drop()
             return
+        while await self._feed_attempt(job, given):
+            given = replace(given, pieces=self._keyboard.typed() if self._keyboard is not None else pieces())
+
+    async def _feed_attempt(self, job: str, given: Input) -> bool:
+        """Feed one attempt of the job; whether there is a next one, which begins with no input, and can have all."""
         feeding = self._client.feeding(job, patience_s=END_PATIENCE_S)
         try:
             async with beside(self._size(feeding)):
                 await feeding.run(given.pieces, ends=given.ends)
         except NotRunning:
-            return  # it ended without reading all of it, as it may
+            return False  # it ended without reading any of it, as it may
         except HostlerError as error:
             if self._joined:
                 self._say(f"the job's standard input cannot be reached: {error.message}{self._ways(job)}")
                 await self._drop()
-                return
-            # What was sent and not taken is gone. A job that waited for it would wait for ever, and one that read
-            # on without it would work on half its input.
-            self._input_lost = True
-            self._say(f"the job's standard input was cut off: {error.message}; the job is stopped")
-            await self._stop(job)
-            return
+                return False
+            await self._cut_off(job, error.message)
+            return False
         if feeding.taken_over:
             self._say(
                 "somebody else has attached to the job and has its standard input now; "
                 f"this only shows its output{self._ways(job)}"
             )
             await self._drop()
-        elif feeding.closed and self._keyboard is None and not self._joined:
-            give_up()
+            return False
+        if self._joined:
+            return False
+        if self._keyboard is None and feeding.read:
+            self._fed = feeding.attempt
+            if feeding.closed:
+                give_up()
+        await self._next_attempt(job, feeding)
+        if self._fed:
+            await self._cut_off(job, BEGUN_ANEW)
+        return not self._fed
+
+    async def _next_attempt(self, job: str, feeding: Feeding) -> None:
+        """Wait until the attempt that was fed is over and the job is not."""
+        while True:
+            await asyncio.sleep(ATTEMPT_LOOK_S)
+            try:
+                found = await self._client.get(job)
+            except HostlerError:
+                continue  # whoever copies the log says what is wrong
+            if found.state is State.QUEUED or found.attempt not in (0, feeding.attempt):
+                return
+            if found.state is State.RUNNING and self._keyboard is None and feeding.closed:
+                give_up()  # it has closed its input, and had read nothing of it
+
+    async def _cut_off(self, job: str, why: str) -> None:
+        # What was sent and not taken, or taken by an attempt that failed, is gone. A job that waited for it would wait
+        # for ever, and one that read on without it would work on half its input.
+        self._input_lost = True
+        self._say(f"the job's standard input was cut off: {why}; the job is stopped")
+        await self._stop(job)
 
     async def _drop(self) -> None:
         """Take keys that nobody gets, for those that leave."""

@@ -708,6 +708,7 @@ class FeedResponse(_message.Message):
     CLOSED_FIELD_NUMBER: _builtins.int
     RECEIVED_FIELD_NUMBER: _builtins.int
     TAKEN_OVER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     taken: _builtins.int
     """bytes that the program's side has taken so far; after a broken call send again from here"""
     closed: _builtins.bool
@@ -716,6 +717,8 @@ class FeedResponse(_message.Message):
     """bytes that have arrived there, taken or not; who takes the input over goes on from here"""
     taken_over: _builtins.bool
     """somebody else feeds the job now: this call ends"""
+    attempt: _builtins.int
+    """that is fed, and only this one: the next one begins with no input. 0: the job is over"""
     def __init__(
         self,
         *,
@@ -723,10 +726,11 @@ class FeedResponse(_message.Message):
         closed: _builtins.bool = ...,
         received: _builtins.int = ...,
         taken_over: _builtins.bool = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "received", b"received", "taken", b"taken", "taken_over", b"taken_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "closed", b"closed", "received", b"received", "taken", b"taken", "taken_over", b"taken_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.fed = b""  # standard input; its end is the end of the job
         self.feed_breaks = 0  # how often the stream of input breaks, each time behind a piece
         self.forgets_input = False  # when it breaks, the job begins anew
+        self.closes_input = False  # the attempt that is fed is over behind the next piece, or the end; once
         self.sizes: list[tuple[int, int]] = []  # of the job's terminal, as they were said
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
         self.deaf = False  # stops are heard, and no job ends by them
@@ -298,19 +299,35 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
 
     def Feed(self, requests: Any, context: Any) -> Iterator[Any]:
         first = message = next(requests)
-        yield jobs_pb2.FeedResponse(taken=len(self.fed), received=len(self.fed))
+        yield self._fed(first.id)
         while message is not None:
             if message.rows:
                 self.sizes.append((message.rows, message.columns))
             self.fed += message.bytes[max(0, len(self.fed) - message.offset) :]
             if self.feed_breaks and message.bytes:
                 self.feed_breaks -= 1
-                self.fed = b"" if self.forgets_input else self.fed
+                if self.forgets_input:
+                    self.begin_anew(first.id)
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator was killed")
-            yield jobs_pb2.FeedResponse(taken=len(self.fed), received=len(self.fed))
+            if self.closes_input and (message.bytes or message.eof):
+                self.closes_input = False
+                yield self._fed(first.id, closed=True)
+                return
+            yield self._fed(first.id)
             if message.eof:
                 self.end(first.id, exited(0))
             message = next(requests, None)
+
+    def _fed(self, job: str, *, closed: bool = False) -> Any:
+        count, attempt = len(self.fed), max(1, self.jobs[job].attempt)
+        return jobs_pb2.FeedResponse(taken=count, received=count, closed=closed, attempt=attempt)
+
+    def begin_anew(self, job: str) -> None:
+        """The next attempt runs, and has got nothing."""
+        with self._changed:
+            self.fed = b""
+            self.jobs[job] = replace(self.jobs[job], attempt=self.jobs[job].attempt + 1)
+            self._changed.notify_all()
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
         after, until = request.after, time.monotonic() + self.at_most_s

@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 
 from hostler.client import Client
+from hostler.errors import NotRunning
 from hostler.ids import AttemptKey
 from hostler.jobs import Terminal, Work
 from hostler.v1 import jobs_pb2, workers_pb2
@@ -211,3 +212,29 @@ async def test_a_job_that_reads_no_more_says_so(client: Client, begin: Begin) ->
     await shim.say()
 
     assert await asyncio.wait_for(under_way, 10) == 4
+
+
+async def test_a_feed_ends_with_its_attempt_when_the_job_goes_on(client: Client, worker: FakeWorker) -> None:
+    """Its supervisor was perhaps killed and says nothing; what follows is fed by who feeds it, from the beginning."""
+    job = await client.submit_one(a_spec(retries=1, work=Work(argv=("cat",), stdin=True)))
+    (key,) = await worker.takes()
+    await worker.report_started(key)
+    shim, feeding = FakeShim(worker, key), client.feeding(job)
+    under_way = asyncio.create_task(feeding.run(pieces(b"once", then=asyncio.Event())))
+    await eventually(lambda: shim.content == b"once", "the input")
+    await shim.close()
+
+    await worker.report_ended(key, exit_code=1)
+
+    assert await asyncio.wait_for(under_way, 10) == 4
+    assert (feeding.closed, feeding.attempt, feeding.read) == (True, 1, True)
+
+
+async def test_a_job_that_is_over_takes_no_input(client: Client, begin: Begin, worker: FakeWorker) -> None:
+    """Who comes too late is told so."""
+    job, shim = await begin()
+    await worker.report_ended(shim.key, exit_code=0)
+    assert await client.wait_one(job, timeout_s=10)
+
+    with pytest.raises(NotRunning, match="is over, so it takes no input"):
+        await client.feed(job, pieces(b"late"))
