@@ -48,6 +48,7 @@ from coordinator.events import Hello, Report
 from coordinator.instant import Instant
 from coordinator.live import Job, Live, TrailingLog
 from coordinator.losses import silent_workers
+from coordinator.placement import absences
 from coordinator.quarantine import reason_against
 from coordinator.recalls import recalls
 from coordinator.refusals import refused
@@ -55,6 +56,7 @@ from coordinator.start_deadlines import is_too_late, late_starts, started_too_la
 from coordinator.waits import waited_for
 from hostler.errors import (
     HostlerError,
+    InvalidRequest,
     JobNotFound,
     KeyConflict,
     NotRunning,
@@ -133,7 +135,7 @@ def on_submit(live: Live, items: Sequence[Submission], reply: Any, now: Instant,
             same = found[1] == item.digest
             results.append(found[0] if same else error or KeyConflict(CONFLICT.format(item.key), field="key"))
             continue
-        error = error or _unknown_worker(live, item)
+        error = error or _not_for_its_worker(live, item)
         if error is None and len(changes) >= room:
             error = Overloaded(f"{max_queued} jobs are waiting already; try again later", retry_after_s=5)
         if error is not None:
@@ -165,13 +167,18 @@ def _live_key(live: Live, owner: str, key: str) -> tuple[str, bytes] | None:
     return None if number is None else (live.jobs[number].id, live.jobs[number].digest)
 
 
-def _unknown_worker(live: Live, item: Submission) -> HostlerError | None:
+def _not_for_its_worker(live: Live, item: Submission) -> HostlerError | None:
     if not item.pin:
         return None
     worker = live.workers.get(item.pin)
-    # A job without a slot starts at once or not at all, so its worker must be there.
+    # A job without a slot starts at once or not at all, so its worker must be there, and take new work.
     if worker is None or (item.slots == 0 and not worker.connected):
         return WorkerNotFound("worker not found", field="worker")
+    absence = next(absences(worker), None) if item.slots == 0 else None
+    if absence is not None:
+        why = worker.drain.reason if worker.drain is not None else worker.draining_reason
+        text = f"worker {worker.name} takes no new work: it {absence.text}"
+        return InvalidRequest(f"{text}: {why}" if why else text, field="worker")
     return None
 
 

@@ -68,14 +68,14 @@ def obstacles(worker: Worker, wanted: ClassKey) -> Iterator[Obstacle]:
     slots = wanted.slots
     if slots > worker.slots:
         yield Obstacle(Code.FEW_SLOTS, f"has fewer than {slots} {'slot' if slots == 1 else 'slots'}")
-    yield from _absences(worker)
+    yield from absences(worker)
     if 0 < slots <= worker.slots and worker.slots_used + slots > worker.window(wanted):
         yield NO_FREE_SLOT if slots == 1 else Obstacle(Code.NO_FREE_SLOT, f"has fewer than {slots} free slots")
     if len(worker.held) >= PROCESSES_MAX:
         yield FULL
 
 
-def _absences(worker: Worker) -> Iterator[Obstacle]:
+def absences(worker: Worker) -> Iterator[Obstacle]:
     """Why a worker takes no new work of any kind."""
     if worker.quarantine:
         yield QUARANTINED

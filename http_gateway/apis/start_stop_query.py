@@ -9,7 +9,8 @@ At the root and under /scheduler. The document is that of a Go program: keys mat
 unknown keys and the Content-Type are ignored, errors are in Go's words. Where it says nothing:
 
 - ``command path`` is a program and exactly one argument; an empty path is an empty argument.
-- A worker that is not connected is not found, also for its finished jobs.
+- A worker that is not connected is not found, also for its finished jobs. A job that still waits for it is.
+- A worker that takes no new work is told to /start as an error, with the reason; its jobs are there as before.
 - A stop ends the whole tree with SIGKILL and answers when nothing is left of it.
 """
 
@@ -44,6 +45,7 @@ from http_gateway.operations import TEXT, TRUTH, UUID, Answer, documented, field
 FAMILY = "scheduler"
 START_WAIT_S = 2.0  # for the start, so that a program that is not there is an error of /start
 STOP_WAIT_S = 30.0  # for the proof that nothing is left
+CONNECTED = (WorkerState.CONNECTED, WorkerState.DRAINING, WorkerState.DRAINED)
 
 # The document knows one error code, 500. Kept apart: a body over the limit, and "not now".
 STATUSES = {
@@ -185,17 +187,26 @@ class StartStopQuery:
         return None
 
     async def _find(self, asked: JobRequest, principal: str) -> Job:
-        await self._check_worker(asked.worker_id, principal)
-        if not is_uuid(asked.job_id):
-            raise JobNotFound(TEXTS[ErrorCode.JOB_NOT_FOUND])
-        job = await self._client.get(asked.job_id, family=FAMILY, principal=principal)
-        if job.spec.worker != asked.worker_id:
+        job = await self._of_worker(asked, principal)
+        # One that waits is with the coordinator and not with its worker: it is there to be ended wherever that is.
+        if job is None or job.state is not State.QUEUED:
+            await self._check_worker(asked.worker_id, principal)
+        if job is None:
             raise JobNotFound(TEXTS[ErrorCode.JOB_NOT_FOUND])
         return job
 
+    async def _of_worker(self, asked: JobRequest, principal: str) -> Job | None:
+        if not is_uuid(asked.job_id):
+            return None
+        try:
+            job = await self._client.get(asked.job_id, family=FAMILY, principal=principal)
+        except JobNotFound:
+            return None
+        return job if job.spec.worker == asked.worker_id else None
+
     async def _check_worker(self, worker_id: str, principal: str) -> None:
         for worker in await self._client.workers(principal=principal):
-            if worker.id == worker_id and worker.state in (WorkerState.CONNECTED, WorkerState.DRAINING):
+            if worker.id == worker_id and worker.state in CONNECTED:
                 return
         raise WorkerNotFound(TEXTS[ErrorCode.WORKER_NOT_FOUND])
 

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from hostler.jobs import JobQuery
 from tests.cluster.real_cluster import RealCluster, processes_of, until
 
 COUNT = 'for n in $(seq 1 30); do echo "$n"; sleep 1; done; echo done\n'
@@ -109,3 +110,21 @@ async def test_a_worker_that_is_gone_is_not_found(cluster: RealCluster) -> None:
     assert await cluster.worker_id() == worker
     assert (await cluster.post("/query", call))[1]["done"] is False
     assert await asyncio.wait_for(cluster.post("/stop", call), 30) == (200, {"success": True})
+
+
+async def test_a_drained_worker_starts_nothing_and_has_the_jobs_that_it_ran(cluster: RealCluster) -> None:
+    """The start is refused with the reason, and no job is left that would run once the worker is given work again."""
+    await cluster.up()
+    worker = await cluster.worker_id()
+    start = {"worker_id": worker, "command": "true", "path": ""}
+    status, started = await cluster.post("/start", start)
+    assert status == 201
+    await _finished(cluster, worker, started["job_id"])
+    await cluster.client.drain_worker("w1", reason="new disks")
+
+    refused = await cluster.post("/start", start)
+
+    assert refused == (500, {"error": "worker w1 takes no new work: it is drained on request: new disks"})
+    assert [job.id for job in (await cluster.client.find(JobQuery())).jobs] == [started["job_id"]]
+    assert (await _query(cluster, worker, started["job_id"]))["done"]
+    assert (await cluster.post("/stop", {"worker_id": worker, "job_id": started["job_id"]}))[0] == 200

@@ -1,6 +1,8 @@
 """Submitting: every item is answered in its place, and a key stands for one job."""
 
-from coordinator.changes import JobQueued
+import pytest
+
+from coordinator.changes import Drain, DrainAsked, JobQueued, WorkerDraining
 from coordinator.live import WORK_KEPT_BYTES_MAX
 from hostler.errors import InvalidRequest, KeyConflict, Overloaded, WorkerNotFound
 from hostler.lifecycle import State
@@ -188,6 +190,33 @@ def test_a_job_without_a_slot_starts_at_once_or_not_at_all() -> None:
     (error,) = scene.submit(a_submission(1, pin=W1, slots=0))
 
     assert isinstance(error, WorkerNotFound)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (DrainAsked(W1, Drain(reason="new disk")), "it is drained on request: new disk"),
+        (DrainAsked(W1, Drain()), "it is drained on request"),
+        (WorkerDraining(W1, True, "the worker is ending"), "it is draining: the worker is ending"),
+        (
+            WorkerDraining(W1, True, "1 MiB is free", disk_full=True),
+            "it has too little room on its disk: 1 MiB is free",
+        ),
+    ],
+)
+def test_a_job_without_a_slot_for_a_worker_that_takes_no_new_work_is_refused_and_none_is_left(
+    change: DrainAsked | WorkerDraining, text: str
+) -> None:
+    """It would wait, and run by itself long after its caller has gone; one that takes a slot may wait."""
+    scene = Scene()
+    scene.join(W1)
+    scene.apply(change)
+
+    slotless, waiting = scene.submit(a_submission(1, pin=W1, slots=0), a_submission(2, pin=W1))
+
+    assert isinstance(slotless, InvalidRequest)
+    assert str(slotless) == f"worker {scene.worker().name} takes no new work: {text}"
+    assert list(scene.live.numbers) == [waiting]
 
 
 def test_a_small_spec_is_kept_in_memory_and_a_big_one_is_read_at_dispatch() -> None:

@@ -416,8 +416,20 @@ async def test_a_worker_that_is_gone_is_not_found(
     for path in ("/stop", "/query"):
         answer = await gateway.post(path, body)
         assert (answer.status, answer.json) == (500, {"error": "worker not found"})
-    coordinator.workers = [a_worker(state=WorkerState.DRAINING)]
-    assert (await gateway.post("/query", body)).status == 200
+
+
+@pytest.mark.parametrize("state", WorkerState)
+async def test_a_waiting_job_is_there(gateway: Caller, coordinator: FakeCoordinator, state: WorkerState) -> None:
+    """A stop that needed the worker's return would come after its start. A drained worker has its other jobs, too."""
+    waiting, over = await started(gateway), await started(gateway)
+    await coordinator.move(waiting["job_id"], lambda job: replace(job, state=State.QUEUED))
+    await coordinator.move(over["job_id"], finished)
+    coordinator.workers = [a_worker(state=state)]
+
+    assert (await gateway.post("/query", waiting)).json == {"done": False, "error": False, "error_text": ""}
+    assert (await gateway.post("/stop", waiting)).json == {"success": True}
+    assert coordinator.jobs[waiting["job_id"]].state is State.FINISHED
+    assert (await gateway.post("/query", over)).status == (200 if state.startswith(("connected", "drain")) else 500)
 
 
 async def test_an_unknown_job_is_500_job_not_found(gateway: Caller, coordinator: FakeCoordinator) -> None:
