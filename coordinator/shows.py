@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from coordinator.sessions import Sessions, ShowOutput
+from coordinator.sessions import Session, Sessions, ShowOutput
 from hostler.errors import FileNotFound, HostlerError, NotRunning, Overloaded, Unavailable
 from hostler.ids import AttemptKey, new_uuid
 
@@ -125,6 +125,14 @@ class Shows:
         self._showings: dict[str, Showing] = {}  # by ticket
         self._awaited: set[str] = set()  # tickets that no worker has taken up yet
 
+    def reach(self, worker: str) -> Session:
+        """Return the session of a worker that has files. Raises Unavailable: it is not connected."""
+        session = self._sessions.get(worker)
+        if session is None:
+            text = "the worker that runs the job is not connected; its files come when it is"
+            raise Unavailable(text, field="worker", retry_after_s=5)
+        return session
+
     @asynccontextmanager
     async def open(
         self, worker: str, key: AttemptKey, path: str, offset: int, length: int
@@ -136,11 +144,7 @@ class Shows:
             Overloaded: too many are being read.
             Unavailable: the worker is not connected, or does not answer. Also raised in the middle.
         """
-        session = self._sessions.get(worker)
-        if session is None:
-            raise Unavailable(
-                "the worker that runs the job is not connected; its files come when it is", retry_after_s=5
-            )
+        session = self.reach(worker)
         if len(self._showings) >= TICKETS_MAX:
             raise Overloaded(f"{TICKETS_MAX} files of running jobs are being read already", retry_after_s=1)
         ticket = new_uuid(os.urandom(16))

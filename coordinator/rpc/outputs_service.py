@@ -51,9 +51,11 @@ class OutputsService:
     async def list_outputs(
         self, request: jobs_pb2.ListOutputsRequest, principal: Principal
     ) -> jobs_pb2.ListOutputsResponse:
-        """ListOutputs: what is kept, or what a running job has by now."""
+        """ListOutputs: what is kept, or what a running job has by now, which its worker knows."""
         found = await self._find(request.id, principal, request.family)
         job = found.job
+        if job.state in ON_THE_WORKER:
+            self._shows.reach(job.worker)
         if job.state is not State.FINISHED:
             files = sorted(self._live_outputs(job.id), key=lambda file: file.path)
             return outputs_to_proto(Outputs(files=tuple(files), live=True))

@@ -78,9 +78,12 @@ def usage_failure(message: str, *, hint: str = "") -> Failure:
 
 SELECTOR_FIELDS = frozenset({"--filter", "filter", "--all", "where", "--where"})
 SELECTOR_HINT = "docs/selectors.md has the language of these expressions"
+AWAY_HINT = "hostler workers shows which are connected"
 
 
 def failure_of(error: HostlerError) -> Failure:
     """What a command says and returns for an error of the cluster's."""
     hint = SELECTOR_HINT if error.field in SELECTOR_FIELDS else HINTS.get(error.code, "")
+    if error.code is ErrorCode.UNAVAILABLE and error.field == "worker":
+        hint = AWAY_HINT
     return Failure(error.message, hint=hint, exit_code=EXIT_CODES[error.code], code=error.code.value)

@@ -203,7 +203,8 @@ class JobsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOutputs(self, request, context):
-        """The output files of a job: of its last attempt, or what a running one has by now.
+        """The output files of a job: of its last attempt, or what a running one has by now. UNAVAILABLE while the worker of a
+        running one is not connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

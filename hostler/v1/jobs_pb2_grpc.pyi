@@ -79,7 +79,9 @@ class JobsStub:
     is over, is said to be so by the status of the last chunk.
     """
     ListOutputs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]
-    """The output files of a job: of its last attempt, or what a running one has by now."""
+    """The output files of a job: of its last attempt, or what a running one has by now. UNAVAILABLE while the worker of a
+    running one is not connected.
+    """
     ReadOutput: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadOutputRequest, _jobs_pb2.FileChunk]
     """Streams one output file, or a part of it. NOT_FOUND when the job has no such file."""
     ReadArchive: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadArchiveRequest, _jobs_pb2.FileChunk]
@@ -135,7 +137,9 @@ class JobsAsyncStub(JobsStub):
     is over, is said to be so by the status of the last chunk.
     """
     ListOutputs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]  # type: ignore[assignment]
-    """The output files of a job: of its last attempt, or what a running one has by now."""
+    """The output files of a job: of its last attempt, or what a running one has by now. UNAVAILABLE while the worker of a
+    running one is not connected.
+    """
     ReadOutput: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadOutputRequest, _jobs_pb2.FileChunk]  # type: ignore[assignment]
     """Streams one output file, or a part of it. NOT_FOUND when the job has no such file."""
     ReadArchive: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadArchiveRequest, _jobs_pb2.FileChunk]  # type: ignore[assignment]
@@ -260,7 +264,9 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListOutputsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListOutputsResponse, _abc.Awaitable[_jobs_pb2.ListOutputsResponse]]:
-        """The output files of a job: of its last attempt, or what a running one has by now."""
+        """The output files of a job: of its last attempt, or what a running one has by now. UNAVAILABLE while the worker of a
+        running one is not connected.
+        """
 
     @_abc_1.abstractmethod
     def ReadOutput(

@@ -91,7 +91,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.kept = FakeWorkloads()
         self.events: list[JobEvent] = []
         self.watch_breaks_after: list[int] = []  # numbers of events after which a watch breaks, once each
-        self.outputs: dict[str, Outputs] = {}
+        self.outputs: dict[str, Outputs | HostlerError] = {}
         self.contents: dict[str, bytes] = {}  # of output files, by path
         self.archive = b""
         self.on_get: Callable[[Job], Job] = lambda job: job
@@ -343,14 +343,14 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
 
     def ListOutputs(self, request: Any, context: Any) -> Any:
         self._job(request.id, context)
-        return wire_jobs.outputs_to_proto(self.outputs.get(request.id, Outputs()))
+        return wire_jobs.outputs_to_proto(self._outputs(request.id, context))
 
     def ReadOutput(self, request: Any, context: Any) -> Iterator[Any]:
         self._job(request.id, context)
         if request.path not in self.contents:
             self._refuse(context, FileNotFound("there is no such file"))
         content = self.contents[request.path]
-        listed = next(file for file in self.outputs[request.id].files if file.path == request.path)
+        listed = next(file for file in self._outputs(request.id, context).files if file.path == request.path)
         yield jobs_pb2.FileChunk(size_bytes=len(content), digest=listed.digest, modified_at_us=listed.modified_at_us)
         yield jobs_pb2.FileChunk(bytes=content[:3])
         yield jobs_pb2.FileChunk(bytes=b"spoiled" if self.spoils else content[3:])
@@ -394,6 +394,13 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         if job not in self.jobs:
             self._refuse(context, JobNotFound(f"no job has the id {job}"))
         return self.jobs[job]
+
+    def _outputs(self, job: str, context: Any) -> Outputs:
+        found = self.outputs.get(job, Outputs())
+        if isinstance(found, HostlerError):
+            self._refuse(context, found)
+            raise found
+        return found
 
     def _refuse(self, context: Any, error: HostlerError) -> None:
         context.set_trailing_metadata(wire_errors.trailers_of(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hostler.errors import Unavailable
 from hostler.jobs import JobSpec, OutputFile, Outputs, Work
 from hostler.shape import outputs_shape
 from tests.cli.conftest import Answer
@@ -49,7 +50,9 @@ def test_ls_lists_them(hostler: Hostler, fake: FakeCluster) -> None:
     lines = hostler("outputs", "ls", job).out.splitlines()
 
     assert [line.split()[-1] for line in lines] == ["PATH", *CONTENTS]
-    assert json.loads(hostler("outputs", "ls", job, "--json").out) == outputs_shape(fake.outputs[job])
+    outputs = fake.outputs[job]
+    assert isinstance(outputs, Outputs)
+    assert json.loads(hostler("outputs", "ls", job, "--json").out) == outputs_shape(outputs)
 
 
 def test_get_writes_every_file_as_it_is(hostler: Hostler, fake: FakeCluster, tmp_path: Path) -> None:
@@ -177,3 +180,17 @@ def test_what_was_removed_or_could_not_be_kept_is_said(hostler: Hostler, fake: F
     fake.outputs[job] = Outputs(missing=("big.bin: the disk was full",))
     assert "big.bin: the disk was full" in hostler("outputs", "get", job, "--into", str(tmp_path)).err
     assert hostler("outputs", "ls", "aaaabbbb-1111-4111-8111-111111111111").code == 3
+
+
+def test_what_nobody_knows_while_a_worker_is_away_is_not_said_to_be_nothing(
+    hostler: Hostler, fake: FakeCluster, tmp_path: Path
+) -> None:
+    """The worker's absence is named, and it is not taken for the coordinator's."""
+    job = put_out(fake, {}, live=True)
+    fake.outputs[job] = Unavailable("the worker that runs the job is not connected", field="worker")
+
+    for command in (("ls", job), ("get", job, "--into", str(tmp_path))):
+        answer = hostler("outputs", *command)
+        assert (answer.code, answer.out) == (4, "")
+        assert "the worker that runs the job is not connected" in answer.err
+        assert "hostler workers shows which are connected" in answer.err

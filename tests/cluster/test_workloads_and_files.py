@@ -185,7 +185,7 @@ async def test_ends_are_seen_as_ruled(cluster: RealCluster) -> None:
 
 
 async def test_what_a_running_job_has_put_out_can_be_read(cluster: RealCluster) -> None:
-    """Its list, and each file as it is now."""
+    """Its list, and each file as it is now; neither while its worker is away, when nobody knows what there is."""
     await cluster.up()
     job = await custom(cluster, "sleeps")
 
@@ -197,6 +197,20 @@ async def test_what_a_running_job_has_put_out_can_be_read(cluster: RealCluster) 
     assert await download(cluster, f"/jobs/{job}/outputs/early.txt") == (200, b"by now", 6)
     assert (await download(cluster, f"/jobs/{job}/outputs/other.txt"))[0] == 404
     assert await status(cluster, job) == "RUNNING"
+
+    cluster.end("w1", signal.SIGKILL)
+
+    async def unknown() -> bool:
+        return (await download(cluster, f"/jobs/{job}/outputs/early.txt"))[0] == 503
+
+    await until(unknown, "the worker's absence")
+    code, answer = await cluster.get(f"/jobs/{job}/outputs")
+    assert (code, list(answer)) == (503, ["detail"])
+    code, answer = await cluster.get(f"/v1/jobs/{job}/outputs")
+    assert (code, answer["error"]["code"]) == (503, "unavailable")
+
+    cluster.start("w1")
+    await until(listed, "the file in the list again")
     await cluster.client.stop(job, grace_s=0)
 
 

@@ -11,13 +11,15 @@ import grpc.aio
 import pytest
 
 from coordinator.blobs import BlobStore
-from hostler.errors import FileNotFound, InvalidRequest, JobNotFound, NotFinished
+from coordinator.sessions import Sessions
+from hostler.errors import FileNotFound, InvalidRequest, JobNotFound, NotFinished, Unavailable
 from hostler.files_client import FilesClient, Reading
 from hostler.jobs import OutputFile, Outputs
 from hostler.lifecycle import State
 from hostler.v1 import jobs_pb2, jobs_pb2_grpc
 from hostler.wire.errors import error_from_call
 from tests.files.stand_ins import JOB, OTHER, StoreStandIn, a_job, an_output, content_of, digest_of, stored
+from tests.files.worker_stand_in import connected_worker
 
 CONTENTS = {"a.txt": b"0123456789", "empty": b"", "sub/größe.bin": os.urandom(2_500_000)}
 
@@ -37,13 +39,37 @@ async def test_what_is_kept_is_listed_by_path(files: FilesClient, finished: list
     assert await files.outputs(JOB) == Outputs(files=tuple(finished), missing=("huge: too large",))
 
 
-async def test_a_running_job_lists_what_its_worker_said_last(files: FilesClient, store: StoreStandIn) -> None:
+async def test_a_running_job_lists_what_its_worker_said_last(
+    files: FilesClient, store: StoreStandIn, sessions: Sessions, channel: grpc.aio.Channel
+) -> None:
     """Marked as live; sorted, and without digests."""
     store.add(a_job(JOB, State.RUNNING))
     listed = tuple(OutputFile(path=path, size_bytes=1, modified_at_us=2) for path in ("b", "a"))
     store.live[JOB] = listed
 
-    assert await files.outputs(JOB) == Outputs(files=listed[::-1], live=True)
+    async with connected_worker(sessions, channel):
+        assert await files.outputs(JOB) == Outputs(files=listed[::-1], live=True)
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.STOPPING])
+async def test_without_the_worker_of_a_running_job_nobody_knows_what_there_is(
+    files: FilesClient, store: StoreStandIn, state: State
+) -> None:
+    """An empty list would say that there is nothing."""
+    store.add(a_job(JOB, state))
+
+    with pytest.raises(Unavailable, match="the worker that runs the job is not connected"):
+        await files.outputs(JOB)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.ASSIGNED])
+async def test_a_job_that_has_not_begun_has_put_out_nothing(
+    files: FilesClient, store: StoreStandIn, state: State
+) -> None:
+    """Whether its worker is connected or not."""
+    store.add(a_job(JOB, state))
+
+    assert await files.outputs(JOB) == Outputs(live=True)
 
 
 @pytest.mark.parametrize("path", CONTENTS)
