@@ -67,7 +67,7 @@ class WorkloadsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """One definition. NOT_FOUND when there is none, or it was removed.
+        """One definition. NOT_FOUND when there is none; of a workload that was removed only a version that is named is found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

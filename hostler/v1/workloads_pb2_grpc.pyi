@@ -34,7 +34,7 @@ class WorkloadsStub:
     Apply: _grpc.UnaryUnaryMultiCallable[_workloads_pb2.ApplyRequest, _workloads_pb2.ApplyResponse]
     """Registers definitions. Each that differs from the newest of its name becomes a new version; all or none."""
     Get: _grpc.UnaryUnaryMultiCallable[_workloads_pb2.GetWorkloadRequest, _workloads_pb2.Workload]
-    """One definition. NOT_FOUND when there is none, or it was removed."""
+    """One definition. NOT_FOUND when there is none; of a workload that was removed only a version that is named is found."""
     List: _grpc.UnaryUnaryMultiCallable[_workloads_pb2.ListWorkloadsRequest, _workloads_pb2.ListWorkloadsResponse]
     """The newest version of every workload that was not removed, by name."""
     Remove: _grpc.UnaryUnaryMultiCallable[_workloads_pb2.RemoveWorkloadRequest, _workloads_pb2.RemoveWorkloadResponse]
@@ -46,7 +46,7 @@ class WorkloadsAsyncStub(WorkloadsStub):
     Apply: _aio.UnaryUnaryMultiCallable[_workloads_pb2.ApplyRequest, _workloads_pb2.ApplyResponse]  # type: ignore[assignment]
     """Registers definitions. Each that differs from the newest of its name becomes a new version; all or none."""
     Get: _aio.UnaryUnaryMultiCallable[_workloads_pb2.GetWorkloadRequest, _workloads_pb2.Workload]  # type: ignore[assignment]
-    """One definition. NOT_FOUND when there is none, or it was removed."""
+    """One definition. NOT_FOUND when there is none; of a workload that was removed only a version that is named is found."""
     List: _aio.UnaryUnaryMultiCallable[_workloads_pb2.ListWorkloadsRequest, _workloads_pb2.ListWorkloadsResponse]  # type: ignore[assignment]
     """The newest version of every workload that was not removed, by name."""
     Remove: _aio.UnaryUnaryMultiCallable[_workloads_pb2.RemoveWorkloadRequest, _workloads_pb2.RemoveWorkloadResponse]  # type: ignore[assignment]
@@ -67,7 +67,7 @@ class WorkloadsServicer(metaclass=_abc_1.ABCMeta):
         request: _workloads_pb2.GetWorkloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workloads_pb2.Workload, _abc.Awaitable[_workloads_pb2.Workload]]:
-        """One definition. NOT_FOUND when there is none, or it was removed."""
+        """One definition. NOT_FOUND when there is none; of a workload that was removed only a version that is named is found."""
 
     @_abc_1.abstractmethod
     def List(

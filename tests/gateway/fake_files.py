@@ -113,7 +113,7 @@ class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
     async def Get(self, request: workloads_pb2.GetWorkloadRequest, context: Context) -> Any:
         """Show a definition."""
         found = self.known.get(request.name)
-        if found is not None and request.version not in (0, found.version):
+        if request.version and (found is None or request.version != found.version):
             found = self.older.get((request.name, request.version))
         if found is None:
             return await fail(context, WorkloadNotFound("there is no such workload"))
@@ -127,8 +127,10 @@ class FakeWorkloads(workloads_pb2_grpc.WorkloadsServicer):
 
     async def Remove(self, request: workloads_pb2.RemoveWorkloadRequest, context: Context) -> Any:
         """Forget a definition."""
-        if self.known.pop(request.name, None) is None:
+        removed = self.known.pop(request.name, None)
+        if removed is None:
             return await fail(context, WorkloadNotFound("there is no such workload"))
+        self.older[removed.name, removed.version] = removed
         return workloads_pb2.RemoveWorkloadResponse()
 
 

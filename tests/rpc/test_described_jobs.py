@@ -165,12 +165,16 @@ async def test_older_versions_stay_readable(client: Client) -> None:
 
 
 async def test_a_workload_that_was_removed_can_no_longer_be_named(client: Client) -> None:
-    """Neither by a job nor for another removal."""
+    """Neither by a job nor for another removal; what jobs ran can still be looked at, by its version."""
     await apply_render(client)
 
     await client.workloads.remove("render")
 
-    assert isinstance((await client.submit([of_render()]))[0], WorkloadNotFound)
+    for refused in await client.submit([of_render(), of_render(workload_version=1)]):
+        assert isinstance(refused, WorkloadNotFound)
+    with pytest.raises(WorkloadNotFound):
+        await client.workloads.get("render")
+    assert (await client.workloads.get("render", version=1)).name == "render"
     with pytest.raises(WorkloadNotFound):
         await client.workloads.remove("render")
 
