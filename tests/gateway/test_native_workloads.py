@@ -108,6 +108,15 @@ async def test_what_is_shown_can_be_sent_back(gateway: Caller, coordinator: Fake
     assert (await gateway.get("/v1/workloads/words")).json["script"] == FULL["script"]
 
 
+async def test_families_keep_nothing_from_v1(gateway: Caller) -> None:
+    """They are about the documented APIs; this one is the operator's."""
+    await applied(gateway, {"name": "w", "argv": ["true"], "families": ["altron"]})
+
+    assert [shown["name"] for shown in (await gateway.get("/v1/workloads")).json["workloads"]] == ["w"]
+    answer = await gateway.post("/v1/jobs", {"jobs": [{"workload": "w"}]})
+    assert list(answer.json["jobs"][0]) == ["id"]
+
+
 async def test_a_definition_is_shown_by_name_and_version(gateway: Caller) -> None:
     """0 and nothing are the newest; there is only what there is."""
     await applied(gateway, {"name": "w", "argv": ["one"]})
