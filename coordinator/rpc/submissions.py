@@ -253,6 +253,7 @@ def is_described(message: types_pb2.JobSpec) -> bool:
         or work.loss_policy
         or work.start_path
         or work.files
+        or work.stdin_path
         or work.workspace
         or work.HasField("python")
         or work.HasField("container")

@@ -306,6 +306,14 @@ async def test_a_script_of_ones_own_runs_without_a_workload(client: Client, make
     assert {file.path: file.content for file in found.files}["params.json"] == b'[1, "two"]'
 
 
+async def test_a_file_for_standard_input_is_one_of_the_files_also_where_there_are_none(client: Client) -> None:
+    """A command with nothing else would be accepted, and fail as not started on its worker."""
+    (refused,) = await client.submit([JobSpec(work=Work(argv=("cat",), stdin_path="inputs/a"))])
+
+    assert isinstance(refused, InvalidRequest)
+    assert (refused.field, str(refused)) == ("stdin_path", "stdin_path names 'inputs/a', which is none of the files")
+
+
 # Secrets
 
 
