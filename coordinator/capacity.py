@@ -13,6 +13,8 @@ from coordinator.places import Replaced
 from hostler.ids import AttemptKey
 from hostler.workers import WorkerState
 
+REVOKED = "revoked"  # a quarantine that nobody ends: its certificates were revoked
+REVOKED_TEXT = "its host may join again with a new invitation, as another worker"
 RUN_TIMES_KEPT = 20  # results of a class on a worker between two looks at its prefetch
 
 
@@ -121,10 +123,15 @@ class Worker:
         self.prefetch: dict[ClassKey, int] = {}
 
     @property
+    def revoked(self) -> bool:
+        """Whether nobody is ever heard as this worker again."""
+        return self.quarantine == REVOKED
+
+    @property
     def state(self) -> WorkerState:
         """How it is shown."""
         if self.quarantine:
-            return WorkerState.QUARANTINED
+            return WorkerState.REVOKED if self.revoked else WorkerState.QUARANTINED
         if self.connected:
             if self.drain is not None:
                 return WorkerState.DRAINING if self.held else WorkerState.DRAINED
@@ -135,7 +142,7 @@ class Worker:
     def reason(self) -> str:
         """Why it is in that state, where there is more to say than the state does."""
         if self.quarantine:
-            return self.quarantine
+            return REVOKED_TEXT if self.revoked else self.quarantine
         if self.drain is not None:
             return self.drain.reason or "drained on request"
         return self.draining_reason

@@ -17,7 +17,6 @@ from coordinator.changes import (
     Due,
     EpochRaised,
     JobQueued,
-    LateEnd,
     LogLost,
     Losses,
     Quarantined,
@@ -53,6 +52,7 @@ from coordinator.quarantine import reason_against
 from coordinator.recalls import recalls
 from coordinator.refusals import refused
 from coordinator.start_deadlines import is_too_late, late_starts, started_too_late
+from coordinator.successors import fences_anew, owner_of_missed, word_on_another
 from coordinator.waits import waited_for
 from hostler.errors import (
     HostlerError,
@@ -277,6 +277,7 @@ def on_hello(live: Live, hello: Hello, session: Any, now: Instant) -> Decision:
             hello.named_only,
         )
     )
+    changes += fences_anew(live, hello, now)
     amnesia = known is not None and (known.boot_id, known.journal_id) != (hello.boot_id, hello.journal_id)
     verdicts, stops, starts = _reconcile(live, known, hello, amnesia, changes, now)
     # The worker refuses everything up to the mark: what is sent again must be above it, in order.
@@ -337,7 +338,7 @@ def _reconcile(
             changes.append(_log_lost(log))
     for key, state in held.items():
         if known is None or key not in known.held or amnesia:
-            verdicts.append((key, _verdict(live, hello.worker, key, state), 0))
+            verdicts.append((key, _verdict(live, hello, key, state), 0))
     return verdicts, stops, starts
 
 
@@ -350,12 +351,12 @@ def _never_arrived(job: Job, hello: Hello) -> bool:
     return job.sequence > hello.mark and job.stop_grace_s is None and not job.started_at_us
 
 
-def _verdict(live: Live, worker: str, key: AttemptKey, state: str) -> str:
+def _verdict(live: Live, hello: Hello, key: AttemptKey, state: str) -> str:
     """What becomes of an attempt that is over here, or was never here: it is kept until its log has arrived."""
     log = live.trailing.get(key)
-    if log is not None and log.worker == worker:
+    if log is not None and log.worker == hello.worker:
         return "keep"
-    if state == "ended" and live.missed.get(key) == worker:
+    if state == "ended" and owner_of_missed(live, hello.worker, hello.journal_id, key):
         return "keep"  # it was lost, and now its end can be heard
     return "forget" if state == "ended" else "kill"
 
@@ -403,9 +404,7 @@ def on_report(live: Live, worker_id: str, report: Report, now: Instant) -> Decis
     """Move the attempt a report speaks of, if it is this worker's current one; else have it forgotten."""
     job = live.current(report.key)
     if job is None or job.worker != worker_id:
-        late: list[Change] = []
-        if report.end is not None and live.missed.get(report.key) == worker_id:
-            late.append(LateEnd(report.key, report.end_bytes, worker_id))
+        late = list(word_on_another(live, worker_id, report, now))
         return Decision(late, [Acknowledge(worker_id, report.key)])
     if report.never_ran:
         return _on_never_ran(live, job, worker_id, report, now)

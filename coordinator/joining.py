@@ -18,13 +18,14 @@ from coordinator.admissions import (
     InvitationUsed,
     Invited,
 )
-from coordinator.capacity import Worker
-from coordinator.changes import Change
+from coordinator.capacity import REVOKED, Worker
+from coordinator.changes import Change, Quarantined
 from coordinator.decisions import Decision
 from coordinator.drains import find_worker
 from coordinator.effects import Answer, DropSession, Effect
 from coordinator.instant import Instant
 from coordinator.live import Live
+from coordinator.losses import lost_with_their_worker
 from hostler.errors import (
     HostlerError,
     InvalidRequest,
@@ -120,11 +121,16 @@ def _used_before(live: Live, certificate: Certificate) -> HostlerError | None:
 
 def _forgotten(live: Live, now: Instant) -> list[Change]:
     over = [each for each in live.admissions.certificates.values() if each.expires_at_us <= now.wall_us]
-    return [CertificateOver(each.serial) for each in over]
+    return [CertificateOver(each.serial) for each in over if not _is_awaited(live.workers.get(each.worker))]
+
+
+def _is_awaited(worker: Worker | None) -> bool:
+    # Its jobs may be waited for without end, until it is revoked: so it must still be known to be of another host.
+    return worker is not None and not worker.connected and bool(worker.held)
 
 
 def on_revoke(live: Live, named: str, reply: Any, now: Instant) -> Decision:
-    """Hear a worker's certificates no more; its stream, if there is one, ends with this decision."""
+    """Hear a worker's certificates no more; its stream, if there is one, and its jobs end with this decision."""
     found = find_worker(live, named)
     if isinstance(found, InvalidRequest):
         return Decision([], [Answer(reply, found)])
@@ -139,12 +145,16 @@ def on_revoke(live: Live, named: str, reply: Any, now: Instant) -> Decision:
         text = f"{len(joined)} workers have joined as {named[:100]!r}; give the id of one: {ids}"
         return Decision([], [Answer(reply, InvalidRequest(text, field="worker"))])
     (worker,) = joined
-    connected = isinstance(found, Worker) and found.connected
-    listed = [each for each in live.admissions.of_worker(worker) if not each.revoked_at_us]
+    of_it = list(live.admissions.of_worker(worker))
+    listed = [each for each in of_it if not each.revoked_at_us]
     good = sum(each.expires_at_us > now.wall_us for each in listed)
     changes: list[Change] = [CertificateRevoked(each.serial, now.wall_us) for each in listed]
+    effects: list[Effect] = []
+    there = live.workers.get(worker)
     # A worker of this host has no certificate: there is nothing to revoke, and its stream is left alone.
-    effects: list[Effect] = [DropSession(worker, superseded=False)] if connected and listed else []
+    if there is not None and of_it and not there.revoked:
+        changes += [Quarantined(worker, REVOKED), *lost_with_their_worker(live, there, now)]
+        effects += [DropSession(worker, superseded=False)] if there.connected else []
     return Decision(changes, [*effects, Answer(reply, good)])
 
 

@@ -33,6 +33,19 @@ def silent_workers(
                 yield _lost(job, worker, limit_s, lease_s, now)
 
 
+def lost_with_their_worker(live: Live, worker: Worker, now: Instant) -> list[Ended | Retried]:
+    """What becomes of the jobs of a worker that is revoked now: it never comes back to say how they end.
+
+    Those of the policy *stop* take their time: their supervisors end them when the lease runs out, and `silent_workers`
+    says so.
+    """
+    evidence = (
+        f"worker {worker.name} was revoked; the program may still run on {worker.host} until that host is reached"
+    )
+    jobs = [live.jobs[number] for number in worker.held.values()]
+    return [lost(job, "worker_lost", evidence, now, fenced=False) for job in jobs if not job.losses.fence_s]
+
+
 def lost_at_s(job: Job, worker: Worker, *, lost_after: Callable[[str], float], lease_s: float) -> float:
     """When a job of a worker that is away is over if it stays away, by the monotonic clock; infinite: never.
 

@@ -32,7 +32,7 @@ CAUSES: Final = {
     "lease": CauseMeaning(Outcome.LOST, "its worker was cut off for too long, and the job's policy is to end then"),
     "supervisor_died": CauseMeaning(Outcome.LOST, "the process that watched over the program was killed"),
     "host_restarted": CauseMeaning(Outcome.LOST, "its host was restarted while it ran"),
-    "worker_lost": CauseMeaning(Outcome.LOST, "its worker stayed away for too long"),
+    "worker_lost": CauseMeaning(Outcome.LOST, "its worker stayed away for too long, or was revoked"),
 }
 
 

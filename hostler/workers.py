@@ -19,6 +19,7 @@ class WorkerState(StrEnum):
     UNREACHABLE = "unreachable"  # its stream ended without a goodbye
     GONE = "gone"  # it said goodbye
     QUARANTINED = "quarantined"  # two agents spoke for it: nobody is heard as this worker until it is released
+    REVOKED = "revoked"  # its certificates were revoked: nobody is heard as this worker any more
 
 
 def worker_facts(labels: Mapping[str, str], *, name: str, host: str, worker: str) -> dict[str, str]:
@@ -42,6 +43,6 @@ class Worker:
     runtimes: tuple[str, ...] = ()  # ways to run a program it knows
     workloads: tuple[str, ...] = ()  # workloads it takes, with * as a wild card; empty: all
     abilities: tuple[str, ...] = ()  # of ABILITIES
-    reason: str = ""  # why it is draining, drained or quarantined
+    reason: str = ""  # why it is draining, drained, quarantined or revoked
     drain_by_us: int = 0  # while draining on request: what runs then is ended; 0: never
     policy: str = ""  # the mode of its own policy: named, allow-list or arbitrary; empty: it has not said

@@ -157,7 +157,7 @@ WAITED = fields(jobs=listed(PROGRESS), pending=listed(UUID))
 WORKER = fields(
     id=TEXT,
     name=TEXT,
-    state=one_of("connected", "draining", "drained", "unreachable", "gone", "quarantined"),
+    state=one_of("connected", "draining", "drained", "unreachable", "gone", "quarantined", "revoked"),
     slots=COUNT,
     running=COUNT,
     labels=mapped(TEXT),

@@ -25,6 +25,7 @@ from coordinator.rpc.large_messages import parse_large
 from coordinator.rpc.receipts import Receipts
 from coordinator.secrets_file import Secrets
 from coordinator.sessions import Note, Session, Silence
+from coordinator.successors import is_successor
 from hostler import frames, logs
 from hostler.errors import HostlerError, InvalidRequest, PermissionDenied
 from hostler.ids import AttemptKey
@@ -315,10 +316,13 @@ class WorkersService:
             message = parse(workers_pb2.LogPush, data)
             receipts.session = message.session
             for part in message.parts:
-                log = self._engine.live.log_of(key_from_proto(part.key))
+                log = self._engine.live.log_of(key := key_from_proto(part.key))
                 if caller.worker and log is not None and log.worker != caller.worker:
+                    if is_successor(self._engine.live, caller.worker, log.worker):
+                        receipts.note(key, forget=True)
+                        continue
                     reason = "the attempt is another worker's"
-                    refused("worker.log", reason, worker=caller.worker, attempt=str(key_from_proto(part.key)))
+                    refused("worker.log", reason, worker=caller.worker, attempt=str(key))
                     raise PermissionDenied(reason)
                 await self._take_piece(part, receipts)
 

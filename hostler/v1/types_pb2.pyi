@@ -1350,7 +1350,7 @@ class Worker(_message.Message):
     id: _builtins.str
     name: _builtins.str
     state: _builtins.str
-    """connected, draining, drained, unreachable, gone, quarantined"""
+    """connected, draining, drained, unreachable, gone, quarantined, revoked"""
     slots: _builtins.int
     version: _builtins.str
     running: _builtins.int
@@ -1358,7 +1358,7 @@ class Worker(_message.Message):
     seen_at_us: _builtins.int
     host: _builtins.str
     reason: _builtins.str
-    """of the states draining, drained and quarantined: why"""
+    """of the states draining, drained, quarantined and revoked: why"""
     drain_by_us: _builtins.int
     """while draining on request: what runs then is ended; 0: never"""
     policy: _builtins.str

@@ -174,4 +174,4 @@ async def _check_what_else_the_page_says(hosts: Hosts) -> None:
 
     await until(refused, "the refusal in the worker's log", WITHIN_S)
     listed: dict[str, Any] = json.loads(await asyncio.to_thread(hosts.call, "h1", "hostler --json workers"))
-    assert {each["name"]: each["state"] for each in listed["workers"]} == {"h2": "connected", "h3": "unreachable"}
+    assert {each["name"]: each["state"] for each in listed["workers"]} == {"h2": "connected", "h3": "revoked"}

@@ -168,7 +168,7 @@ async def test_one_way_is_no_way(site: Site) -> None:
 
 @pytest.mark.ci
 async def test_a_revoked_worker_is_refused_until_it_is_invited_again(site: Site) -> None:
-    """Its jobs run on meanwhile. With a new invitation it comes as another worker, and they are ended."""
+    """Its jobs are lost, and run on until with a new invitation it comes as another worker: that has them ended."""
     jobs = await begin(site, plans(2, 3000, 0.1), "w1")
     await site.client.access.revoke_worker("w1")
 
@@ -178,7 +178,9 @@ async def test_a_revoked_worker_is_refused_until_it_is_invited_again(site: Site)
     await until(refused, "the refusal in its log", WITHIN_S)
     await asyncio.sleep(HEARTBEAT_S)  # and it does not come in later
     await connected(site, 1, WITHIN_S)
-    assert processes_of({job.id for job in jobs})
+    assert await outcomes(site, jobs) == [Outcome.LOST] * 2
+    assert processes_of({job.id for job in jobs}), "they run on"
+    assert not any([(await site.client.get(job.id)).end.nothing_left for job in jobs])  # type: ignore[union-attr]
     site.kill("w1")
     (site.worker_dir("w1") / CREDENTIALS_FILE).unlink()
     site.start("w1")
@@ -189,6 +191,12 @@ async def test_a_revoked_worker_is_refused_until_it_is_invited_again(site: Site)
         return not processes_of({job.id for job in jobs})
 
     await until(gone, "the end of what was the other worker's", WITHIN_S)
+
+    async def proved() -> bool:
+        return all([(await site.client.get(job.id)).end.nothing_left for job in jobs])  # type: ignore[union-attr]
+
+    await until(proved, "the word of its agent that nothing of them is left", WITHIN_S)
+    assert await outcomes(site, jobs) == [Outcome.LOST] * 2
     assert sorted(worker.name for worker in await site.client.workers()) == ["w1", "w1", "w2"]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ from structlog.testing import capture_logs
 from hostler.client import Client
 from hostler.clock import SystemClock
 from hostler.errors import InvalidRequest
+from hostler.frames import OUT, encode
+from hostler.jobs import End, Work
+from hostler.lifecycle import Outcome, State
 from hostler.settings import load
 from hostler.tls import Target
+from hostler.v1 import workers_pb2
+from hostler.workers import WorkerState
 from tests.support.builders import a_spec
 from tests.support.fake_worker import FakeWorker
 from tests.support.other_hosts import Site, ask_to_join, join, refusals, served
@@ -117,3 +123,62 @@ async def test_a_worker_adds_nothing_to_the_log_of_anothers_attempt(site: Site) 
     await other.close()
 
     assert refusals(lines) == ["worker.log"]
+
+
+async def test_a_worker_that_was_revoked_and_joins_again_says_how_its_lost_jobs_ended(data_dir: Path) -> None:
+    """They are lost as it is revoked, also those that are waited for without end; a restart forgets nothing."""
+    async with served(data_dir) as site:
+        first = await join(site)
+        worker = FakeWorker(first.target, name="w")
+        await worker.connect()
+        job = await site.local.submit_one(replace(a_spec(), lost_after_s=-1.0))
+        (key,) = await worker.takes()
+        await worker.report_started(key)
+        assert await site.local.access.revoke_worker("w") == 1
+        lost = await is_lost(site.local, job)
+        await worker.close()
+    assert "was revoked" in lost.evidence and not lost.nothing_left
+
+    async with served(data_dir) as site:
+        again = await join(site)
+        worker = FakeWorker(again.target, name="w")
+        welcome = await worker.connect([(key, workers_pb2.HELD_STATE_RUNNING)])
+        assert [verdict.kind for verdict in welcome.verdicts] == [workers_pb2.VERDICT_KIND_KILL]
+        await worker.report_ended(key, cause="stop")
+        await eventually(lambda: key in worker.acknowledged, "the acknowledgement")
+        proved = await is_lost(site.local, job)
+        states = {each.id: each.state for each in await site.local.workers()}
+        await worker.close()
+
+    assert "was revoked" in proved.evidence and proved.nothing_left
+    assert states == {first.id: WorkerState.REVOKED, again.id: WorkerState.CONNECTED}
+
+
+async def test_logs_that_a_revoked_worker_has_left_do_not_end_the_stream_of_the_one_it_joins_as(site: Site) -> None:
+    """They are not taken any more: its agent is told to forget them, and goes on."""
+    first = await join(site)
+    worker = FakeWorker(first.target, name="w")
+    await worker.connect()
+    job = await site.local.submit_one(replace(a_spec(), work=Work(argv=("true",), loss_policy="stop")))
+    (key,) = await worker.takes()
+    await worker.report_started(key)
+    await site.local.access.revoke_worker("w")
+    await worker.close()
+    again = FakeWorker((await join(site)).target, name="w")
+    await again.connect([(key, workers_pb2.HELD_STATE_RUNNING)])
+    await again.open_push()
+    await again.push(key, 0, encode(OUT, b"one\n", 1))
+
+    mark = await again.told()
+    await again.close()
+
+    assert mark.forget and (await site.local.get(job)).state is State.RUNNING
+
+
+async def is_lost(client: Client, job: str) -> End:
+    """The end of a job that is lost by now, or in a moment."""
+    async for progress in client.wait([job], timeout_s=10):
+        assert progress.outcome is Outcome.LOST
+    end = (await client.get(job)).end
+    assert end is not None and end.cause == "worker_lost"
+    return end
