@@ -171,6 +171,9 @@ def _not_for_its_worker(live: Live, item: Submission) -> HostlerError | None:
     if not item.pin:
         return None
     worker = live.workers.get(item.pin)
+    if worker is not None and worker.revoked:
+        text = f"worker {worker.name} was revoked, and takes no job any more; its host may have joined again since"
+        return WorkerNotFound(text, field="worker")
     # A job without a slot starts at once or not at all, so its worker must be there, and take new work.
     if worker is None or (item.slots == 0 and not worker.connected):
         return WorkerNotFound("worker not found", field="worker")
@@ -300,10 +303,11 @@ def suspicion(live: Live, hello: Hello, now: Instant) -> str:
 
 def _refused(known: Worker, reason: str, session: Any) -> Decision:
     """Put a worker under quarantine, if it is not yet; whoever speaks for it now is heard no more either."""
-    error = PermissionDenied(
+    text = (
         f"worker {known.id} is quarantined: {reason}; end all but one of its agents, then: hostler workers release"
         f" {known.id} (a restored or copied data directory must be removed, its agent then joins as a new worker)"
     )
+    error = PermissionDenied(f"worker {known.id} was revoked: {known.reason}" if known.revoked else text)
     changes: list[Change] = [] if known.quarantine else [Quarantined(known.id, reason)]
     effects: list[Effect] = [Answer(session, error)]
     if known.connected:

@@ -12,7 +12,7 @@ from coordinator.changes import Change, Drain, DrainAsked, Quarantined
 from coordinator.effects import Answer, Effect, SendLeave, SendRecall, SendStop
 from coordinator.instant import Instant
 from coordinator.live import Live
-from hostler.errors import InvalidRequest, WorkerNotFound
+from hostler.errors import HostlerError, InvalidRequest, WorkerNotFound
 from hostler.lifecycle import State
 
 OWN_GRACE_S = -1.0  # a stop with this patience leaves each job its own
@@ -24,6 +24,7 @@ def find_worker(live: Live, named: str) -> Worker | WorkerNotFound | InvalidRequ
     if worker is not None:
         return worker
     found = [each for each in live.workers.values() if each.name == named]
+    found = [each for each in found if not each.revoked] or found  # its host may have joined again since
     if len(found) == 1:
         return found[0]
     if found:
@@ -34,9 +35,17 @@ def find_worker(live: Live, named: str) -> Worker | WorkerNotFound | InvalidRequ
     return WorkerNotFound(f"there is no worker {named[:100]!r}", field="worker")
 
 
+def _changeable(live: Live, named: str) -> Worker | HostlerError:
+    """The worker of this id or name, if anything can be asked of it."""
+    worker = find_worker(live, named)
+    if isinstance(worker, Worker) and worker.revoked:
+        return InvalidRequest(f"worker {worker.name} was revoked: {worker.reason}", field="worker")
+    return worker
+
+
 def on_drain(live: Live, named: str, drain: Drain, reply: Any) -> tuple[list[Change], list[Effect]]:
     """Give a worker nothing more; a second drain replaces the first, but for a reason that it does not give."""
-    worker = find_worker(live, named)
+    worker = _changeable(live, named)
     if not isinstance(worker, Worker):
         return [], [Answer(reply, worker)]
     if not drain.reason and worker.drain is not None:
@@ -48,7 +57,7 @@ def on_drain(live: Live, named: str, drain: Drain, reply: Any) -> tuple[list[Cha
 
 def on_resume(live: Live, named: str, reply: Any) -> tuple[list[Change], list[Effect]]:
     """Let a worker have work again."""
-    worker = find_worker(live, named)
+    worker = _changeable(live, named)
     if not isinstance(worker, Worker):
         return [], [Answer(reply, worker)]
     changes: list[Change] = [DrainAsked(worker.id, None)] if worker.drain is not None else []
@@ -57,7 +66,7 @@ def on_resume(live: Live, named: str, reply: Any) -> tuple[list[Change], list[Ef
 
 def on_release(live: Live, named: str, reply: Any) -> tuple[list[Change], list[Effect]]:
     """Hear a worker again that was put under quarantine."""
-    worker = find_worker(live, named)
+    worker = _changeable(live, named)
     if not isinstance(worker, Worker):
         return [], [Answer(reply, worker)]
     changes: list[Change] = [Quarantined(worker.id, "")] if worker.quarantine else []

@@ -135,8 +135,9 @@ def on_revoke(live: Live, named: str, reply: Any, now: Instant) -> Decision:
     if isinstance(found, InvalidRequest):
         return Decision([], [Answer(reply, found)])
     # Those, too, that have joined and were never there since: whoever took an invitation may call itself like another.
-    joined = {each.worker for each in live.admissions.certificates.values() if named in (each.worker, each.name)}
-    if isinstance(found, Worker):
+    known = [each for each in live.admissions.certificates.values() if named in (each.worker, each.name)]
+    joined = {each.worker for each in known if not each.revoked_at_us} or {each.worker for each in known}
+    if isinstance(found, Worker) and (found.id == named or not found.revoked or not joined):
         joined = {named} if found.id == named else joined | {found.id}
     elif not joined:
         return Decision([], [Answer(reply, found)])

@@ -106,7 +106,7 @@ def _detail(worker: Worker, wanted: ClassKey, why: Obstacle) -> str:
         return f"{why.text}: {worker.draining_reason}"
     if why.code is Code.DRAINED and worker.drain is not None and worker.drain.reason:
         return f"{why.text}: {worker.drain.reason}"
-    if why.code in (Code.DRAINING, Code.QUARANTINED) and worker.reason:
+    if why.code in (Code.DRAINING, Code.QUARANTINED, Code.REVOKED) and worker.reason:
         return f"{why.text}: {worker.reason}"
     return why.text
 

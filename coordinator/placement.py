@@ -33,6 +33,7 @@ class Obstacle(NamedTuple):
 
 
 REFUSED = Obstacle(Code.REFUSED, "has refused it")
+REVOKED = Obstacle(Code.REVOKED, "was revoked")
 QUARANTINED = Obstacle(Code.QUARANTINED, "is quarantined")
 LEFT = Obstacle(Code.LEFT, "has left")
 UNREACHABLE = Obstacle(Code.UNREACHABLE, "is unreachable")
@@ -46,6 +47,8 @@ SENT_AHEAD = Obstacle(Code.SENT_AHEAD, "has jobs sent ahead, and gets more when 
 
 def obstacles(worker: Worker, wanted: ClassKey) -> Iterator[Obstacle]:
     """Everything that keeps *worker* from taking a job of this class now, what lasts longest first."""
+    if worker.revoked:
+        yield REVOKED
     if wanted.pin and worker.id != wanted.pin:
         yield Obstacle(Code.OTHER_WORKER, "is not the worker asked for")
     if wanted.barred and worker.id in wanted.barred:
@@ -77,9 +80,9 @@ def obstacles(worker: Worker, wanted: ClassKey) -> Iterator[Obstacle]:
 
 def absences(worker: Worker) -> Iterator[Obstacle]:
     """Why a worker takes no new work of any kind."""
-    if worker.quarantine:
+    if worker.quarantine and not worker.revoked:
         yield QUARANTINED
-    elif worker.goodbye:
+    elif worker.goodbye and not worker.revoked:
         yield LEFT
     if worker.drain is not None:
         yield DRAINED

@@ -25,6 +25,7 @@ VERBS_OF_MANY = {
     "does": "do",
     "takes": "take",
     "runs": "run",
+    "was": "were",
 }  # the first words of obstacles
 
 NO_WORKER = Reason(code=Code.NO_WORKER, text="no worker has ever joined; start one with: hostler worker")

@@ -51,6 +51,8 @@ def awaited(pending: Pending, *, pinned: bool) -> str:
     codes = {why.code for why in pending.reasons}
     if Code.NO_WORKER in codes:
         return "It starts when a worker that may run it has joined."
+    if pinned and Code.REVOKED in codes:
+        return "It never starts, as the worker that it asks for was revoked: stop it, and submit it for another one."
     if Code.AHEAD in codes:
         return "It starts there when enough slots are free, or elsewhere when another worker has room first."
     if Code.TURN in codes:
@@ -75,7 +77,7 @@ def awaited(pending: Pending, *, pinned: bool) -> str:
 
 
 def _lasts(code: str) -> bool:
-    return code in NEEDED or code in WITHDRAWN or code == Code.OTHER_WORKER
+    return code in NEEDED or code in WITHDRAWN or code in (Code.OTHER_WORKER, Code.REVOKED)
 
 
 def _comes_back(code: str, workers: int, pending: Pending) -> str:

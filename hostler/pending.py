@@ -14,6 +14,7 @@ class Code(StrEnum):
     """One cause."""
 
     # Of a worker: each is one way to say no.
+    REVOKED = "revoked"
     OTHER_WORKER = "other_worker"
     REFUSED = "refused"
     LABEL = "label"
@@ -44,6 +45,7 @@ class Code(StrEnum):
 
 MEANINGS: Mapping[Code, str] = MappingProxyType(
     {
+        Code.REVOKED: "the worker was revoked: nobody is heard as it any more",
         Code.OTHER_WORKER: "the job asks for another worker",
         Code.REFUSED: "the worker has refused this job, by its own policy: `waited` of `explain` says why",
         Code.LABEL: "the worker does not have a label that the job asks for",

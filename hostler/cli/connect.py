@@ -240,8 +240,13 @@ async def resolve_worker(client: "Client", text: str) -> str:
     """
     if not text or is_uuid(text):
         return text
+    from hostler.workers import WorkerState
+
     workers = await client.workers()
-    named = [worker.id for worker in workers if worker.name == text]
+    found = [worker for worker in workers if worker.name == text]
+    # The host of one that was revoked may have joined again since.
+    found = [worker for worker in found if worker.state is not WorkerState.REVOKED] or found
+    named = [worker.id for worker in found]
     if not named and len(text) >= PREFIX_CHARACTERS_MIN:
         named = [worker.id for worker in workers if worker.id.startswith(text)]
     return _the_one(text, named, "worker", "workers")

@@ -1,12 +1,17 @@
 """The commands about workers of other hosts: invite, revoke."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from hostler.cli.connect import cluster, resolve_worker
 from hostler.cli.failures import OK, Failure
 from hostler.cli.options import Place
 from hostler.cli.render import moment_text, print_json, print_line, printable, say
 from hostler.errors import WorkerNotFound
+from hostler.workers import WorkerState
+
+if TYPE_CHECKING:
+    from hostler.client import Client
 
 
 def invite(place: Place, *, name_pattern: str, expires_in_s: float, uses: int) -> int:
@@ -46,12 +51,16 @@ def revoke(place: Place, text: str) -> int:
                 count = await client.access.revoke_worker(text)
             except WorkerNotFound:
                 count = await client.access.revoke_worker(await resolve_worker(client, text))
+            is_revoked = not count and await _is_revoked(client, text)
         if place.as_json:
             print_json({"revoked": count})
+        elif not count and is_revoked:
+            print_line(f"{printable(text)} is revoked, and is not heard any more")
         elif not count:
             raise Failure(
                 f"{printable(text)} has no certificate that is good: nothing was revoked",
-                hint="it is no worker of another host; hostler workers drain NAME keeps a worker from getting jobs",
+                hint="it was revoked before, or is no worker of another host; "
+                "hostler workers drain NAME keeps a worker from getting jobs",
             )
         else:
             print_line(
@@ -60,3 +69,8 @@ def revoke(place: Place, text: str) -> int:
         return OK
 
     return asyncio.run(act())
+
+
+async def _is_revoked(client: "Client", text: str) -> bool:
+    revoked = [each for each in await client.workers() if each.state is WorkerState.REVOKED]
+    return any(each.name == text or each.id.startswith(text) for each in revoked)

@@ -89,8 +89,9 @@ async def _until_empty(client: "Client", name: str) -> Worker:
             raise Failure(f"worker {name} is not known any more", exit_code=JOB_FAILED)
         if found.state in EMPTY:
             return found
-        if found.state is WorkerState.CONNECTED:
-            raise Failure(f"worker {printable(found.name)} was resumed meanwhile", exit_code=JOB_FAILED)
+        if found.state in (WorkerState.CONNECTED, WorkerState.REVOKED):
+            what = "resumed" if found.state is WorkerState.CONNECTED else "revoked"
+            raise Failure(f"worker {printable(found.name)} was {what} meanwhile", exit_code=JOB_FAILED)
 
 
 def _line(worker: Worker) -> str:

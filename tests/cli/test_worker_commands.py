@@ -144,6 +144,52 @@ def test_a_name_is_revoked_before_it_is_taken_for_the_start_of_an_id(
     assert found == asked
 
 
+def test_a_worker_that_was_revoked_before_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second time is no error, and nothing else is said to be wrong with it."""
+
+    class Access:
+        async def revoke_worker(self, worker: str) -> int:
+            return 0
+
+    async def listed() -> list[Any]:
+        return [replace(WORKER, state=WorkerState.REVOKED)]
+
+    @asynccontextmanager
+    async def cluster(_: Place) -> AsyncIterator[Any]:
+        yield SimpleNamespace(access=Access(), workers=listed)
+
+    monkeypatch.setattr(joining, "cluster", cluster)
+
+    assert joining.revoke(Place(), "stable") == 0
+    assert capsys.readouterr().out == "stable is revoked, and is not heard any more\n"
+
+
+def test_a_name_means_the_worker_that_was_not_revoked(hostler: Hostler, fake: FakeCluster) -> None:
+    """Its host has joined again, as another worker."""
+    before = replace(WORKER, id="99999999-1111-4111-8111-111111111111", state=WorkerState.REVOKED)
+    fake.workers = [before, WORKER]
+
+    assert hostler("workers", "--json", "resume", "stable").code == 0
+    assert hostler("submit", "--worker", "stable", "--", "x").code == 0
+
+    assert [job.spec.worker for job in fake.jobs.values()] == [WORKER.id]
+
+
+def test_a_worker_that_is_revoked_while_it_is_waited_for_is_no_success(
+    hostler: Hostler, fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody will say when it is empty."""
+    monkeypatch.setattr(workers, "LOOK_S", 0.01)
+    fake.next_workers = [[WORKER], [DRAINING], [replace(WORKER, state=WorkerState.REVOKED)]]
+
+    answer = hostler("workers", "drain", "stable", "--wait")
+
+    assert (answer.code, answer.out) == (1, "")
+    assert "was revoked meanwhile" in answer.err
+
+
 def test_limits_losses_and_the_start_deadline_reach_the_coordinator(hostler: Hostler, fake: FakeCluster) -> None:
     """Of `submit` and of `run` alike."""
     options = (

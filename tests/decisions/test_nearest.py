@@ -61,6 +61,7 @@ def test_the_nearest_of_full_workers_lacks_the_fewest_slots() -> None:
         (Code.DISK_FULL, "has too little room on its disk: 1 MiB is free"),
         (Code.DRAINING, "is draining: the worker is ending"),
         (Code.QUARANTINED, "is quarantined: two agents"),
+        (Code.REVOKED, "was revoked: its host may join again with a new invitation, as another worker"),
         (Code.UNREACHABLE, "is unreachable, and was last heard at 2023-11-14T22:13:20.000000Z"),
         (Code.FEW_SLOTS, "has 2 slots, and 3 are needed"),
         (Code.POLICY, "takes only named workloads"),

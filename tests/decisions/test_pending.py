@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.capacity import RUN_TIMES_KEPT, ClassKey
+from coordinator.capacity import REVOKED, RUN_TIMES_KEPT, ClassKey
 from coordinator.changes import Assigned, Drain, DrainAsked, Ended, Quarantined, WorkerDraining
 from coordinator.pending import BEFORE_MAX, pending, why_pending
 from coordinator.placement import PROCESSES_MAX, obstacle
@@ -98,6 +98,13 @@ def quarantined(scene: Scene) -> str:
     """Two agents spoke for it."""
     scene.join()
     scene.apply(Quarantined(W1, "two agents"))
+    return scene.queue()[0]
+
+
+def revoked(scene: Scene) -> str:
+    """Its certificates were revoked."""
+    scene.join()
+    scene.apply(Quarantined(W1, REVOKED))
     return scene.queue()[0]
 
 
@@ -194,6 +201,7 @@ def turn(scene: Scene) -> str:
 
 NOT_YET_PLACED = (Code.TURN,)
 STORIES: dict[Code, tuple[Callable[[Scene], str], str]] = {
+    Code.REVOKED: (revoked, "1 worker was revoked"),
     Code.OTHER_WORKER: (other_worker, "1 worker is not the worker asked for"),
     Code.REFUSED: (refused, "1 worker has refused it"),
     Code.LABEL: (label, "1 worker does not have the label zone=b"),

@@ -2,15 +2,21 @@
 
 import pytest
 
+from coordinator import drains
 from coordinator.admissions import Certificate, CertificateIssued
-from coordinator.changes import Ended, LateEnd, Losses, Retried
+from coordinator.changes import Ended, LateEnd, Losses, Quarantined, Retried
 from coordinator.effects import Answer, AttachSession, DropSession, Effect
 from coordinator.events import Report
 from coordinator.joining import on_renew, on_revoke
+from coordinator.pending import pending
+from coordinator.standings import KeptStandings
+from hostler.awaited import awaited
+from hostler.errors import HostlerError, InvalidRequest, PermissionDenied, WorkerNotFound
 from hostler.ids import AttemptKey
 from hostler.lifecycle import Outcome, State
 from hostler.wire.ends import end_from_bytes
-from tests.support.builders import W1, W2, ended
+from hostler.workers import WorkerState
+from tests.support.builders import W1, W2, a_submission, ended
 from tests.support.scene import Scene, check_invariants
 
 NEVER = Losses(lost_after_s=-1.0)
@@ -190,3 +196,78 @@ def test_a_copy_of_the_directory_of_a_worker_that_is_heard_is_not_believed() -> 
 
     assert scene.history[length:] == []
     assert scene.job(key.job).state is State.RUNNING
+
+
+def test_a_revoked_worker_is_shown_as_one_and_never_heard_again() -> None:
+    """Not released either, nor anything else; a hello that was on its way is refused."""
+    scene = certified()
+    revoke(scene)
+    effects = scene.join(session="session-2")
+
+    error = answer_of(effects)
+    assert isinstance(error, PermissionDenied) and "was revoked" in error.message
+    assert scene.worker().state is WorkerState.REVOKED
+    assert scene.worker().reason == "its host may join again with a new invitation, as another worker"
+    for ask in (drains.on_release, drains.on_resume):
+        asked = answer_of(ask(scene.live, W1, None)[1])
+        assert isinstance(asked, InvalidRequest) and "was revoked" in asked.message
+    assert scene.worker().revoked
+
+
+def test_a_second_revocation_changes_nothing() -> None:
+    """And is no error."""
+    scene = certified()
+    revoke(scene)
+    length = len(scene.history)
+
+    assert answer_of(revoke(scene)) == 0
+    assert not any(isinstance(change, Quarantined | Ended) for change in scene.history[length:])
+
+
+def test_a_name_means_the_worker_that_is_not_revoked() -> None:
+    """Its host has joined again under it; the id names either."""
+    scene = certified()
+    revoke(scene, "w")
+    admit(scene, W2)
+    found = drains.find_worker(scene.live, "w")
+    assert not isinstance(found, HostlerError) and found.id == W1, "there is no other yet"
+    joins_again(scene)
+
+    for named, expected in (("w", W2), (W1, W1), (W2, W2)):
+        found = drains.find_worker(scene.live, named)
+        assert not isinstance(found, HostlerError) and found.id == expected
+    assert answer_of(revoke(scene, "w")) == 1
+    assert scene.worker(W2).revoked
+
+
+def test_a_worker_that_joined_again_and_was_not_there_yet_is_revoked_by_its_name() -> None:
+    """Not the one before it, which is revoked already."""
+    scene = certified()
+    revoke(scene, "w")
+    admit(scene, W2)
+
+    assert answer_of(revoke(scene, "w")) == 1
+    assert all(each.revoked_at_us for each in scene.live.admissions.of_worker(W2))
+
+
+def test_a_job_for_a_revoked_worker_is_refused() -> None:
+    """It would wait for ever."""
+    scene = certified()
+    revoke(scene)
+
+    (answer,) = scene.submit(a_submission(pin=W1))
+
+    assert isinstance(answer, WorkerNotFound) and "worker w was revoked" in answer.message
+
+
+def test_a_job_that_waits_for_a_worker_as_it_is_revoked_is_told_that_it_never_starts() -> None:
+    """Somebody must stop it."""
+    scene = certified()
+    job = scene.queue(3, pin=W1, placing=True)[2]
+    revoke(scene)
+
+    why = pending(scene.live, scene.job(job), KeptStandings())
+
+    assert [reason.text for reason in why.reasons] == ["the worker asked for was revoked"]
+    assert awaited(why, pinned=True).startswith("It never starts, as the worker that it asks for was revoked")
+    assert "another one joins that may run it" in awaited(why, pinned=False)
