@@ -97,7 +97,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GET /subprocess/job/get_status": _needs(READ),
         "GET /subprocess/job/get_result": _lasts(READ, OUTPUTS),
         "DELETE /subprocess/job/terminate": _lasts(STOP),
-        "POST /discord/message": _lasts(Scope.MESSAGES_SEND, SUBMIT, READ, STOP, OUTPUTS, FILES),
+        "POST /discord/message": _lasts(Scope.MESSAGES_SEND, SUBMIT, WORKLOADS, READ, STOP, OUTPUTS, FILES),
         "GET /discord/ping": KNOWN,
         # PiXYZ: jobs and the back end need a key wherever keys are needed at all
         **_with_other_keys(

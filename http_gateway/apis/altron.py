@@ -68,6 +68,7 @@ COALESCED_BYTES_MAX = 8 * 1024  # of a job's parameters; larger ones are submitt
 STOP_WAIT_S = 30.0  # for the proof that nothing is left
 REPLY_GRACE_S = 1.0  # between SIGTERM and SIGKILL of a reply that nobody waits for any more
 REPLY_STOP_WAIT_S = 3.0  # for the proof of that
+REPLY_LIMITS_LATER_S = 5.0  # a reply's own limits end it so long after we would have: what is late is ours to say
 
 # The document knows 400 and 500. Kept apart: an unknown job, a body over the limit, and "not now".
 STATUSES = {
@@ -218,10 +219,9 @@ class Altron:
     async def message(self, request: web.Request) -> web.Response:
         """Send a list of Discord messages to Altron, and wait for its reply."""
         principal = principal_of(request)
-        spec = JobSpec(work=Work(), workload=self._reply_workload, name="reply", family=FAMILY, principal=principal)
         async with self._large_bodies.json_of(request) as body:
             raw = msgspec.json.encode([message.model_dump() for message in _messages(body)])
-            spec = await with_params(self._client, spec, raw, principal=principal)
+            spec = await with_params(self._client, await self._reply_spec(principal), raw, principal=principal)
         job = await self._run_reply(spec)
         if job.outcome is not Outcome.SUCCEEDED:
             why = await job_outputs.why_failed(self._client, job, principal=principal)
@@ -268,6 +268,21 @@ class Altron:
         return await self._client.get(_checked(name), family=FAMILY, principal=principal)
 
     # Replies
+
+    async def _reply_spec(self, principal: str) -> JobSpec:
+        """A reply's job without its parameters. It ends by itself, also when no gateway is left to stop it."""
+        limit_s = self._reply_wait_s + REPLY_LIMITS_LATER_S
+        own_s = 0.0
+        with suppress(WorkloadNotFound):  # its submission says so
+            own_s = (await self._client.workloads.get(self._reply_workload, principal=principal)).timeout_s
+        return JobSpec(
+            work=Work(timeout_s=min(limit_s, own_s or limit_s)),
+            workload=self._reply_workload,
+            name="reply",
+            family=FAMILY,
+            principal=principal,
+            start_within_s=limit_s,
+        )
 
     async def _run_reply(self, spec: JobSpec) -> Job:
         """Run a job to its end and return it. However else this is left, the job is told to stop.

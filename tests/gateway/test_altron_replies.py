@@ -14,6 +14,7 @@ from hostler.frames import ERR, OUT
 from hostler.jobs import Failure, Job
 from hostler.lifecycle import Outcome
 from hostler.settings import load
+from hostler.workloads import Workload
 from http_gateway.app import make_app, serve
 from http_gateway.callers import UNSAID
 from tests.gateway.conftest import Answer, Caller
@@ -222,3 +223,17 @@ async def test_a_reply_that_takes_too_long_is_500_and_its_job_is_stopped(
     assert answer.status == 500
     assert "deadline of 0.2 s" in answer.json["error"]
     assert job.outcome is Outcome.STOPPED
+
+
+@pytest.mark.parametrize(("own_s", "limit_s"), [(0.0, 35.0), (60.0, 35.0), (7.0, 7.0)])
+async def test_a_reply_ends_by_itself_should_no_gateway_be_left_to_stop_it(
+    gateway: Caller, coordinator: FakeCoordinator, own_s: float, limit_s: float
+) -> None:
+    """A while after the gateway would have, so that it tells what is late; the workload's own limit may be earlier."""
+    coordinator.workloads.add(Workload(name="altron_reply", timeout_s=own_s))
+    coordinator.on_submit = ends_with({"text": "hi"})
+
+    await gateway.post("/discord/message", HELLO)
+
+    (job,) = coordinator.jobs.values()
+    assert (job.spec.start_within_s, job.spec.work.timeout_s) == (35.0, limit_s)
