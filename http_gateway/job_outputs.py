@@ -19,6 +19,8 @@ from hostler.lifecycle import Outcome
 
 TEXT_BYTES_MAX = 1024 * 1024
 RESULT_BYTES_MAX = 16 * 1024 * 1024
+LOG_STATUS_HEADER = "Hostler-Log-Status"  # with the word of a log's status, or the next one
+CUT = "cut"
 RESULT_HEADER = "Hostler-Result"  # with one of the next two
 TOO_LARGE = "too_large"
 EXPIRED = "expired"
@@ -43,6 +45,11 @@ class TextOutput(NamedTuple):
     text: str
     whole: bool  # nothing was cut off at the bound
     status: LogStatus  # whether this is all of it, or some may come or is lost
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer that has no other place for it says of how much of the output its text is."""
+        return {LOG_STATUS_HEADER: self.status.word if self.whole else CUT}
 
 
 async def read_text(client: Client, job: Job, *, principal: str) -> TextOutput:

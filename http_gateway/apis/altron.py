@@ -191,7 +191,7 @@ class Altron:
             if not is_text(text):
                 output = await job_outputs.read_text(self._client, job, principal=principal_of(request))
                 text = output.text
-                headers["Hostler-Log-Status"] = output.status.word if output.whole else "cut"
+                headers |= output.headers
             if not is_list(images):
                 images = await job_outputs.read_images(self._client, job, principal=principal_of(request))
         return json_response({"id": job.id, "status": _status(job), "text": text, "images": images}, headers=headers)
@@ -231,9 +231,12 @@ class Altron:
             raise InternalError(f"the reply workload {self._reply_workload!r} left no usable result: {why}")
         said = {name: value for name, value in _result(found.job).items() if is_text(value)}
         text: str | msgspec.Raw | None = said.get("text")
+        headers: dict[str, str] = {}
         if text is None:
-            text = (await job_outputs.read_text(self._client, job, principal=principal)).text
-        return json_response({"sender": said.get("sender", SENDER), "text": text, "image": said.get("image")})
+            output = await job_outputs.read_text(self._client, job, principal=principal)
+            text, headers = output.text, output.headers
+        reply = {"sender": said.get("sender", SENDER), "text": text, "image": said.get("image")}
+        return json_response(reply, headers=headers)
 
     @documented(one_of("pong"))
     async def ping(self, _: web.Request) -> web.Response:

@@ -83,6 +83,24 @@ async def test_a_program_may_just_write_its_reply(gateway: Caller, coordinator: 
     )
 
     assert answer.json == {"sender": "Altron", "text": "written", "image": None}
+    assert answer.headers["Hostler-Log-Status"] == "complete"
+
+
+async def test_of_more_than_a_mebibyte_the_reply_is_the_first_and_says_that_it_is_cut(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """As the text of a job is; a reply that is a result has no such header, for it is all there."""
+    cut = await _answered_when(
+        gateway,
+        coordinator,
+        lambda job: coordinator.write(job, *[(OUT, b"x" * 60_000)] * 20),
+        lambda job: coordinator.move(job, finished),
+    )
+    coordinator.on_submit = ends_with({"text": "x"})
+    whole = await gateway.post("/discord/message", HELLO)
+
+    assert (cut.status, len(cut.json["text"]), cut.headers["Hostler-Log-Status"]) == (200, 1024 * 1024, "cut")
+    assert "Hostler-Log-Status" not in whole.headers
 
 
 async def test_a_program_that_fails_is_500_with_what_it_said_last(
