@@ -139,6 +139,7 @@ def _pending_shape(pending: Pending) -> dict[str, Any]:
     }
 
 
+MISSING_TOLD: Final = 3  # a result that is none comes first; all are in the job
 LONG_BEGIN_US: Final = 1_000_000  # between two clocks, less says nothing
 
 # -- where it ran and why it waited
@@ -250,6 +251,10 @@ def _end_sentences(end: End) -> Iterable[str]:
         yield f"Its script raised {end.failure.type}: {end.failure.message}."
     if end.dropped_bytes:
         yield f"{bytes_text(end.dropped_bytes)} of its output {'was' if end.dropped_bytes == 1 else 'were'} not kept."
+    if end.outputs_missing:
+        left_out = len(end.outputs_missing) - MISSING_TOLD
+        more = f"; and {left_out:,} more" if left_out > 0 else ""
+        yield f"Of what it left this was not kept: {'; '.join(end.outputs_missing[:MISSING_TOLD])}{more}."
     verified = f", verified by {end.receipt.verified_by}" if end.receipt.verified_by else ""
     yield f"Receipt: {receipt_text(end)}{verified}."
 

@@ -141,6 +141,8 @@ def told_of(job: Job, *events: JobEvent) -> str:
         ({"log_status": LogStatus.LOST, "log_lost_bytes": 1}, "1 byte of the log was not kept: its worker"),
         ({"log_status": LogStatus.LOST}, "What may have followed of the log was not kept: the attempt was given up"),
         ({"end": End(failure=Failure(type="KeyError", module="", message="a"))}, "Its script raised KeyError: a."),
+        ({"end": End(outputs_missing=("result.json: bad",))}, "Of what it left this was not kept: result.json: bad."),
+        ({"end": End(outputs_missing=tuple("abcde"))}, "Of what it left this was not kept: a; b; c; and 2 more."),
         ({"end": End(core_dumped=True, signal="SIGSEGV")}, "ended by SIGSEGV, and left a core file"),
     ],
 )
