@@ -167,7 +167,7 @@ def read_record(body: object) -> Record | Refused:
             return _unstorable(f'missing value for field "{name}"')
     name, status, containers = body["id"], body["status"], body["containers"]
     if not isinstance(name, str) or not 0 < len(name) <= ID_CHARACTERS_MAX:
-        return _unstorable(f'wrong value for field "id": a text of at most {ID_CHARACTERS_MAX} characters is expected')
+        return _unstorable(f'wrong value for field "id": a text of 1 to {ID_CHARACTERS_MAX} characters is expected')
     if not isinstance(containers, list) or not all(isinstance(each, str) for each in containers):
         return _unstorable('wrong value for field "containers": a list of strings is expected')
     if len(containers) > RECORD_CONTAINERS_MAX or any(len(each) > ID_CHARACTERS_MAX for each in containers):

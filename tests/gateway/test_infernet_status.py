@@ -73,7 +73,7 @@ async def test_a_recorded_job_has_the_status_it_was_given_last(gateway: Caller) 
         ({"id": "x", "containers": []}, 'Could not store job status: missing value for field "status"'),
         ({"id": "x", "status": "success"}, 'Could not store job status: missing value for field "containers"'),
         (a_record(id=7), 'Could not store job status: wrong value for field "id"'),
-        (a_record(id=""), 'Could not store job status: wrong value for field "id"'),
+        (a_record(id=""), 'Could not store job status: wrong value for field "id": a text of 1 to 200 characters'),
         (a_record(id="x" * 201), 'Could not store job status: wrong value for field "id"'),
         (a_record(containers="a"), 'Could not store job status: wrong value for field "containers"'),
         (a_record(containers=[1]), 'Could not store job status: wrong value for field "containers"'),
