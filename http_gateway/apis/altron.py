@@ -351,11 +351,15 @@ def _messages(body: object) -> list[Message]:
         raise InvalidRequest("there are no messages to answer", field="messages")
     if len(body) > MESSAGES_MAX:
         raise InvalidRequest(f"{len(body)} messages; at most {MESSAGES_MAX}", field="messages")
-    return [_validated(Message, _unwrapped(item), f"messages[{number}].") for number, item in enumerate(body)]
+    return [_validated(Message, _unwrapped(item, number), f"messages[{number}].") for number, item in enumerate(body)]
 
 
-def _unwrapped(item: object) -> object:
+def _unwrapped(item: object, number: int) -> object:
     # "messaage" is how the document spells it.
+    if isinstance(item, dict) and item.keys() == {"message", "messaage"}:
+        raise InvalidRequest(
+            f"messages[{number}]: message and messaage are the same, and both are there", field="messages"
+        )
     if isinstance(item, dict) and len(item) == 1:
         return item.get("message", item.get("messaage", item))
     return item

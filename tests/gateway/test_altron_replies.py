@@ -144,6 +144,7 @@ async def test_a_program_that_fails_is_500_with_what_it_said_last(
         [{"sender": "a", "text": None}],
         [{"sender": "a", "text": "b", "image": 7}],
         [HELLO],
+        [{"message": HELLO[0], "messaage": HELLO[0]}],
         HELLO * 201,
     ],
 )
@@ -153,6 +154,13 @@ async def test_what_is_no_list_of_messages_is_400(gateway: Caller, coordinator: 
 
     assert (answer.status, list(answer.json)) == (400, ["error"])
     assert not coordinator.jobs
+
+
+async def test_a_message_in_both_spellings_is_told_so(gateway: Caller) -> None:
+    """Neither of them counts; nothing of it is missing."""
+    answer = await gateway.post("/discord/message", [HELLO[0], {"message": HELLO[0], "messaage": HELLO[0]}])
+
+    assert answer.json == {"error": "messages[1]: message and messaage are the same, and both are there"}
 
 
 async def test_many_messages_are_stored_and_are_the_parameters_all_the_same(
