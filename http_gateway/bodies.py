@@ -120,7 +120,8 @@ def parse(raw: bytes) -> object:
     try:
         value: object = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise NotJson(f"the body is not JSON: {error}", syntax=error) from None
+        said = f"the body is not JSON: {error}" if text.strip() else "the body is empty; JSON is expected"
+        raise NotJson(said, syntax=error) from None
     except RecursionError:
         raise NotJson(f"the JSON is nested deeper than {DEPTH_MAX} levels") from None
     if _may_hold_long_text(raw) and _longest_text(value) > TEXT_BYTES_MAX:

@@ -64,6 +64,14 @@ def test_depth_counts_brackets_outside_of_texts_only() -> None:
             raise AssertionError("it was read")
 
 
+@pytest.mark.parametrize("raw", [b"", b" \r\n"])
+def test_an_empty_body_is_called_so(raw: bytes) -> None:
+    """Instead of where in it a value is missing; to the APIs with words of their own it is a fault of syntax."""
+    with pytest.raises(bodies.NotJson, match=r"\Athe body is empty; JSON is expected\Z") as caught:
+        bodies.parse(raw)
+    assert caught.value.syntax is not None
+
+
 def test_numbers_that_nobody_can_hold_are_refused() -> None:
     """Those that fit are read."""
     for text in (b"1e400", b"-1e400", b"9" * 310, b"-" + b"9" * 310, b"[" + b"9" * 5000 + b"]", b"Infinity", b"NaN"):
