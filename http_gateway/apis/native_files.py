@@ -67,7 +67,7 @@ class NativeFiles:
                 web.get("/jobs/{id}/outputs", self.outputs),
                 web.get("/jobs/{id}/outputs/archive", self.archive),
                 web.get("/jobs/{id}/outputs/files/{path:[\\s\\S]+}", self.output),
-                web.get("/jobs/{id}/result", self.result, allow_head=False),
+                web.get("/jobs/{id}/result", self.result),
                 web.get("/workloads", self.workloads),
                 web.post("/workloads", self.apply),
                 web.get("/workloads/{name}", self.workload),

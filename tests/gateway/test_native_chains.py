@@ -97,6 +97,22 @@ async def test_a_large_result_is_streamed(gateway: Caller, coordinator: FakeCoor
     assert (shown["result"], shown["result_bytes"], shown["stages"]) == (None, len(LARGE), None)
 
 
+async def test_head_of_a_result_tells_its_length_and_sends_nothing(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """As of every other answer that ends; also of one that is stored apart."""
+    digest = coordinator.files.store(LARGE)
+    small, large, none = [await submitted(gateway) for _ in range(3)]
+    await coordinator.move(small, lambda j: finished(j, result=b"[1]"))
+    await coordinator.move(large, lambda j: finished(j, result_digest=digest, result_bytes=len(LARGE)))
+
+    for job, length in ((small, len(b"[1]\n")), (large, len(LARGE + b"\n"))):
+        async with gateway.session.head(f"{gateway.url}/v1/jobs/{job}/result") as answer:
+            assert (answer.status, answer.headers["Content-Length"]) == (200, str(length))
+    async with gateway.session.head(f"{gateway.url}/v1/jobs/{none}/result") as answer:
+        assert answer.status == 404
+
+
 async def test_a_result_that_is_not_there_is_404(gateway: Caller, coordinator: FakeCoordinator) -> None:
     """Not yet, never, not any more; no such stage is a wrong request."""
     runs = await a_chain(gateway, coordinator, b"1")
