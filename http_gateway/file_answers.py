@@ -20,7 +20,8 @@ from http_gateway.slow_readers import write_or_break
 Opening = Callable[[int, int], AbstractAsyncContextManager[Reading]]
 """Opens a file for reading, from an offset on, so many bytes of it (0: to its end)."""
 
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
+# A position is as long as Python reads numbers, so that one beyond every file is outside of it and not overlooked.
+_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,4000})-([0-9]{0,4000})[ \t]*", re.ASCII | re.IGNORECASE)
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 _NOT_PLAIN = re.compile(r"[^ !#$&+\-.0-9A-Z^_`a-z~()=,;@]")
 

@@ -135,6 +135,8 @@ def test_the_name_of_a_file_is_told_in_both_forms(name: str, header: str) -> Non
         ("bytes=1000-5000", 1000, 1024),
         ("bytes=1023-1023", 1023, 1024),
         ("BYTES= 0-0", 0, 1),
+        ("bytes=1000-" + "9" * 40, 1000, 1024),
+        ("bytes=-" + "9" * 40, 0, 1024),
     ],
 )
 async def test_get_a_range_is_206(
@@ -149,7 +151,7 @@ async def test_get_a_range_is_206(
         assert headers["Content-Length"] == str(end - start)
 
 
-@pytest.mark.parametrize("asked", ["bytes=1024-", "bytes=5000-6000", "bytes=-0"])
+@pytest.mark.parametrize("asked", ["bytes=1024-", "bytes=5000-6000", "bytes=-0", f"bytes={'9' * 23}-"])
 async def test_get_a_range_outside_of_the_file_is_416(
     gateway: Caller, coordinator: FakeCoordinator, asked: str
 ) -> None:
@@ -163,7 +165,10 @@ async def test_get_a_range_outside_of_the_file_is_416(
 
 @pytest.mark.parametrize(
     "asked",
-    ["", "bytes", "bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b", "bytes=0-" + "9" * 40],
+    [
+        *("", "bytes", "bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b"),
+        pytest.param("bytes=0-" + "9" * 4001, id="too long to be read"),
+    ],
 )
 async def test_what_is_no_single_range_is_the_whole_file(
     gateway: Caller, coordinator: FakeCoordinator, asked: str
