@@ -194,6 +194,16 @@ async def test_config_says_how_a_script_runs(coordinator: FakeCoordinator, tmp_p
     assert spec.work.env == {"HOSTLER_ROOT_FILE": "cad/scene.step", "HOSTLER_COMPUTE_ONLY": "1"}
 
 
+async def test_a_named_process_runs_also_when_a_script_comes_along(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """The form has both fields, and the real service takes them; the script is neither run nor kept."""
+    answer = await post_form(gateway, ("process", b"sleep"), SCRIPT_FILE)
+
+    spec = the_job(coordinator).spec
+    assert (answer.status, spec.workload, spec.work.python, spec.work.files) == (200, "sleep", None, ())
+
+
 async def test_config_lies_above_the_definition_of_a_named_process(
     coordinator: FakeCoordinator, tmp_path: Path
 ) -> None:
