@@ -397,17 +397,19 @@ class Client:
         follow: bool = False,
         stage: int = 0,
         attempt: int = 0,
+        go_on: bool = False,
         patience_s: float | None = None,
         principal: str | None = None,
     ) -> AsyncGenerator[LogChunk]:
         """Yield the ledger of an attempt from position *start* on.
 
-        With *follow* it goes on until the log is complete or its rest is lost. Attempt 0 is the
-        current one, and with *follow* those that come after it. To resume after `Unavailable`, start at the last
-        position plus its bytes.
+        With *follow* it goes on until the log is complete or its rest is lost. Attempt 0 is the current one, whatever
+        the stage, and with *follow* those that come after it, as they do with *go_on* after one that is named. To
+        resume after `Unavailable`, start at the last position plus its bytes, in the stage and attempt of that chunk.
         """
+        go_on = follow and (go_on or not attempt)
         request = jobs_pb2.ReadLogRequest(
-            id=job, stage=stage, attempt=attempt, follow=follow, principal=self._as(principal)
+            id=job, stage=stage, attempt=attempt, follow=follow, go_on=go_on, principal=self._as(principal)
         )
         setattr(request, "from", start)  # a word of Python
         absence = Absence(self._patience_s if patience_s is None else patience_s)
@@ -418,7 +420,6 @@ class Client:
                         absence.heard()
                         chunk = _chunk_from_proto(message)
                         if chunk.frames:  # from here on it is this attempt's log, also when another one follows
-                            request.go_on = follow and not attempt
                             request.stage, request.attempt = chunk.stage, chunk.attempt
                             setattr(request, "from", chunk.position + len(chunk.frames))
                         yield chunk

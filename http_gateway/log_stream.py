@@ -35,7 +35,7 @@ class Place(NamedTuple):
     """Where a reader wants to go on."""
 
     stage: int
-    attempt: int  # 0: the current one
+    attempt: int  # 0: the current one, when none has begun
     position: int
 
 
@@ -45,6 +45,7 @@ class LogRequest:
 
     place: Place
     follow: bool
+    go_on: bool  # a follower goes on with the attempts after this one
 
 
 def parse_place(text: str, *, stage: int, attempt: int, name: str) -> Place:
@@ -149,6 +150,7 @@ def _ledger(client: Client, job: Job, asked: LogRequest, principal: str) -> Asyn
         follow=asked.follow,
         stage=stage,
         attempt=attempt,
+        go_on=asked.go_on,
         patience_s=live_streams.AWAY_S,
         principal=principal,
     )

@@ -39,6 +39,7 @@ from hostler.explanation import explanation_shape
 from hostler.jobs import SUBMIT_ITEMS_MAX, Job, JobSpec, Progress
 from hostler.lifecycle import State
 from hostler.shape import job_shape, worker_shape
+from hostler.stages import attempts_of
 from http_gateway import bodies, job_json, log_stream
 from http_gateway import native_answers as answers
 from http_gateway import native_parameters as parameters
@@ -412,7 +413,8 @@ def _signal_number(asked: object) -> int:
 
 def _log_request(request: web.Request, job: Job) -> log_stream.LogRequest:
     parameters.check_names(request, "from", "follow", "stage", "attempt", "raw")
-    stage, attempt = (parameters.number(request, name, most=ATTEMPT_MAX, otherwise=0) for name in ("stage", "attempt"))
+    stage = parameters.number(request, "stage", most=ATTEMPT_MAX, otherwise=job.stage)
+    attempt = parameters.number(request, "attempt", most=ATTEMPT_MAX, otherwise=0)
     follow = request.query.get("follow", "").lower()
     if follow not in ("", "0", "1", "false", "true"):
         raise InvalidRequest("follow is true or false", field="follow")
@@ -420,6 +422,16 @@ def _log_request(request: web.Request, job: Job) -> log_stream.LogRequest:
     name = "Last-Event-ID" if request.headers.get("Last-Event-ID") else "from"
     text = request.headers.get("Last-Event-ID") or request.query.get("from") or "0"
     place = log_stream.parse_place(text, stage=stage, attempt=attempt, name=name)
-    if place.stage > job.stage or place.attempt > job.attempt:
+    last = _last_attempt(job, place.stage)
+    if place.stage > job.stage or place.attempt > last:
         raise JobNotFound(f"job {job.id} has no attempt {place.attempt} of stage {place.stage}")
-    return log_stream.LogRequest(place=place, follow=follow in ("1", "true"))
+    place = place._replace(attempt=place.attempt or last)
+    # Of a stage that was chosen it is one attempt's log, once one has begun: what is only assigned may be taken back.
+    stays = attempt > 0 or (bool(request.query.get("stage")) and place[:2] in attempts_of(job))
+    return log_stream.LogRequest(place=place, follow=follow in ("1", "true"), go_on=not stays)
+
+
+def _last_attempt(job: Job, stage: int) -> int:
+    """The number of a stage's last attempt; 0: none has been assigned."""
+    past = [past.attempt for past in job.past if past.stage == stage]
+    return max([*past, job.attempt] if stage == job.stage else past, default=0)
