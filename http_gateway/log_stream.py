@@ -74,8 +74,9 @@ async def send_events(
         headers={**FIXED_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
     )
     await response.prepare(request)
-    await response.write(b"retry: 1000\n\n")
-    status, lost_bytes, sent, position = job.log_status, job.log_lost_bytes, 0, asked.place.position
+    # Whoever loses the stream before its first event comes back to this place all the same.
+    await response.write(b"retry: 1000\nid: %d.%d.%d\n\n" % asked.place)
+    status, lost_bytes, sent, place = job.log_status, job.log_lost_bytes, 0, asked.place
     try:
         async with (
             aclosing(_ledger(client, job, asked, principal_of(request))) as ledger,
@@ -88,13 +89,13 @@ async def send_events(
                 status, lost_bytes = chunk.status, chunk.lost_bytes
                 events, output = _events(chunk)
                 sent += output
-                position = max(position, chunk.position + len(chunk.frames))
+                place = Place(chunk.stage, chunk.attempt, chunk.position + len(chunk.frames))
                 if events:
                     await write_or_break(response, events)
     except Unavailable:
         return response
     if not closing.is_set():
-        await write_or_break(response, _event("end", position, _end(status, sent, lost_bytes)))
+        await write_or_break(response, _event("end", place, _end(status, sent, lost_bytes)))
     return response
 
 
@@ -161,10 +162,10 @@ def _events(chunk: LogChunk) -> tuple[bytes, int]:
     events: list[bytes] = []
     output = 0
     for frame in iter_frames(chunk.frames):
-        position = chunk.position + frame.end
+        behind = Place(chunk.stage, chunk.attempt, chunk.position + frame.end)
         if name := EVENT_NAMES.get(frame.kind):
             output += len(frame.payload)
-            events.append(_event(name, position, _output(frame)))
+            events.append(_event(name, behind, _output(frame)))
         elif frame.kind == GAP:
             out_bytes, err_bytes = parse_gap(frame.payload)
             dropped = {
@@ -173,7 +174,7 @@ def _events(chunk: LogChunk) -> tuple[bytes, int]:
                 "out": out_bytes,
                 "err": err_bytes,
             }
-            events.append(_event("gap", position, dropped))
+            events.append(_event("gap", behind, dropped))
     return b"".join(events), output
 
 
@@ -189,5 +190,6 @@ def _end(status: LogStatus, sent: int, lost_bytes: int) -> dict[str, object]:
     return {"status": status.word, "bytes": sent, "lost_bytes": lost_bytes}
 
 
-def _event(name: str, position: int, content: object) -> bytes:
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), position, msgspec.json.encode(content))
+def _event(name: str, behind: Place, content: object) -> bytes:
+    # An id is told again later, when another attempt may be the current one: it names its own.
+    return b"event: %s\nid: %d.%d.%d\ndata: %s\n\n" % (name.encode(), *behind, msgspec.json.encode(content))

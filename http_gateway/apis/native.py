@@ -291,7 +291,9 @@ class Native:
     @documented(
         Answer(media=("text/event-stream", "application/octet-stream"), text="events, or with raw plain bytes"),
         query={
-            "from": described(TEXT, "a position, or STAGE.ATTEMPT.POSITION, as an event's id has it"),
+            "from": described(
+                TEXT, "STAGE.ATTEMPT.POSITION, as an event's id has it, or a position in the attempt that is chosen"
+            ),
             "follow": one_of("", "0", "1", "false", "true"),
             "stage": whole_between(0, ATTEMPT_MAX),
             "attempt": whole_between(0, ATTEMPT_MAX),

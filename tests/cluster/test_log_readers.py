@@ -98,14 +98,15 @@ class Doors:
     async def events(self, job: str, start: int) -> AsyncGenerator[Piece]:
         """Server-sent events, as a browser comes back: with the id of the last event it saw."""
         url = f"{read_gateway(self._cluster.directory)}/v1/jobs/{job}/log?follow=1"
-        headers = {"Last-Event-ID": str(start)} if start else {}
+        headers = {"Last-Event-ID": f"0.1.{start}"} if start else {}
         try:
             async with self._http.get(url, headers=headers) as answer:
                 if answer.status != 200:
                     raise Broken
-                async for name, position, content in _events(answer.content):
+                async for name, place, content in _events(answer.content):
                     if name == "end":
                         return
+                    position = int(place.removeprefix("0.1."))  # none is tried again
                     text = content.get("text")
                     payload = text.encode() if text is not None else base64.b64decode(content["base64"])
                     yield Piece({"out": OUT, "err": ERR}[name], payload, position, position)
@@ -140,7 +141,7 @@ class Doors:
             await process.wait()
 
 
-async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, int, dict[str, str]]]:
+async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str, dict[str, str]]]:
     """The events of a stream; a half one at its end is none."""
     fields: dict[str, str] = {}
     while line := await content.readline():
@@ -151,7 +152,7 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, int
             fields[name] = value
         elif fields:
             if "event" in fields:
-                yield fields["event"], int(fields["id"]), json.loads(fields["data"])
+                yield fields["event"], fields["id"], json.loads(fields["data"])
             fields = {}
 
 

@@ -57,6 +57,12 @@ class Log:
         assert events[-1].name == "end"
         return "".join(event.content["text"] for event in events[:-1])
 
+    async def first_id(self, job: str, query: str) -> str:
+        """The id with which a stream begins; it is broken off there."""
+        async with self._session.get(f"{self._url}/v1/jobs/{job}/log?{query}") as response:
+            head = (await response.content.readuntil(b"\n\n")).decode()
+        return dict(line.split(": ") for line in head.split("\n") if line)["id"]
+
     async def status(self, job: str, query: str) -> int:
         """The status of an answer."""
         async with self._session.get(f"{self._url}/v1/jobs/{job}/log?{query}") as response:
@@ -131,3 +137,79 @@ async def test_the_attempts_of_each_stage_are_counted_for_themselves(
     assert [await log.status(job, query) for query in ("stage=0&attempt=3", "stage=1&attempt=2", "stage=3")] == [
         404
     ] * 3
+
+
+async def test_a_follower_resumes_in_the_attempt_it_was_in_and_goes_on_with_those_after_it(
+    client: Client, worker: FakeWorker, log: Log
+) -> None:
+    """By the id of any event it saw, whichever attempt is the current one by then: nothing twice, nothing left out."""
+    job = await client.submit_one(JobSpec(work=Work(argv=("x",)), retries=1))
+    await attempt(worker, 1, b"one\n", b"two\n", exit_code=7)
+    before = await log.events(job, "follow=1", most=1)
+    await attempt(worker, 2, b"a longer one\n", b"a longer two\n")
+    assert await client.wait_one(job, timeout_s=10)
+
+    rest = await log.events(job, "follow=1", last=before[-1].id)
+
+    said = [event.content["text"] for event in before + rest[:-1]]
+    assert said == ["one\n", "two\n", "a longer one\n", "a longer two\n"]
+    ends = [len(frames_of([b"one\n"])), len(frames_of([b"one\n", b"two\n"]))]
+    ends += [len(frames_of([b"a longer one\n"])), len(frames_of([b"a longer one\n", b"a longer two\n"]))]
+    places = [f"0.{number}.{end}" for number, end in zip((1, 1, 2, 2), ends, strict=True)]
+    assert [event.id for event in before + rest] == [*places, places[-1]]
+    for seen, place in enumerate(places):
+        assert await log.text(job, "follow=1", last=place) == "".join(said[seen + 1 :])
+        assert await log.text(job, f"from={place}&follow=1") == "".join(said[seen + 1 :])
+
+
+async def test_a_follower_resumes_in_the_stage_it_was_in(client: Client, worker: FakeWorker, log: Log) -> None:
+    """And goes on with the stages after it."""
+    job = await a_chain(client, worker)
+    whole = await log.events(job, "from=0.1.0&follow=1")
+    said = [event.content["text"] for event in whole[:-1]]
+    assert said == ["0.1\n", "0.2\n", "1.1\n", "2.1\n"]
+
+    for seen, event in enumerate(whole):
+        assert await log.text(job, "follow=1", last=event.id) == "".join(said[seen + 1 :])
+
+
+async def test_who_chose_an_attempt_stays_in_it(client: Client, worker: FakeWorker, log: Log) -> None:
+    """Also when it resumes; so does a reader that does not follow."""
+    job = await client.submit_one(JobSpec(work=Work(argv=("x",)), retries=1))
+    await attempt(worker, 1, b"one\n", b"two\n", exit_code=7)
+    await attempt(worker, 2, b"three\n", b"four\n")
+    assert await client.wait_one(job, timeout_s=10)
+    (seen,) = await log.events(job, "attempt=1", most=1)
+
+    assert await log.text(job, "attempt=1&follow=1", last=seen.id) == "two\n"
+    assert await log.text(job, "stage=0&follow=1", last=seen.id) == "two\n"
+    assert await log.text(job, last=seen.id) == "two\n"
+
+
+async def test_a_position_alone_is_one_of_the_attempt_that_is_chosen(
+    client: Client, worker: FakeWorker, log: Log
+) -> None:
+    """Of the current one where none is."""
+    job = await client.submit_one(JobSpec(work=Work(argv=("x",)), retries=1))
+    await attempt(worker, 1, b"a1\n", b"b1\n", exit_code=7)
+    await attempt(worker, 2, b"a2\n", b"b2\n")
+    assert await client.wait_one(job, timeout_s=10)
+    half = len(frames_of([b"a1\n"]))
+
+    assert await log.text(job, f"from={half}&follow=1") == "b2\n"
+    assert await log.text(job, f"from={half}&attempt=1&follow=1") == "b1\n"
+
+
+async def test_a_stream_that_is_lost_before_its_first_event_is_resumed_where_it_began(
+    client: Client, worker: FakeWorker, log: Log
+) -> None:
+    """Also when the attempt has said something and another one runs by then."""
+    job = await client.submit_one(JobSpec(work=Work(argv=("x",)), retries=1))
+    (key,) = await worker.takes()
+    await worker.report_started(key)
+    seen = await log.first_id(job, "follow=1")
+    await worker.report_ended(key, ledger=frames_of([b"one\n"]), exit_code=7)
+    await attempt(worker, 2, b"two\n")
+    assert await client.wait_one(job, timeout_s=10)
+
+    assert await log.text(job, "follow=1", last=seen) == "one\ntwo\n"
