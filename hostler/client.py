@@ -405,7 +405,7 @@ class Client:
 
         With *follow* it goes on until the log is complete or its rest is lost. Attempt 0 is the current one, whatever
         the stage, and with *follow* those that come after it, as they do with *go_on* after one that is named. To
-        resume after `Unavailable`, start at the last position plus its bytes, in the stage and attempt of that chunk.
+        resume, start at the last position plus its bytes, in that stage and attempt; beyond that is `InvalidRequest`.
         """
         go_on = follow and (go_on or not attempt)
         request = jobs_pb2.ReadLogRequest(

@@ -22,6 +22,14 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_MAX]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def beyond_log_text(position: int, stage: int, attempt: int, held: int) -> str:
+    """What to say of a position behind the end of what is held of an attempt's log."""
+    if not attempt:
+        return f"there is nothing from position {position} on: no attempt has begun"
+    at_stage = f" of stage {stage}" if stage else ""
+    return f"there is nothing from position {position} on: the log of attempt {attempt}{at_stage} ends at {held}"
+
+
 def not_yet_text(number: int, newest: int) -> str:
     """What to say of the number of an event that there has not been, as after a restore of older data."""
     return (

@@ -117,8 +117,9 @@ async def why_failed(client: Client, job: Job, *, principal: str) -> str:
         return _line(f"{end.failure.type}: {end.failure.message}")
     said = ""
     if end is not None and end.err_bytes:
-        start = max(0, end.ledger_bytes - TAIL_BYTES)
-        raw, _ = await _read_stream(client, job, ERR, bytes_max=TAIL_BYTES, start=start, principal=principal)
+        # Less is held of a log that still arrives or has lost its end; what comes meanwhile is read, too.
+        start = max(0, min(end.ledger_bytes, job.log_position) - TAIL_BYTES)
+        raw, _ = await _read_stream(client, job, ERR, bytes_max=LEDGER_BYTES_MAX, start=start, principal=principal)
         said = _line(raw.decode(errors="replace").strip().rpartition("\n")[2])
     return f"{_reason(job)}: {said}" if said else _reason(job)
 

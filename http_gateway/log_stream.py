@@ -9,7 +9,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgspec
@@ -46,6 +46,7 @@ class LogRequest:
     place: Place
     follow: bool
     go_on: bool  # a follower goes on with the attempts after this one
+    place_name: str  # of what said the place in the request
 
 
 def parse_place(text: str, *, stage: int, attempt: int, name: str) -> Place:
@@ -61,6 +62,22 @@ def parse_place(text: str, *, stage: int, attempt: int, name: str) -> Place:
     if numbers[-1] >= POSITION_MAX or max(numbers[:-1], default=0) >= 1 << 31:
         raise InvalidRequest(f"{name} is beyond the end of every log", field=name)
     return Place(numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else Place(stage, attempt, numbers[0])
+
+
+async def check_place(client: Client, job: Job, asked: LogRequest, principal: str) -> None:
+    """Have the coordinator look whether there is this place: once an answer has begun, nothing can be refused.
+
+    Raises:
+        InvalidRequest: it is beyond what is held of its attempt's log.
+    """
+    stage, attempt, position = asked.place
+    if not position or ((stage, attempt) == (job.stage, job.attempt) and position <= job.log_position):
+        return
+    try:
+        async with aclosing(_ledger(client, job, replace(asked, follow=False), principal)) as chunks:
+            await anext(chunks)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, field=asked.place_name) from None
 
 
 async def send_events(

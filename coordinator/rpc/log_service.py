@@ -10,12 +10,13 @@ from coordinator.rpc.context import visible
 from coordinator.storage.protocol import LogExtents, Store
 from coordinator.watchers import Watchers
 from hostler import frames
-from hostler.errors import Unavailable
+from hostler.errors import InvalidRequest, Unavailable
 from hostler.ids import AttemptKey, JobId, is_uuid
 from hostler.jobs import LogStatus
 from hostler.lifecycle import State
 from hostler.policy import Principal
 from hostler.v1 import jobs_pb2, types_pb2
+from hostler.wording import beyond_log_text
 
 CHUNK_BYTES_MAX = 1024 * 1024
 LOOK_AGAIN_S = 5.0  # a follower looks at the store at least so often, whatever it was told
@@ -32,12 +33,17 @@ class LogService:
     async def read_log(
         self, request: jobs_pb2.ReadLogRequest, principal: Principal
     ) -> AsyncIterator[jobs_pb2.LogChunk]:
-        """Yield the ledger of an attempt from a position on."""
+        """Yield the ledger of an attempt from a position on.
+
+        Raises:
+            InvalidRequest: the position is beyond what is held; what was read once is durable, and its end never is.
+        """
         job_id = request.id
         if not is_uuid(job_id):
             visible(None, job_id, principal)
         place = _Place(request.stage, request.attempt, int(getattr(request, "from")))
         goes_on = request.follow and (request.go_on or not request.attempt)
+        may_come: bool | None = None
         with self._watchers.log_reader(job_id) as changed:
             while True:
                 changed.clear()
@@ -45,6 +51,12 @@ class LogService:
                 found = await self._store.find_log(job_id, key, place.position)
                 visible(None if found is None else found.job, job_id, principal)
                 assert found is not None
+                if may_come is None:
+                    # The log of an attempt that is still to begin may come as far as its follower asks.
+                    waits = found.job.state in (State.QUEUED, State.ASSIGNED)
+                    may_come = goes_on and waits and not found.over
+                if place.position > found.job.log_position and not (may_come and _has_more(found)):
+                    raise _beyond(found, place.position)
                 found_piece = await self._piece(found, place.position)
                 if found_piece is None:
                     place = _Place(found.stage, found.attempt, place.position)
@@ -140,6 +152,11 @@ def _chunk(found: LogExtents, position: int, piece: bytes, *, end: bool = False)
         attempt=found.attempt,
         stage=found.stage,
     )
+
+
+def _beyond(found: LogExtents, position: int) -> InvalidRequest:
+    text = beyond_log_text(position, found.stage, found.attempt, found.job.log_position)
+    return InvalidRequest(text, field="from")
 
 
 def _has_more(found: LogExtents) -> bool:

@@ -34,28 +34,32 @@ async def log_chunks(
     follow: bool,
     stage: int | None = None,
     attempt: int = 0,
+    go_on: bool = False,
     patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[LogChunk]:
     """Yield the log of an attempt; after a lost connection resume at the position that was reached.
 
     Attempt 0 is the current one; of a chain, where several stages have a first attempt, both are to be named. For
-    a job that is no chain *stage* is None.
+    a job that is no chain *stage* is None. With *go_on* those that follow on the attempt are followed too, as they are
+    on the current one.
 
     Raises:
         Failure: the coordinator stayed away for *patience_s*.
         FileNotFound: the log has expired.
         HostlerError: the coordinator refuses.
     """
-    position = start
+    position, go_on = start, go_on or not attempt
     at_stage = "" if stage is None else f" --stage {stage}"  # a position is that of one stage's log
     absence = Absence(patience_s)
     while True:
         try:
-            async for chunk in client.read_log(job, start=position, follow=follow, stage=stage or 0, attempt=attempt):
+            async for chunk in client.read_log(
+                job, start=position, follow=follow, stage=stage or 0, attempt=attempt, go_on=go_on
+            ):
                 absence.heard()
                 position = chunk.position + len(chunk.frames)
                 if chunk.frames:
-                    attempt = chunk.attempt
+                    stage, attempt = None if stage is None else chunk.stage, chunk.attempt
                 if chunk.end and chunk.status is LogStatus.EXPIRED:
                     raise FileNotFound(f"the log of job {job} was removed when its time was over")
                 yield chunk
@@ -81,6 +85,7 @@ async def copy_log(
     follow: bool,
     stage: int | None = None,
     attempt: int = 0,
+    go_on: bool = False,
     kinds: frozenset[int] = frozenset((OUT, ERR)),
     line: StatusLine | None = None,
 ) -> None:
@@ -93,6 +98,7 @@ async def copy_log(
         follow: wait for more until the log is complete.
         stage: which one it is of a chain; None: the job is none.
         attempt: which one; 0: the current one, and those that follow on it.
+        go_on: those that follow on a named one, too.
         kinds: `OUT`, `ERR`, or both.
         line: stands on the same terminal, and steps aside.
 
@@ -100,7 +106,8 @@ async def copy_log(
         BrokenPipeError: a reader of ours has gone.
     """
     line = line or StatusLine(False)
-    async for chunk in log_chunks(client, job, start=start, follow=follow, stage=stage, attempt=attempt):
+    reading = log_chunks(client, job, start=start, follow=follow, stage=stage, attempt=attempt, go_on=go_on)
+    async for chunk in reading:
         for kind, content in runs(iter_frames(chunk.frames)):
             if kind == GAP:
                 with line.aside():

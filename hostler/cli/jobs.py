@@ -157,8 +157,6 @@ def logs(
             at = _place_of_log(found, stage, attempt)
             if not place.as_json and attempt is None:
                 _say_attempts_before(found, *at)
-                if stage is None and start > found.log_position and not wait:
-                    say(f"there is nothing from position {start} on: its log ends at {found.log_position}")
             if place.as_json:
                 await _print_frames(client, job, start=start, follow=wait, at=at, kinds=kinds | {GAP})
             else:

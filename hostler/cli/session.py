@@ -89,14 +89,17 @@ class Session:
         has_terminal = found.spec.work.terminal is not None
         given = None if over else self._input(found.spec, ends=not has_terminal, joins=True)
         start = 0 if all_output else found.log_position
+        attempt = found.attempt if start else 0  # a position is that of one attempt's log
         stage = found.stage if found.spec.stages else None
         if over and not self._as_json:
             self._say(_over_text(found, shown=all_output))
         if over and not all_output:
             return self._status(found)
-        return await self._be(found.id, given, start=start, stage=stage)
+        return await self._be(found.id, given, start=start, stage=stage, attempt=attempt)
 
-    async def _be(self, job: str, given: Input | None, *, start: int = 0, stage: int | None = None) -> int:
+    async def _be(
+        self, job: str, given: Input | None, *, start: int = 0, stage: int | None = None, attempt: int = 0
+    ) -> int:
         unwritten: OSError | None = None
         async with (
             beside(self._heed(job)),
@@ -104,7 +107,9 @@ class Session:
             beside(say_while_away(self._client, job, self._say, leaving=self._leaving())),
             beside(self._feed(job, given)),
             beside(self._detached.wait()) as detached,
-            beside(copy_log(self._client, job, start=start, follow=True, stage=stage)) as copying,
+            beside(
+                copy_log(self._client, job, start=start, follow=True, stage=stage, attempt=attempt, go_on=True)
+            ) as copying,
         ):
             await asyncio.wait({copying, detached}, return_when=asyncio.FIRST_COMPLETED)
             if not copying.done():

@@ -305,10 +305,11 @@ class Native:
         job = await self._client.get(parameters.job_id(request), principal=principal_of(request))
         asked = _log_request(request, job)
         raw = request.query.get("raw", "")
+        if raw and raw not in log_stream.RAW_KINDS:
+            raise InvalidRequest("raw is out, err or both", field="raw")
+        await log_stream.check_place(self._client, job, asked, principal_of(request))
         if not raw:
             return await log_stream.send_events(request, self._client, job, asked, self._closing)
-        if raw not in log_stream.RAW_KINDS:
-            raise InvalidRequest("raw is out, err or both", field="raw")
         kinds = log_stream.RAW_KINDS[raw]
         return await log_stream.send_bytes(request, self._client, job, asked, self._closing, kinds=kinds)
 
@@ -430,7 +431,7 @@ def _log_request(request: web.Request, job: Job) -> log_stream.LogRequest:
     place = place._replace(attempt=place.attempt or last)
     # Of a stage that was chosen it is one attempt's log, once one has begun: what is only assigned may be taken back.
     stays = attempt > 0 or (bool(request.query.get("stage")) and place[:2] in attempts_of(job))
-    return log_stream.LogRequest(place=place, follow=follow in ("1", "true"), go_on=not stays)
+    return log_stream.LogRequest(place=place, follow=follow in ("1", "true"), go_on=not stays, place_name=name)
 
 
 def _last_attempt(job: Job, stage: int) -> int:

@@ -33,6 +33,7 @@ from hostler.wire import errors as wire_errors
 from hostler.wire import jobs as wire_jobs
 from hostler.wire import workers as wire_workers
 from hostler.wire.explained import explained_to_proto
+from hostler.wording import beyond_log_text
 from hostler.workers import Worker, WorkerState
 from tests.cli.fake_workloads import FakeWorkloads
 
@@ -281,6 +282,9 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self._job(request.id, context)
         ledger, position = self.ledgers[request.id], getattr(request, "from")
         self.read.append((request.stage, request.attempt))
+        if position > len(ledger):
+            text = beyond_log_text(position, 0, max(1, self.jobs[request.id].attempt), len(ledger))
+            self._refuse(context, InvalidRequest(text, field="from"))
         if self.log_breaks_after:
             border = self.log_breaks_after.pop(0)
             yield jobs_pb2.LogChunk(position=position, frames=ledger[position:border], attempt=1)

@@ -200,8 +200,11 @@ def test_logs_from_beyond_the_end_say_where_that_is(hostler: Hostler, fake: Fake
     answer = hostler("logs", "--from", "999", job)
     at_the_end = hostler("logs", "--from", str(end), job)
 
-    assert (answer.code, answer.out) == (0, "")
-    assert answer.err == f"hostler: there is nothing from position 999 on: its log ends at {end}\n"
+    assert (answer.code, answer.out) == (2, "")
+    text = f"there is nothing from position 999 on: the log of attempt 1 ends at {end}"
+    assert answer.err.startswith(f"hostler: {text}\n")
+    assert hostler("logs", "-f", "--from", "999", job) == answer
+    assert text in hostler("logs", "--json", "--from", "999", job).err
     assert (at_the_end.code, at_the_end.out, at_the_end.err) == (0, "", "")
 
 
@@ -360,3 +363,13 @@ def test_who_attaches_to_a_finished_job_is_told_that_it_is_over(
     answer = hostler("attach", "--all-output", job)
     assert answer == Answer(3, "said before", f"{over}; nothing takes the standard input any more\n")
     assert json.loads(hostler("attach", "--json", job).err)["outcome"] == "failed"
+
+
+def test_who_attaches_reads_on_in_the_attempt_that_it_found(hostler: Hostler, fake: FakeCluster) -> None:
+    """How far the log has come is a position of that attempt's, and of none that may begin meanwhile."""
+    job = fake.add(None, out(b"before"), spec=A_SPEC)
+    fake.jobs[job] = replace(fake.jobs[job], attempt=2, log_position=len(out(b"before")))
+    fake.after_log = [lambda: fake.end(job, exited(0))]
+
+    assert hostler("attach", job).out == ""
+    assert fake.read == [(0, 2)]

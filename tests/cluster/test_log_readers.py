@@ -101,6 +101,7 @@ class Doors:
         headers = {"Last-Event-ID": f"0.1.{start}"} if start else {}
         try:
             async with self._http.get(url, headers=headers) as answer:
+                assert answer.status != 400, "a place that was sent is refused"
                 if answer.status != 200:
                     raise Broken
                 async for name, place, content in _events(answer.content):

@@ -38,6 +38,7 @@ from hostler.wire import jobs as wire
 from hostler.wire.errors import error_to_proto, status_of, trailers_of
 from hostler.wire.explained import explained_to_proto
 from hostler.wire.workers import worker_to_proto
+from hostler.wording import beyond_log_text
 from hostler.workers import Worker, WorkerState
 from tests.gateway.fake_access import FakeAccess, Guarding
 from tests.gateway.fake_files import FakeFiles, FakeOutputs, FakeRecords, FakeWorkloads, fail
@@ -328,6 +329,8 @@ class FakeCoordinator(FakeOutputs, jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.Clu
         """Stream a ledger."""
         await self._check(context)
         position = int(getattr(request, "from"))
+        if position > (held := self.jobs[request.id].log_position):
+            await _fail(context, InvalidRequest(beyond_log_text(position, 0, 1, held), field="from"))
         self.readers += 1
         try:
             while True:

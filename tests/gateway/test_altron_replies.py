@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from hostler.client import Client
 from hostler.frames import ERR, OUT
-from hostler.jobs import Failure, Job
+from hostler.jobs import Failure, Job, LogStatus
 from hostler.lifecycle import Outcome
 from hostler.settings import load
 from hostler.workloads import Workload
@@ -127,6 +128,25 @@ async def test_a_program_that_fails_is_500_with_what_it_said_last(
     assert failed.status == raised.status == 500
     assert failed.json == {"error": "the reply workload 'altron_reply' failed: exit status 3: no model"}
     assert raised.json == {"error": "the reply workload 'altron_reply' failed: KeyError: 'text'"}
+
+
+async def test_what_a_program_said_last_is_told_of_what_is_held_of_its_log(
+    gateway: Caller, coordinator: FakeCoordinator
+) -> None:
+    """The end of a long one was lost with its worker."""
+
+    def lost(job: Job) -> Job:
+        ended = finished(job, Outcome.FAILED, exit_code=3, err_bytes=2_000_000, ledger_bytes=2_000_000)
+        return replace(ended, log_status=LogStatus.LOST)
+
+    answer = await _answered_when(
+        gateway,
+        coordinator,
+        lambda job: coordinator.write(job, (ERR, b"Traceback\n"), (ERR, b"no model\n")),
+        lambda job: coordinator.move(job, lost),
+    )
+
+    assert answer.json == {"error": "the reply workload 'altron_reply' failed: exit status 3: no model"}
 
 
 @pytest.mark.parametrize(

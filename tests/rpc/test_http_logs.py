@@ -68,6 +68,13 @@ class Log:
         async with self._session.get(f"{self._url}/v1/jobs/{job}/log?{query}") as response:
             return response.status
 
+    async def refusal(self, job: str, query: str, *, last: str = "") -> tuple[int, str, str]:
+        """Status, code and field of an error."""
+        headers = {"Last-Event-ID": last} if last else {}
+        async with self._session.get(f"{self._url}/v1/jobs/{job}/log?{query}", headers=headers) as response:
+            error = (await response.json())["error"]
+            return response.status, error["code"], error["field"]
+
 
 @pytest.fixture
 async def log(client: Client, data_dir: Path) -> AsyncIterator[Log]:
@@ -213,3 +220,24 @@ async def test_a_stream_that_is_lost_before_its_first_event_is_resumed_where_it_
     assert await client.wait_one(job, timeout_s=10)
 
     assert await log.text(job, "follow=1", last=seen) == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("query", ["", "follow=1", "raw=out", "raw=both&follow=1"])
+async def test_a_place_beyond_a_log_is_400(client: Client, worker: FakeWorker, log: Log, query: str) -> None:
+    """Of an attempt that is over and of one that runs; as JSON, for the stream has not begun."""
+    job = await client.submit_one(JobSpec(work=Work(argv=("x",)), retries=1))
+    assert await log.refusal(job, f"from=1&{query}") == (400, "invalid_request", "from")
+    await attempt(worker, 1, b"a longer one\n", exit_code=7)
+    past, key = len(frames_of([b"a longer one\n"])), (await worker.takes(2))[-1]
+    await worker.report_started(key)
+    await worker.open_push()
+    await worker.push(key, 0, frames_of([b"two\n"]))
+    await worker.stored(key, held := len(frames_of([b"two\n"])))
+
+    places = [f"0.1.{past + 1}", f"0.2.{held + 1}", "0.2.999999"]
+    for place in places:
+        assert await log.refusal(job, f"from={place}&{query}") == (400, "invalid_request", "from")
+        assert await log.refusal(job, query, last=place) == (400, "invalid_request", "Last-Event-ID")
+    assert await log.refusal(job, f"from={held + 1}&{query}") == (400, "invalid_request", "from")
+    assert await log.refusal(job, f"attempt=1&from={past + 1}&{query}") == (400, "invalid_request", "from")
+    assert await log.text(job, f"from=0.1.{past}") == await log.text(job, f"from=0.2.{held}") == ""

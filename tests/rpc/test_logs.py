@@ -13,6 +13,7 @@ from coordinator.app import Coordinator
 from coordinator.engine import Batch, Engine, Item
 from hostler.client import Client, LogChunk
 from hostler.endpoint import coordinator_socket
+from hostler.errors import InvalidRequest
 from hostler.ids import AttemptKey
 from hostler.jobs import LogStatus
 from hostler.settings import Settings
@@ -71,12 +72,15 @@ async def test_a_log_is_read_from_every_position(client: Client, worker: FakeWor
     assert await client.wait_one(job, timeout_s=10)
 
     borders = [0, len(ONE), len(ONE + TWO), len(WHOLE)]
-    for position in range(len(WHOLE) + 3):
+    for position in range(len(WHOLE) + 1):
         start = max(border for border in borders if border <= position)
         found, chunks = await read(client, job, position)
         assert found == WHOLE[start:]
         assert found == b"" or chunks[0].position == start
         assert chunks[-1].status is LogStatus.COMPLETE
+    for position in (len(WHOLE) + 1, len(WHOLE) + 2, 1 << 63, (1 << 64) - 1):
+        with pytest.raises(InvalidRequest, match=f"ends at {len(WHOLE)}"):
+            await read(client, job, position)
 
 
 async def test_a_follower_gets_each_piece_and_ends_with_the_log(client: Client, worker: FakeWorker) -> None:
@@ -163,6 +167,55 @@ async def test_who_asks_before_the_first_attempt_gets_it_from_his_position(clien
     await worker.report_ended(last, ledger=WHOLE)
 
     assert (await asyncio.wait_for(following, 10))[0] == TWO + THREE
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_position_beyond_what_is_held_is_refused(
+    client: Client, worker: FakeWorker, over: bool, follow: bool
+) -> None:
+    """Of an attempt that runs as of one that is over: what would be left out is not left out in silence."""
+    job, key = await running(client, worker)
+    await worker.push(key, 0, ONE)
+    await worker.stored(key, len(ONE))
+    if over:
+        await worker.report_ended(key, ledger_bytes=len(ONE))
+        await client.wait_one(job, timeout_s=10)
+
+    with pytest.raises(InvalidRequest, match=rf"the log of attempt 1 ends at {len(ONE)}$") as caught:
+        await read(client, job, len(ONE) + 1, follow=follow)
+
+    assert caught.value.field == "from"
+    assert (await read(client, job, len(ONE)))[0] == b""
+
+
+async def test_a_position_before_there_is_an_attempt_is_refused_unless_it_is_followed(client: Client) -> None:
+    """There is nothing, and nothing to wait for; of a job that ended without an attempt there never is."""
+    job = await client.submit_one(a_spec())
+    with pytest.raises(InvalidRequest, match="no attempt has begun"):
+        await read(client, job, 1)
+    following = asyncio.create_task(read(client, job, 1, follow=True))
+
+    await client.stop(job)
+
+    with pytest.raises(InvalidRequest, match="no attempt has begun"):
+        await asyncio.wait_for(following, 10)
+
+
+async def test_a_follower_whose_position_an_attempt_does_not_come_to_is_told(
+    client: Client, worker: FakeWorker
+) -> None:
+    """It asked before there was any attempt, and nothing of its log was sent."""
+    ids = [str(job) for job in await client.submit([a_spec()] * 5)]
+    following = asyncio.create_task(read(client, ids[4], len(WHOLE) + 1, follow=True))
+    keys = await worker.takes(4)
+    await worker.report_ended(keys[0])
+    last = (await worker.takes(5))[4]
+
+    await worker.report_ended(last, ledger=WHOLE)
+
+    with pytest.raises(InvalidRequest, match=f"the log of attempt 1 ends at {len(WHOLE)}"):
+        await asyncio.wait_for(following, 10)
 
 
 # What a worker pushes
@@ -307,6 +360,8 @@ async def test_logs_and_jobs_survive_a_restart_of_the_coordinator(settings: Sett
 
     async with Coordinator(settings), Client(address) as client:
         await asyncio.wait_for(client.describe(wait_for_ready=True), 10)
+        # Before its worker is back: what was read once is held, and nobody who read it is refused.
+        assert (await read(client, ids[1], len(ONE)))[0] == b""
         welcome = await worker.connect([(keys[1], RUNNING)])
         await worker.open_push()
         await worker.push(keys[1], len(ONE), TWO)

@@ -177,6 +177,7 @@ class FailedBetweenAttempts:
 
     def __init__(self) -> None:
         spec = JobSpec(work=Work(argv=("true",)))
+        self.frames = some_frames(b"hello")
         self.job = Job(
             id=an_id(1),
             spec=spec,
@@ -184,8 +185,8 @@ class FailedBetweenAttempts:
             outcome=Outcome.STOPPED,
             attempt=1,
             log_status=LogStatus.COMPLETE,
+            log_position=len(self.frames),
         )
-        self.frames = some_frames(b"hello")
         self.is_over = False
 
     async def find_log(self, job_id: str, key: AttemptKey | None, position: int) -> LogExtents:
