@@ -238,9 +238,8 @@ def on_signal(live: Live, job_id: str, signal: int, reply: Any, alone: bool = Fa
         )
     worker = live.workers.get(job.worker)
     if worker is None or not worker.connected:
-        return Decision(
-            [], [Answer(reply, Unavailable(f"the worker of job {job_id} cannot be reached; the signal was not sent"))]
-        )
+        text = f"the worker of job {job_id} cannot be reached; the signal was not sent"
+        return Decision([], [Answer(reply, Unavailable(text, field="worker"))])
     return Decision([], [SendSignal(job.worker, job.attempt_key, signal, alone, reply)])
 
 

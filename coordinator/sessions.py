@@ -153,7 +153,8 @@ class Session:
 
 def no_answer(job: str) -> Unavailable:
     """What is said of a signal that a worker has not answered for."""
-    return Unavailable(f"the worker of job {job} has not answered; whether the signal has arrived is not known")
+    text = f"the worker of job {job} has not answered; whether the signal has arrived is not known"
+    return Unavailable(text, field="worker")
 
 
 class Silence:

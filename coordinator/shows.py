@@ -113,7 +113,8 @@ class Showing:
                 async with asyncio.timeout(STALL_S):
                     await self._filled.wait()
             except TimeoutError as error:
-                raise Unavailable(f"the worker has sent nothing for {STALL_S:g} s", retry_after_s=1) from error
+                text = f"the worker has sent nothing for {STALL_S:g} s"
+                raise Unavailable(text, field="worker", retry_after_s=1) from error
 
 
 class Shows:
@@ -157,7 +158,8 @@ class Shows:
                 async with asyncio.timeout(self._answer_s):
                     await showing.answered.wait()
             except TimeoutError as error:
-                raise Unavailable(f"the worker did not answer within {self._answer_s:g} s", retry_after_s=1) from error
+                text = f"the worker did not answer within {self._answer_s:g} s"
+                raise Unavailable(text, field="worker", retry_after_s=1) from error
             showing.check_begun()
             yield LiveReading(
                 size_bytes=showing.size_bytes, modified_at_us=showing.modified_at_us, pieces=showing.pieces()

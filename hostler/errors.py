@@ -141,7 +141,10 @@ class Overloaded(HostlerError):
 
 
 class Unavailable(HostlerError):
-    """The coordinator cannot serve now; whether the request took effect may be unknown."""
+    """The coordinator cannot serve now; whether the request took effect may be unknown.
+
+    With the field `worker` it has answered, and the worker that it asked is away, or does not answer.
+    """
 
     code = ErrorCode.UNAVAILABLE
 

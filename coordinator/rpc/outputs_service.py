@@ -151,7 +151,8 @@ class OutputsService:
             if passing.done():
                 passing.result()
         finally:
-            showing.fail(Unavailable("the worker stopped sending in the middle; read it again", retry_after_s=1))
+            text = "the worker stopped sending in the middle; read it again"
+            showing.fail(Unavailable(text, field="worker", retry_after_s=1))
             passing.cancel()
             leaving.cancel()
             await asyncio.gather(passing, leaving, return_exceptions=True)

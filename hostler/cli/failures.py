@@ -84,6 +84,7 @@ AWAY_HINT = "hostler workers shows which are connected"
 def failure_of(error: HostlerError) -> Failure:
     """What a command says and returns for an error of the cluster's."""
     hint = SELECTOR_HINT if error.field in SELECTOR_FIELDS else HINTS.get(error.code, "")
-    if error.code is ErrorCode.UNAVAILABLE and error.field == "worker":
-        hint = AWAY_HINT
-    return Failure(error.message, hint=hint, exit_code=EXIT_CODES[error.code], code=error.code.value)
+    exit_code = EXIT_CODES[error.code]
+    if error.code is ErrorCode.UNAVAILABLE and error.field == "worker":  # the coordinator has answered
+        hint, exit_code = AWAY_HINT, JOB_FAILED
+    return Failure(error.message, hint=hint, exit_code=exit_code, code=error.code.value)

@@ -85,6 +85,7 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         self.begin: Callable[[JobSpec], tuple[End | None, bytes]] = lambda _: (exited(0), b"")
         self.deaf = False  # stops are heard, and no job ends by them
         self.on_signal: Callable[[int], End | None] = lambda _: None
+        self.signal_fails: HostlerError | None = None
         self.after_log: list[Callable[[], None]] = []  # called, once each, when the log of an attempt was read
         self.read: list[tuple[int, int]] = []  # stage and attempt of each log that was asked for
         self.pages: list[int] = []  # how many jobs each page of a list had
@@ -261,6 +262,8 @@ class FakeCluster(jobs_pb2_grpc.JobsServicer, jobs_pb2_grpc.ClusterServicer):
         if job.state is not State.RUNNING:
             self._hear(f"early signal {request.signal}")
             self._refuse(context, NotRunning("the job does not run"))
+        if self.signal_fails is not None:
+            self._refuse(context, self.signal_fails)
         end = self.on_signal(request.signal)
         if end is not None:
             self.end(job.id, end)

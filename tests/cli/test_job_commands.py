@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hostler.cli import session
+from hostler.errors import Unavailable
 from hostler.frames import GAP, encode, gap_payload
 from hostler.jobs import End, JobSpec, LogStatus, PastAttempt, Work
 from hostler.lifecycle import Outcome, State
@@ -330,6 +331,20 @@ def test_a_job_that_does_not_run_takes_no_signal(hostler: Hostler, fake: FakeClu
 
     assert hostler("signal", job, "INT").code == 1
     assert hostler("signal", job, "LOUD").code == 2
+
+
+def test_a_worker_that_does_not_answer_is_not_taken_for_a_missing_cluster(hostler: Hostler, fake: FakeCluster) -> None:
+    """The coordinator has answered, and a signal that has perhaps arrived is not to be sent again unseen."""
+    job = fake.add(spec=A_SPEC)
+    fake.signal_fails = Unavailable("whether the signal has arrived is not known", field="worker")
+
+    answer = hostler("signal", job, "USR1")
+
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.splitlines() == [
+        "hostler: whether the signal has arrived is not known",
+        "  next: hostler workers shows which are connected",
+    ]
 
 
 def test_workers_shows_whole_ids(hostler: Hostler) -> None:

@@ -191,6 +191,6 @@ def test_what_nobody_knows_while_a_worker_is_away_is_not_said_to_be_nothing(
 
     for command in (("ls", job), ("get", job, "--into", str(tmp_path))):
         answer = hostler("outputs", *command)
-        assert (answer.code, answer.out) == (4, "")
+        assert (answer.code, answer.out) == (1, "")
         assert "the worker that runs the job is not connected" in answer.err
         assert "hostler workers shows which are connected" in answer.err

@@ -78,9 +78,10 @@ async def test_without_its_worker_a_file_is_unavailable(
         async with files.read_output(JOB, "file"):
             raise AssertionError
     async with connected_worker(sessions, channel):
-        with pytest.raises(Unavailable, match="did not answer"):
+        with pytest.raises(Unavailable, match="did not answer") as failed:
             async with files.read_output(JOB, "file"):
                 raise AssertionError
+    assert failed.value.field == "worker"
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.ASSIGNED])

@@ -54,5 +54,6 @@ async def test_a_signal_is_only_said_to_be_passed_on_when_its_worker_says_so(
     await eventually(lambda: any(s.signal == 12 for message in worker.received for s in message.signals))
     assert not asking.done()
     await worker.break_off()
-    with pytest.raises(Unavailable, match="whether the signal has arrived is not known"):
+    with pytest.raises(Unavailable, match="whether the signal has arrived is not known") as failed:
         await asking
+    assert failed.value.field == "worker"
