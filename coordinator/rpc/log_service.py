@@ -10,7 +10,7 @@ from coordinator.rpc.context import visible
 from coordinator.storage.protocol import LogExtents, Store
 from coordinator.watchers import Watchers
 from hostler import frames
-from hostler.errors import InvalidRequest, Unavailable
+from hostler.errors import InvalidRequest, JobNotFound, Unavailable
 from hostler.ids import AttemptKey, JobId, is_uuid
 from hostler.jobs import LogStatus
 from hostler.lifecycle import State
@@ -37,6 +37,7 @@ class LogService:
 
         Raises:
             InvalidRequest: the position is beyond what is held; what was read once is durable, and its end never is.
+            JobNotFound: there is no such job, or no such attempt, and without `follow` it need not be waited for.
         """
         job_id = request.id
         if not is_uuid(job_id):
@@ -81,8 +82,20 @@ class LogService:
                     place = _Place(found.stage, found.attempt, place.position)
                     await _change(changed)
                 else:
+                    if not found.job.log_position:
+                        await self._check_was(job_id, place)
                     yield _chunk(found, place.position, b"", end=True)
                     return
+
+    async def _check_was(self, job_id: str, place: "_Place") -> None:
+        """Refuse an attempt that is higher than every one of its stage. Raises JobNotFound."""
+        job = await self._store.get_job(job_id)
+        if job is None or not place.attempt:
+            return
+        attempts = [(past.stage, past.attempt) for past in job.past] + [(job.stage, job.attempt)]
+        if not any(stage == place.stage and attempt >= place.attempt for stage, attempt in attempts):
+            of_stage = f" of stage {place.stage}" if place.stage or job.spec.stages else ""
+            raise JobNotFound(f"attempt {place.attempt}{of_stage} of job {job_id} has no log: it has not run")
 
     async def _next_attempt(self, found: LogExtents, changed: asyncio.Event) -> "_Place | None":
         """Wait for the attempt that came after this one; None when the job is over without one."""

@@ -196,7 +196,8 @@ class JobsServicer:
         """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
         and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
         next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
-        is over, is said to be so by the status of the last chunk.
+        is over, is said to be so by the status of the last chunk. An attempt that has not run is NOT_FOUND; a follower
+        waits for it until the job is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -76,7 +76,8 @@ class JobsStub:
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
     and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
     next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
-    is over, is said to be so by the status of the last chunk.
+    is over, is said to be so by the status of the last chunk. An attempt that has not run is NOT_FOUND; a follower
+    waits for it until the job is over.
     """
     ListOutputs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]
     """The output files of a job: of its last attempt, or what a running one has by now. UNAVAILABLE while the worker of a
@@ -134,7 +135,8 @@ class JobsAsyncStub(JobsStub):
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
     and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
     next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
-    is over, is said to be so by the status of the last chunk.
+    is over, is said to be so by the status of the last chunk. An attempt that has not run is NOT_FOUND; a follower
+    waits for it until the job is over.
     """
     ListOutputs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListOutputsRequest, _jobs_pb2.ListOutputsResponse]  # type: ignore[assignment]
     """The output files of a job: of its last attempt, or what a running one has by now. UNAVAILABLE while the worker of a
@@ -255,7 +257,8 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
         and ends with the log; without it ends with what is stored. A follower of no particular attempt goes on with the
         next attempt, or the next stage, from its beginning: each chunk says whose it is. A log that is lost, or whose time
-        is over, is said to be so by the status of the last chunk.
+        is over, is said to be so by the status of the last chunk. An attempt that has not run is NOT_FOUND; a follower
+        waits for it until the job is over.
         """
 
     @_abc_1.abstractmethod

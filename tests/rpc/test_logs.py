@@ -13,7 +13,7 @@ from coordinator.app import Coordinator
 from coordinator.engine import Batch, Engine, Item
 from hostler.client import Client, LogChunk
 from hostler.endpoint import coordinator_socket
-from hostler.errors import InvalidRequest
+from hostler.errors import InvalidRequest, JobNotFound
 from hostler.ids import AttemptKey
 from hostler.jobs import LogStatus
 from hostler.settings import Settings
@@ -140,20 +140,32 @@ async def test_a_long_log_is_read_in_pieces(client: Client, worker: FakeWorker) 
     assert max(len(chunk.frames) for chunk in chunks) <= 1_100_000
 
 
-async def test_a_follower_of_an_attempt_that_never_was_ends_with_the_job(client: Client, worker: FakeWorker) -> None:
-    """And waits as long as there may still be one."""
+async def test_an_attempt_that_never_was_is_not_taken_for_one_without_output(
+    client: Client, worker: FakeWorker
+) -> None:
+    """A follower waits as long as there may still be one."""
     job, key = await running(client, worker)
     following = asyncio.create_task(read_attempt(client, job, 7))
-    await worker.report_ended(key, ledger=ONE)
+    with pytest.raises(JobNotFound, match=f"attempt 2 of job {job} has no log: it has not run"):
+        await read_attempt(client, job, 2, follow=False)
+    assert not following.done()
+    await worker.report_ended(key, ledger=b"")
     assert await client.wait_one(job, timeout_s=10)
 
-    for chunks in (await asyncio.wait_for(following, 10), await asyncio.wait_for(read_attempt(client, job, 9), 10)):
+    with pytest.raises(JobNotFound, match="attempt 7 of job"):
+        await asyncio.wait_for(following, 10)
+    for follow in (False, True):
+        with pytest.raises(JobNotFound, match=f"attempt 1 of stage 3 of job {job} has no log"):
+            await read_attempt(client, job, 1, stage=3, follow=follow)
+        chunks = await read_attempt(client, job, 1, follow=follow)
         assert [(chunk.frames, chunk.end) for chunk in chunks] == [(b"", True)]
 
 
-async def read_attempt(client: Client, job: str, attempt: int) -> list[LogChunk]:
+async def read_attempt(
+    client: Client, job: str, attempt: int, *, stage: int = 0, follow: bool = True
+) -> list[LogChunk]:
     """Everything of one attempt, to its end."""
-    return [chunk async for chunk in client.read_log(job, attempt=attempt, follow=True)]
+    return [chunk async for chunk in client.read_log(job, stage=stage, attempt=attempt, follow=follow)]
 
 
 async def test_who_asks_before_the_first_attempt_gets_it_from_his_position(client: Client, worker: FakeWorker) -> None:
