@@ -10,10 +10,8 @@ import asyncio
 import functools
 import os
 import signal
-import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +20,7 @@ from hostler.cli.connect import cluster
 from hostler.cli.failures import BROKEN_PIPE, JOB_FAILED, NOT_FOUND, OK, Failure, failure_of, usage_failure
 from hostler.cli.follow import PATIENCE_S, gap_text, log_chunks, runs
 from hostler.cli.held_signals import HeldSignals
-from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
+from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, briefly, suspend
 from hostler.cli.options import FanOptions, Place, RunOptions
 from hostler.cli.render import moment_text, print_json, print_table, printable, say
 from hostler.cli.retrying import BATCH_JOBS
@@ -53,7 +51,6 @@ WAITING_SHOWN_MAX = 10
 AWAY = (WorkerState.UNREACHABLE, WorkerState.GONE, WorkerState.QUARANTINED, WorkerState.REVOKED)
 LOOK_S = 1.0  # between two looks at the workers
 LOOK_SHARE = 20  # ... and at least so many times as long as one took
-LAST_WORDS_S = 1.0  # how long leaving may take
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 
 
@@ -105,7 +102,7 @@ async def _run(place: Place, wanted: FanOptions, spec: JobSpec | None) -> int:
         else:
             name, parts = await _submit_again(client, wanted.retry_failed or "")
         fan = _Fan(client, parts, interrupts, group=wanted.group)
-        interrupts.before_leaving = functools.partial(_briefly, fan.show, name, as_json=place.as_json)
+        interrupts.before_leaving = functools.partial(briefly, fan.show, name, as_json=place.as_json)
         try:
             await fan.run()
         except BrokenPipeError:
@@ -379,18 +376,6 @@ class _Fan:
                 return False  # it waits, or is over: for an interrupt a stop is right for both
             held.hold(part.job, number, functools.partial(_say_of, part.worker), alone=False)
         return True
-
-
-def _briefly(show: Callable[..., None], *arguments: Any, **options: Any) -> None:
-    """Print something before we leave, but do not stay for a reader that takes nothing."""
-
-    def work() -> None:
-        with suppress(OSError):
-            show(*arguments, **options)
-
-    printing = threading.Thread(target=work, daemon=True)
-    printing.start()
-    printing.join(LAST_WORDS_S)
 
 
 def _say_what_is_waited_for(part: Part) -> None:

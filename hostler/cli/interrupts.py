@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from hostler.cli.beside import beside
@@ -22,6 +24,7 @@ PASSED_ON = (
 )
 PRESSES_TO_LEAVE = 3
 WAITING_MAX = 64
+LAST_WORDS_S = 1.0  # how long leaving may take
 
 
 class Interrupts:
@@ -85,6 +88,18 @@ class Interrupts:
             self.stops += 1
         self.waiting.append(number)
         self.heard.set()
+
+
+def briefly(show: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    """Print something before we leave, but do not stay for a reader that takes nothing."""
+
+    def work() -> None:
+        with suppress(OSError):
+            show(*arguments, **options)
+
+    printing = threading.Thread(target=work, daemon=True)
+    printing.start()
+    printing.join(LAST_WORDS_S)
 
 
 def suspend() -> None:

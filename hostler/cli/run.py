@@ -113,9 +113,10 @@ class _Run:
         if not await interrupts.before(cluster.ready()):
             return interrupts.status
         async with Client(cluster.address) as client:
-            return await self._be(client, interrupts, b"")  # it ends with this command, so nothing detaches
+            # It ends with this command, so nothing detaches.
+            return await self._be(client, interrupts, b"", private=True)
 
-    async def _be(self, client: "Client", interrupts: Interrupts, keys: bytes) -> int:
+    async def _be(self, client: "Client", interrupts: Interrupts, keys: bytes, *, private: bool = False) -> int:
         from hostler.cli.session import Session
 
         if self._options.detach:
@@ -123,10 +124,11 @@ class _Run:
             print_json({"id": job}) if self._as_json else print_line(job)
             return OK
         if self._spec.work.terminal is None:
-            return await Session(client, interrupts, as_json=self._as_json).run(self._spec)
+            return await Session(client, interrupts, as_json=self._as_json, private=private).run(self._spec)
         with Keyboard(keys) as keyboard:
             interrupts.before_leaving = keyboard.give_back
-            return await Session(client, interrupts, as_json=self._as_json, keyboard=keyboard).run(self._spec)
+            session = Session(client, interrupts, as_json=self._as_json, keyboard=keyboard, private=private)
+            return await session.run(self._spec)
 
     def _start_private(self, gone: str) -> PrivateCluster:
         """Start one; *gone* says what became of the cluster that it stands in for, if there was one."""

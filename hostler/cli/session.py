@@ -6,6 +6,7 @@ within a minute is not noticed.
 """
 
 import asyncio
+import functools
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from hostler.cli.beside import QUIET_S, beside
 from hostler.cli.failures import BROKEN_PIPE, OK, RUN_FAILED, Failure
 from hostler.cli.follow import copy_log
 from hostler.cli.held_signals import HeldSignals
-from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, suspend
+from hostler.cli.interrupts import STOP_SIGNALS, Interrupts, briefly, suspend
 from hostler.cli.keyboard import Keyboard, terminal_size
 from hostler.cli.render import print_json, say
 from hostler.cli.stdin import give_up, is_forwarded, is_open, pieces
@@ -56,16 +57,24 @@ class Session:
     """Is one job for the person at the terminal."""
 
     def __init__(
-        self, client: Client, interrupts: Interrupts, *, as_json: bool, keyboard: Keyboard | None = None
+        self,
+        client: Client,
+        interrupts: Interrupts,
+        *,
+        as_json: bool,
+        keyboard: Keyboard | None = None,
+        private: bool = False,
     ) -> None:
         """Prepare; with *as_json* the finished job is printed to standard error as one line of JSON.
 
         *keyboard*: our terminal is to be the job's. It is in raw mode meanwhile, and its keys may detach.
+        *private*: the cluster ends with us, and the job with it.
         """
         self._client = client
         self._interrupts = interrupts
         self._as_json = as_json
         self._keyboard = keyboard
+        self._private = private
         self._input_lost = False
         self._fed = 0  # the attempt that has got something of our input; 0: none
         self._detached = asyncio.Event() if keyboard is None else keyboard.detached
@@ -101,6 +110,7 @@ class Session:
         self, job: str, given: Input | None, *, start: int = 0, stage: int | None = None, attempt: int = 0
     ) -> int:
         unwritten: OSError | None = None
+        self._interrupts.before_leaving = functools.partial(self._leave, job)
         async with (
             beside(self._heed(job)),
             beside(self._say_why_it_waits(job)),
@@ -150,6 +160,15 @@ class Session:
         with self._keyboard.lines():
             print(file=sys.stderr)  # the job has perhaps left an open line, as a prompt is
             say(message)
+
+    def _leave(self, job: str) -> None:
+        """We end at once, whatever becomes of the job."""
+        if self._keyboard is not None:
+            self._keyboard.give_back()
+        if not self._private:
+            briefly(
+                self._say, f"left job {job}, which was not over yet; see what becomes of it with: hostler show {job}"
+            )
 
     # -- signals
 

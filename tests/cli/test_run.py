@@ -210,6 +210,22 @@ def test_the_second_ctrl_c_stops_the_job(fake: FakeCluster) -> None:
     assert fake.heard == ["signal 2", "stop"]
 
 
+def test_who_leaves_a_job_that_does_not_stop_is_told_which_it_is(fake: FakeCluster) -> None:
+    """It goes on being stopped, or not, and nobody would know where to look."""
+    fake.deaf = True
+    run = start(fake)
+    (job,) = fake.jobs
+
+    run.send_signal(signal.SIGINT)
+    fake.wait_until_heard("signal 2")
+    run.send_signal(signal.SIGINT)
+    fake.wait_until_heard("stop")
+    run.send_signal(signal.SIGINT)
+
+    said = f"hostler: left job {job}, which was not over yet; see what becomes of it with: hostler show {job}\n"
+    assert end(run) == (130, b"", said.encode())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_is_the_jobs(number: int, fake: FakeCluster) -> None:
     """It may do with it what it likes; here it ends by it."""
