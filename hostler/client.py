@@ -199,7 +199,7 @@ class Client:
         request = await self._submission(specs, principal)
         request.wait_s = wait_s
         with CALLING:
-            answer = await self._jobs.Submit(request, timeout=wait_s + 60.0)
+            answer = await self._jobs.Submit(request, timeout=wait_s + 60.0 if 0 <= wait_s < FOREVER_S else FOREVER_S)
         return [
             wire_jobs.progress_from_proto(r.progress) if r.HasField("progress") else r.id or error_from_proto(r.error)
             for r in answer.results
@@ -277,7 +277,7 @@ class Client:
         )
         with CALLING:
             # The job's own grace is not known here: the coordinator ends the call by itself.
-            known = grace_s is not None and 0 <= grace_s < FOREVER_S  # NaN is not: the coordinator refuses it
+            known = grace_s is not None and 0 <= grace_s + wait_s < FOREVER_S  # NaN is not: the coordinator refuses it
             timeout_s = grace_s + wait_s + CALL_S if known and grace_s is not None else FOREVER_S
             return wire_jobs.job_from_proto(await self._jobs.Stop(request, timeout=timeout_s))
 
@@ -338,15 +338,15 @@ class Client:
             request = jobs_pb2.WaitRequest(
                 ids=left, until=types_pb2.State.ValueType(until), timeout_s=left_s, principal=self._as(principal)
             )
+            call_s = left_s + CALL_S if 0 < left_s < FOREVER_S else FOREVER_S  # what is none, the coordinator refuses
             try:
                 with CALLING:
-                    async for message in self._jobs.Wait(request, timeout=left_s + CALL_S if left_s else FOREVER_S):
+                    async for message in self._jobs.Wait(request, timeout=call_s):
                         absence.heard()
-                        told = [wire_jobs.progress_from_proto(progress) for progress in message.jobs]
-                        over = {progress.id for progress in told}
+                        over = {progress.id for progress in message.jobs}
                         left = [job for job in left if job not in over]
-                        for progress in told:
-                            yield progress
+                        for progress in message.jobs:
+                            yield wire_jobs.progress_from_proto(progress)
                 return
             except PASSING as error:
                 await absence.bear(error)

@@ -46,6 +46,7 @@ WATCH_IDS_MAX = 1000
 SLICE_BYTES = 256 * 1024  # of the items of a call, before others get their turn
 ITEM_BYTES = 512  # what an item costs besides its length
 ID_CHARACTERS = 36
+STOP_WAIT_S = 30.0  # for the proof of a stop, when nothing is said
 
 
 class JobsService:
@@ -73,6 +74,7 @@ class JobsService:
         """Submit: per-item results in order, durable before the answer."""
         if len(request.jobs) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.jobs)} jobs in one call; at most {SUBMIT_ITEMS_MAX}", field="jobs")
+        _check_seconds(request.wait_s, "wait", "0 for not at all")
         self._disk.check()
         messages = list(request.jobs)
         repeated = [
@@ -229,13 +231,13 @@ class JobsService:
         if job.state is State.FINISHED:
             return wire.job_to_proto(job)
         grace_s = request.grace_s if request.HasField("grace_s") else job.spec.work.grace_s
-        if not 0 <= grace_s <= DURATION_S_MAX:
-            raise InvalidRequest("grace is a number of seconds, 0 for SIGKILL at once", field="grace")
+        _check_seconds(grace_s, "grace", "0 for SIGKILL at once")
+        _check_seconds(request.wait_s, "wait", f"0 for {STOP_WAIT_S:g}")
         by = principal.name
         waiter = Waiter()
         try:
             self._engine.post(lambda live, now: decisions.on_stop(live, job.id, grace_s, by, waiter, now))
-            await waiter.ready(grace_s + (request.wait_s or 30.0))
+            await waiter.ready(grace_s + (request.wait_s or STOP_WAIT_S))
         except JobNotFound:
             pass  # it left memory in between: it is over
         finally:
@@ -256,6 +258,7 @@ class JobsService:
         """Wait: each job once, as soon as it is far enough."""
         if len(request.ids) > SUBMIT_ITEMS_MAX:
             raise TooLarge(f"{len(request.ids)} ids in one call; at most {SUBMIT_ITEMS_MAX}", field="ids")
+        _check_seconds(request.timeout_s, "timeout", "0 for no limit")
         until = State.RUNNING if request.until == types_pb2.STATE_RUNNING else State.FINISHED
         groups = self._progress(list(dict.fromkeys(request.ids)), until, request.timeout_s, principal)
         async with aclosing(groups):
@@ -317,6 +320,12 @@ class JobsService:
                         return
                     await changed.wait()
                     await asyncio.sleep(0.02)  # a busy engine commits often: read a few commits at once
+
+
+def _check_seconds(seconds: float, field: str, zero: str) -> None:
+    """Refuse what is no length of time, as NaN; *zero* says what 0 means."""
+    if not 0 <= seconds <= DURATION_S_MAX:
+        raise InvalidRequest(f"{field} is a number of seconds, {zero}", field=field)
 
 
 def _asking(caller: Caller, asserted: str) -> Principal | HostlerError:

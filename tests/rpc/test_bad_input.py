@@ -1,6 +1,7 @@
 """Bytes that are no message, messages that are too long, methods that are not there: the server goes on."""
 
 import asyncio
+import math
 from random import Random
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hostler.channel_options import MESSAGE_BYTES_MAX
 from hostler.client import Client
 from hostler.errors import ErrorCode, InvalidRequest
+from hostler.jobs import JobQuery
+from hostler.lifecycle import State
 from hostler.v1 import access_pb2, files_pb2, jobs_pb2, jobs_pb2_grpc, workers_pb2, workloads_pb2
 from tests.support.builders import a_spec, an_id
 
@@ -144,6 +147,32 @@ async def test_numbers_beyond_every_limit_are_no_fault_of_ours(channel: Any, met
     status, _ = await outcome(call(channel, method, message.SerializeToString()))
 
     assert status in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -5.0, math.inf])
+async def test_what_is_no_length_of_time_is_refused(client: Client, channel: Any, seconds: float) -> None:
+    """Nothing has happened then: no job is submitted or stopped, and nobody waits for ever."""
+    job = await client.submit_one(a_spec())
+    stub = jobs_pb2_grpc.JobsStub(channel)
+    calls = {
+        "grace": stub.Stop(jobs_pb2.StopRequest(id=job, grace_s=seconds), timeout=10),
+        "wait": stub.Stop(jobs_pb2.StopRequest(id=job, wait_s=seconds), timeout=10),
+        "deadline": jobs_pb2_grpc.ClusterStub(channel).DrainWorker(
+            jobs_pb2.DrainWorkerRequest(deadline_s=seconds), timeout=10
+        ),
+    }
+    for field, called in calls.items():
+        status, trailers = await outcome(called)
+        assert (status, trailers["hostler-field"]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+    with pytest.raises(InvalidRequest, match="timeout is a number of seconds, 0 for no limit"):
+        await client.wait_one(job, timeout_s=seconds)
+    with pytest.raises(InvalidRequest, match="wait is a number of seconds"):
+        await client.submit_and_wait([a_spec()], wait_s=seconds)
+    with pytest.raises(InvalidRequest, match="wait is a number of seconds"):
+        await client.stop(job, grace_s=0.0, wait_s=seconds)
+
+    assert [(found.id, found.state) for found in (await client.find(JobQuery())).jobs] == [(job, State.QUEUED)]
 
 
 @pytest.mark.parametrize("beyond", [1, 1 << 40, None])
