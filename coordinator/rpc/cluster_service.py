@@ -53,7 +53,11 @@ class ClusterService:
                     "the deadline is a number of seconds, and none at all without it", field="deadline"
                 )
             by_us = self._clock.wall_us() + round(request.deadline_s * 1e6)
-        drain = Drain(by_us, request.leave, request.reason[:REASON_CHARACTERS_MAX])
+        if len(request.reason) > REASON_CHARACTERS_MAX:
+            raise InvalidRequest(
+                f"the reason has {len(request.reason)} characters; at most {REASON_CHARACTERS_MAX}", field="reason"
+            )
+        drain = Drain(by_us, request.leave, request.reason)
         return await self._change_worker(lambda live, reply: on_drain(live, request.worker, drain, reply))
 
     async def resume_worker(self, request: jobs_pb2.WorkerRequest, principal: Principal) -> types_pb2.Worker:

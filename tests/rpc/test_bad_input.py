@@ -15,7 +15,9 @@ from hostler.errors import ErrorCode, InvalidRequest
 from hostler.jobs import JobQuery
 from hostler.lifecycle import State
 from hostler.v1 import access_pb2, files_pb2, jobs_pb2, jobs_pb2_grpc, workers_pb2, workloads_pb2
+from hostler.workers import WorkerState
 from tests.support.builders import a_spec, an_id
+from tests.support.fake_worker import FakeWorker
 
 UNARY = [
     "Jobs/Submit",
@@ -173,6 +175,16 @@ async def test_what_is_no_length_of_time_is_refused(client: Client, channel: Any
         await client.stop(job, grace_s=0.0, wait_s=seconds)
 
     assert [(found.id, found.state) for found in (await client.find(JobQuery())).jobs] == [(job, State.QUEUED)]
+
+
+async def test_a_reason_of_a_drain_that_is_too_long_is_refused(client: Client, worker: FakeWorker) -> None:
+    """It would be cut, and what is left may say something else."""
+    with pytest.raises(InvalidRequest, match="the reason has 201 characters; at most 200") as refused:
+        await client.drain_worker(worker.id, reason="x" * 201)
+
+    assert refused.value.field == "reason"
+    assert [one.state for one in await client.workers()] == [WorkerState.CONNECTED]
+    assert (await client.drain_worker(worker.id, reason="é" * 200)).reason == "é" * 200
 
 
 @pytest.mark.parametrize("beyond", [1, 1 << 40, None])
