@@ -19,6 +19,7 @@ from coordinator.rpc.disk_reserve import DiskReserve
 from coordinator.rpc.submissions import Submissions, is_described, refused, submission
 from coordinator.sessions import Sessions
 from coordinator.storage.protocol import Store
+from coordinator.storage.selection import BRIEF_PAGE_MAX, PAGE_MAX
 from coordinator.watchers import Waiter, Watchers
 from hostler.clock import Clock
 from hostler.errors import (
@@ -201,6 +202,9 @@ class JobsService:
             raise InvalidRequest("after is not the `next` of an earlier page", field="after")
         if len(request.id_prefix) > ID_CHARACTERS:
             raise InvalidRequest(f"an id has {ID_CHARACTERS} characters", field="id_prefix")
+        most = BRIEF_PAGE_MAX if request.brief else PAGE_MAX
+        if request.limit > most:
+            raise InvalidRequest(f"limit is a number from 1 to {most}, 0 for 100", field="limit")
         if any(state not in State._value2member_map_ for state in request.states):
             raise InvalidRequest("states names a state that does not exist", field="states")
         query = wire.query_from_proto(request)

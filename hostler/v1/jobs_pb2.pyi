@@ -489,14 +489,14 @@ class ListRequest(_message.Message):
     family: _builtins.str
     worker: _builtins.str
     limit: _builtins.int
-    """1..1000, 0: 100"""
+    """1..1000, with `brief` 1..10000; 0: 100"""
     after: _builtins.str
     """`next` of the page before"""
     principal: _builtins.str
     newest_first: _builtins.bool
     workload: _builtins.str
     brief: _builtins.bool
-    """only id, state and outcome of each job; then up to 10,000 a page"""
+    """only id, state and outcome of each job"""
     id_prefix: _builtins.str
     """ids that begin so; at most 36 characters"""
     filter: _builtins.str

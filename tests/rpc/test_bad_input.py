@@ -140,7 +140,6 @@ async def test_random_bytes_never_make_a_fault_of_ours(client: Client, channel: 
     ("method", "message"),
     [
         ("Jobs/List", jobs_pb2.ListRequest(after="9" * 40)),
-        ("Jobs/List", jobs_pb2.ListRequest(limit=(1 << 32) - 1)),
         ("Jobs/ReadLog", READ_FROM_BEYOND),
     ],
 )
@@ -185,6 +184,20 @@ async def test_a_reason_of_a_drain_that_is_too_long_is_refused(client: Client, w
     assert refused.value.field == "reason"
     assert [one.state for one in await client.workers()] == [WorkerState.CONNECTED]
     assert (await client.drain_worker(worker.id, reason="é" * 200)).reason == "é" * 200
+
+
+@pytest.mark.parametrize(("brief", "most"), [(False, 1000), (True, 10_000)])
+async def test_a_page_that_is_too_long_is_refused(client: Client, channel: Any, brief: bool, most: int) -> None:
+    """Whoever gets less than was asked for may take it for all there is."""
+    job = await client.submit_one(a_spec())
+    stub = jobs_pb2_grpc.JobsStub(channel)
+    for limit in (most + 1, (1 << 32) - 1):
+        status, trailers = await outcome(stub.List(jobs_pb2.ListRequest(limit=limit, brief=brief), timeout=10))
+        assert (status, trailers["hostler-field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "limit")
+
+    for limit in (0, 1, most):
+        answer = await stub.List(jobs_pb2.ListRequest(limit=limit, brief=brief), timeout=10)
+        assert [found.id for found in answer.jobs] == [job]
 
 
 @pytest.mark.parametrize("beyond", [1, 1 << 40, None])
