@@ -171,13 +171,20 @@ def _not_for_its_worker(live: Live, item: Submission) -> HostlerError | None:
     if not item.pin:
         return None
     worker = live.workers.get(item.pin)
-    if worker is not None and worker.revoked:
+    if worker is None:
+        text = f"no worker has the id {item.pin[:100]!r}; a job names its worker by id, which hostler workers shows"
+        return WorkerNotFound(text, field="worker")
+    if worker.revoked:
         text = f"worker {worker.name} was revoked, and takes no job any more; its host may have joined again since"
         return WorkerNotFound(text, field="worker")
+    if item.slots:
+        return None
     # A job without a slot starts at once or not at all, so its worker must be there, and take new work.
-    if worker is None or (item.slots == 0 and not worker.connected):
-        return WorkerNotFound("worker not found", field="worker")
-    absence = next(absences(worker), None) if item.slots == 0 else None
+    if not worker.connected:
+        return WorkerNotFound(
+            f"worker {item.pin} is not connected; a job without a slot waits for none", field="worker"
+        )
+    absence = next(absences(worker), None)
     if absence is not None:
         why = worker.drain.reason if worker.drain is not None else worker.draining_reason
         text = f"worker {worker.name} takes no new work: it {absence.text}"

@@ -659,7 +659,7 @@ class JobSpec(_message.Message):
     key: _builtins.str
     """idempotency key: the same owner, key and body give the same job"""
     worker: _builtins.str
-    """a worker id to run on; empty: any"""
+    """the id, not the name, of a worker to run on; empty: any"""
     priority: _builtins.int
     """higher first, -1000..1000"""
     slots: _builtins.int

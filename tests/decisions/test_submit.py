@@ -160,15 +160,17 @@ def test_only_waiting_jobs_count_against_the_limit() -> None:
     assert scene.submit(a_submission(50)) == [an_id(50)]
 
 
-def test_a_job_for_a_worker_nobody_knows_is_refused() -> None:
-    """It could wait for ever, and the document of /start wants an error at once."""
+@pytest.mark.parametrize("pin", [W2, "w1"])
+def test_a_job_for_a_worker_nobody_knows_is_refused(pin: str) -> None:
+    """It could wait for ever, and the document of /start wants an error at once. A name is no id."""
     scene = Scene()
     scene.join(W1)
 
-    (error,) = scene.submit(a_submission(1, pin=W2))
+    (error,) = scene.submit(a_submission(1, pin=pin))
 
     assert isinstance(error, WorkerNotFound)
-    assert error.message == "worker not found"
+    assert error.message.startswith(f"no worker has the id '{pin}'; a job names its worker by id")
+    assert "hostler workers" in error.message
 
 
 def test_a_job_for_a_worker_that_is_away_waits_for_it() -> None:
@@ -190,6 +192,7 @@ def test_a_job_without_a_slot_starts_at_once_or_not_at_all() -> None:
     (error,) = scene.submit(a_submission(1, pin=W1, slots=0))
 
     assert isinstance(error, WorkerNotFound)
+    assert f"worker {W1} is not connected" in error.message
 
 
 @pytest.mark.parametrize(

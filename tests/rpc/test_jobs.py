@@ -123,7 +123,7 @@ async def test_an_error_of_an_item_has_code_field_and_text(client: Client) -> No
 
     bad, lost = results[1], results[2]
     assert isinstance(bad, InvalidRequest) and (bad.field, "1000" in bad.message) == ("priority", True)
-    assert isinstance(lost, WorkerNotFound) and lost.message == "worker not found"
+    assert isinstance(lost, WorkerNotFound) and (lost.field, W2 in lost.message) == ("worker", True)
 
 
 async def test_an_error_says_when_to_try_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
