@@ -3,6 +3,12 @@
 Decoding trusts the types (protobuf checked them) and not the meaning (`hostler.job_checks.check_spec`).
 """
 
+from collections.abc import Callable
+from dataclasses import fields, replace
+from inspect import formatannotation
+from typing import Any
+
+from hostler.errors import InvalidRequest
 from hostler.jobs import (
     BriefJob,
     Job,
@@ -16,6 +22,7 @@ from hostler.jobs import (
     Progress,
     Record,
     Stage,
+    Work,
 )
 from hostler.lifecycle import Outcome, State
 from hostler.v1 import jobs_pb2, types_pb2
@@ -41,7 +48,34 @@ def spec_to_proto(spec: JobSpec) -> types_pb2.JobSpec:
 
 
 def put_spec(message: types_pb2.JobSpec, spec: JobSpec) -> None:
-    """Encode a submission in its place in another message: one that is made first is copied there."""
+    """Encode a submission in its place in another message: one that is made first is copied there.
+
+    Raises:
+        InvalidRequest: a field has a value of another type than its own.
+    """
+    try:
+        _put_spec(message, spec)
+    except (TypeError, AttributeError) as error:
+        wrong = _wrong_field(spec.work, Work(), lambda work: put_work(types_pb2.Work(), work)) or _wrong_field(
+            spec, JobSpec(work=Work()), lambda one: _put_spec(types_pb2.JobSpec(), one)
+        )
+        if wrong is None:
+            raise
+        raise wrong from error
+
+
+def _wrong_field(given: Any, plain: Any, put: Callable[[Any], None]) -> InvalidRequest | None:
+    """Find the field that cannot be encoded: each is tried alone in a *plain* one."""
+    for field in fields(plain):
+        try:
+            put(replace(plain, **{field.name: getattr(given, field.name)}))
+        except (TypeError, AttributeError):
+            wanted = formatannotation(field.type)
+            return InvalidRequest(f"{field.name} has to be of the type {wanted}", field=field.name)
+    return None
+
+
+def _put_spec(message: types_pb2.JobSpec, spec: JobSpec) -> None:
     put_work(message.work, spec.work)
     message.family, message.slots = spec.family, spec.slots
     for name in _SPEC_FIELDS:

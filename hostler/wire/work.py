@@ -1,5 +1,7 @@
 """What a worker executes, and the names of attempts, to and from protobuf."""
 
+from typing import cast
+
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import NO_LIMITS, Container, File, Limits, PythonScript, Service, Terminal, Work
 from hostler.v1 import types_pb2
@@ -117,6 +119,8 @@ def work_to_proto(work: Work) -> types_pb2.Work:
 
 def put_work(message: types_pb2.Work, work: Work) -> None:
     """Encode what a worker executes in its place in another message: one that is made first is copied there."""
+    if isinstance(cast(object, work.argv), str):
+        raise TypeError("argv is one text")  # whose characters would be taken for the arguments
     message.argv.extend(work.argv)
     for name in _WORK_FIELDS:
         if value := getattr(work, name):  # what is unset need not be said, which costs as much as to say it

@@ -1,5 +1,8 @@
 """Names and errors: one form each, and every error has a word, a status and a class."""
 
+import re
+from pathlib import Path
+
 import grpc
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hostler.errors import BY_CODE, TO_GRPC, TO_HTTP, ErrorCode, HostlerError, I
 from hostler.ids import AttemptKey, JobId, is_uuid, new_uuid
 from hostler.wire.errors import error_from_proto, error_to_proto, status_of, trailers_of
 
+PYTHON_DOCUMENT = Path(__file__).parents[2] / "docs" / "python.md"
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HostlerError)]
 
 
@@ -73,6 +77,12 @@ def test_the_tables_hold_nothing_else() -> None:
     assert sorted(kind.__name__ for kind in KINDS if kind is not HostlerError) == sorted(
         kind.__name__ for kind in BY_CODE.values()
     )
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_programs_can_read_what_to_do_about_every_error(code: ErrorCode) -> None:
+    """In the table of their document."""
+    assert re.search(rf"(?m)^\|[^|]*`{BY_CODE[code].__name__}`[^|]*\| \w", PYTHON_DOCUMENT.read_text())
 
 
 @pytest.mark.parametrize("code", ErrorCode)

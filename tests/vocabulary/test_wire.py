@@ -1,12 +1,14 @@
 """Values to protobuf and back: nothing is lost, whatever the values."""
 
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostler.errors import InvalidRequest
 from hostler.ids import AttemptKey, JobId
 from hostler.jobs import (
     End,
@@ -236,6 +238,27 @@ def test_a_client_that_sets_only_argv_asks_for_an_ordinary_job() -> None:
     spec = wire.spec_from_proto(types_pb2.JobSpec(work=types_pb2.Work(argv=["true"])))
 
     assert (spec.slots, spec.family, spec.work.argv) == (1, "native", ("true",))
+
+
+@pytest.mark.parametrize(
+    ("work", "rest", "field", "wanted"),
+    [
+        ({"argv": "true"}, {}, "argv", "tuple[str, ...]"),
+        ({"argv": ("echo", 1)}, {}, "argv", "tuple[str, ...]"),
+        ({"argv": ("ls",), "cwd": Path("/")}, {}, "cwd", "str"),
+        ({"argv": ("env",), "env": {"N": 1}}, {}, "env", "dict[str, str]"),
+        ({"argv": ("ls",)}, {"name": 5}, "name", "str"),
+        ({"argv": ("ls",)}, {"stages": ("one",)}, "stages", "tuple[hostler.jobs.Stage, ...]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_field(
+    work: dict[str, Any], rest: dict[str, Any], field: str, wanted: str
+) -> None:
+    """A text as argv would be run letter by letter."""
+    with pytest.raises(InvalidRequest) as refused:
+        wire.spec_to_proto(JobSpec(work=Work(**work), **rest))
+
+    assert (refused.value.field, refused.value.message) == (field, f"{field} has to be of the type {wanted}")
 
 
 def test_a_list_without_a_limit_asks_for_a_hundred() -> None:
