@@ -71,13 +71,21 @@ async def join_or_resume(settings: Settings, address: str, directory: Path, name
         why = "its certificate has expired" if over else f"the coordinator {address} is not on this host"
         raise InvalidRequest(
             f"{why}: this worker must join with an invitation, which `hostler workers invite` makes there; "
-            "docs/several-hosts.md shows how",
+            f"docs/several-hosts.md shows how{_who_has_joined(settings.data_dir, name)}",
             field="join",
         )
     made = await _join_patiently(settings, address, name, clock)
     write_credentials(directory, made)
     logs.get().info("agent.joined", worker=made.worker, until_us=made.until_us)
     return made
+
+
+def _who_has_joined(data_dir: Path, name: str) -> str:
+    """The other workers that a data directory is of, for who has perhaps started the wrong one; mostly nobody."""
+    names = sorted(found.parent.name for found in data_dir.glob(f"workers/*/{CREDENTIALS_FILE}"))
+    if not names or name in names:
+        return ""
+    return f". No worker {name} has joined from {data_dir}, but {', '.join(names)}: --name {names[0]} starts that one"
 
 
 async def _is_heard(kept: Credentials) -> bool:

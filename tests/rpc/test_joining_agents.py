@@ -83,6 +83,23 @@ async def test_an_agent_says_what_it_needs_to_join(site: Site, tmp_path: Path) -
     assert (await agent_joins(site, tmp_path, join=token)).worker
 
 
+async def test_an_agent_on_the_data_directory_of_another_is_told_whose_it_is(site: Site, tmp_path: Path) -> None:
+    """It has perhaps only another name than it was meant to have."""
+    invitation = await site.invite()
+
+    async def starts(name: str, join: str = "") -> Credentials:
+        directory = tmp_path / "workers" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        settings = load(data_dir=tmp_path, ca_fingerprint=invitation.fingerprint, join=join)
+        return await join_or_resume(settings, site.address, directory, name, SystemClock())
+
+    first = await starts("wb", invitation.token)
+    with pytest.raises(InvalidRequest, match=f"No worker wz has joined from {tmp_path}, but wb: --name wb starts that"):
+        await starts("wz")
+
+    assert (await starts("wb")).worker == first.worker
+
+
 async def test_an_agent_renews_at_half_of_its_certificates_life(data_dir: Path, tmp_path: Path) -> None:
     """And is told to reach the coordinator with the new one; a restart finds it."""
     async with served(data_dir, worker_certificate_s=2.0) as site:
