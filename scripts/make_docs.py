@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from hostler import frames  # noqa: E402
 from hostler.causes import CAUSES  # noqa: E402
 from hostler.lifecycle import MEANINGS, TRANSITIONS, Event, Outcome, State  # noqa: E402
 from hostler.logs import EVENTS  # noqa: E402
@@ -47,6 +48,33 @@ PENDING_NOTES = (
     " on); `explain` says how many come before, up to about a thousand.",
     "- A stage of a chain is queued when the stage before it has ended, and waits for no other job. A start deadline is"
     " no reason: a job that waits beyond it is over, as `timed_out`, and its evidence says what it waited for.",
+)
+
+FRAMES = (
+    "## The frames of a job's log",
+    "",
+    "What a job puts out is no log of these programs: `Jobs.ReadLog` sends it as frames, one behind the other. A frame"
+    f" is a header of {frames.HEADER_BYTES} bytes and a payload; its numbers have no sign and their lowest byte first.",
+    "",
+    "| bytes | what |",
+    "|---|---|",
+    f"| 0 to 3 | length of the payload, at most {frames.OUTPUT_BYTES_MAX:,} |",
+    "| 4 to 7 | CRC-32, as of zlib, of everything behind it: bytes 8 to 19 and the payload |",
+    "| 8 | kind |",
+    "| 9 to 11 | 0 |",
+    "| 12 to 19 | when the worker has read it, in microseconds since 1970: for display only, as clocks are set |",
+    "",
+    "| kind | payload |",
+    "|---|---|",
+    f"| {frames.OUT} | bytes of standard output |",
+    f"| {frames.ERR} | bytes of standard error |",
+    f"| {frames.GAP} | two numbers of 8 bytes: so many of standard output and of standard error were dropped here |",
+    "",
+    "- A chunk holds whole frames. Where one ends means nothing: a line, or a character, may go on in the next of its"
+    " kind.",
+    "- A position counts the bytes of the frames before it, headers included. The next chunk begins at `position` and"
+    " the length of `frames` together.",
+    "- Pass over kinds that you do not know.",
 )
 
 
@@ -93,10 +121,11 @@ def settings() -> str:
 
 
 def log_events() -> str:
-    """Every event of the structured logs."""
+    """Every event of the structured logs, and how those of jobs are written."""
     lines = ["# Log events", "", NOTE, "Logs go to standard error: JSON lines, or text on a terminal.", ""]
     lines += ["| event | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in EVENTS.items()]
+    lines += ["", *FRAMES]
     return "\n".join(lines) + "\n"
 
 

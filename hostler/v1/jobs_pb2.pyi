@@ -899,7 +899,7 @@ class LogChunk(_message.Message):
     position: _builtins.int
     """of the first byte of `frames`"""
     frames: _builtins.bytes
-    """whole frames, format in hostler/frames.py"""
+    """whole frames; docs/logs.md has their format"""
     end: _builtins.bool
     """nothing follows"""
     status: _types_pb2.LogStatus.ValueType

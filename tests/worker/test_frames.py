@@ -1,5 +1,7 @@
 """The frame format: what is written is what is read, and nothing else is taken for it."""
 
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,16 @@ def test_frames_are_read_back_as_they_were_written(written: list[tuple[int, byte
     assert [(each.kind, each.payload, each.at_us) for each in found] == written
     assert frames.whole_frames(buffer) == len(buffer)
     assert not found or found[-1].end == len(buffer)
+
+
+def test_a_frame_is_laid_out_as_its_document_says() -> None:
+    """Programs in other languages read what `ReadLog` sends by docs/logs.md."""
+    covered = bytes([2, 0, 0, 0]) + (1_764_072_000_000_000).to_bytes(8, "little")
+    payload = b"no such file\n"
+    header = len(payload).to_bytes(4, "little") + crc32(covered + payload).to_bytes(4, "little") + covered
+
+    assert frames.encode(frames.ERR, payload, 1_764_072_000_000_000) == header + payload
+    assert frames.gap_payload(3, 5) == (3).to_bytes(8, "little") + (5).to_bytes(8, "little")
 
 
 @given(st.lists(FRAMES, min_size=1, max_size=4), st.data())
