@@ -186,7 +186,8 @@ class JobsServicer:
 
     def Watch(self, request, context):
         """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
-        the newest event is refused: nothing would be heard after it.
+        the newest event is refused: nothing would be heard after it. Of an id that no job has, or none that the caller
+        may see, nothing is told, and that is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

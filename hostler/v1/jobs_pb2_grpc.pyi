@@ -70,7 +70,8 @@ class JobsStub:
     """
     Watch: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchRequest, _jobs_pb2.JobEvent]
     """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
-    the newest event is refused: nothing would be heard after it.
+    the newest event is refused: nothing would be heard after it. Of an id that no job has, or none that the caller
+    may see, nothing is told, and that is no error.
     """
     ReadLog: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
@@ -129,7 +130,8 @@ class JobsAsyncStub(JobsStub):
     """
     Watch: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchRequest, _jobs_pb2.JobEvent]  # type: ignore[assignment]
     """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
-    the newest event is refused: nothing would be heard after it.
+    the newest event is refused: nothing would be heard after it. Of an id that no job has, or none that the caller
+    may see, nothing is told, and that is no error.
     """
     ReadLog: _aio.UnaryStreamMultiCallable[_jobs_pb2.ReadLogRequest, _jobs_pb2.LogChunk]  # type: ignore[assignment]
     """Streams the frames of an attempt's ledger from a position on. With `follow` it waits for more
@@ -245,7 +247,8 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.JobEvent], _abc.AsyncIterator[_jobs_pb2.JobEvent]]:
         """Streams the transitions of jobs from event number `after` on; never ends by itself. A number higher than that of
-        the newest event is refused: nothing would be heard after it.
+        the newest event is refused: nothing would be heard after it. Of an id that no job has, or none that the caller
+        may see, nothing is told, and that is no error.
         """
 
     @_abc_1.abstractmethod

@@ -8,7 +8,7 @@ from hostler.jobs import JobQuery, JobSpec, Stage, Work
 from hostler.lifecycle import State
 from hostler.workloads import Workload
 from tests.rpc.conftest import MakeWorker
-from tests.support.builders import a_spec
+from tests.support.builders import a_spec, an_id
 from tests.support.fake_worker import FakeWorker
 
 
@@ -120,4 +120,5 @@ async def test_a_watch_of_what_there_is_ends(client: Client, worker: FakeWorker)
 
     assert (kinds[0], kinds[-1]) == ("queued", "ended")
     assert nothing == []
+    assert [event async for event in client.watch([an_id(99)], once=True)] == []  # of a job that never was
     assert later[0] == (other, "queued")
