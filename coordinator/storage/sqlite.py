@@ -446,11 +446,9 @@ def _find_log(reader: sqlite3.Connection, job_id: str, key: AttemptKey | None, p
         extents = _first(found, LOG_READ_BYTES)
         job, over = rows.job_of(row), row["state"] == State.FINISHED
         is_current = (stage, attempt) == (row["stage"], row["attempt"])
-        past = (
-            reader.execute(GET_PAST_LOG, (row["number"], stage, attempt)).fetchone()
-            if row["retried"] or not is_current
-            else None
-        )
+        # One that is over is kept apart; the job bears its number until the next one is assigned, or its own end.
+        may_be_past = not is_current or row["state"] in (State.QUEUED, State.FINISHED)
+        past = reader.execute(GET_PAST_LOG, (row["number"], stage, attempt)).fetchone() if may_be_past else None
         if past is not None or not is_current:
             held, status, lost = past if past is not None else (0, LogStatus.COMPLETE, 0)
             status = LogStatus.EXPIRED if row["logs_expired"] and held else status

@@ -145,6 +145,21 @@ async def test_each_attempt_has_its_own_log(store: SqliteStore) -> None:
     assert (current.attempt, current.over, current.job.log_position) == (2, False, 10)
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_an_attempt_that_is_over_has_its_log_while_the_job_waits_for_the_next(
+    store: SqliteStore, retries: int
+) -> None:
+    """The job bears its number until then, also when it was lost, which takes no retry."""
+    await commit(store, seen(), queued(1, retries=1), assigned(1), begun(1))
+    await commit(store, LogStored(1, a_key(1), (Extent(0, 1, 0, 40),), 40, 30))
+    await commit(store, again(1, ledger_bytes=40, retries=retries))
+
+    for key in (None, a_key(1)):
+        found = await store.find_log(an_id(1), key, 0)
+        assert found is not None
+        assert (found.attempt, found.over, found.job.log_position) == (1, True, 40)
+
+
 async def test_a_lost_log_of_an_earlier_attempt_says_so(store: SqliteStore) -> None:
     """Loss is never silent."""
     await commit(store, seen(), queued(1, retries=1), assigned(1), again(1, ledger_bytes=100))
