@@ -221,7 +221,7 @@ async def test_a_feed_ends_with_its_attempt_when_the_job_goes_on(client: Client,
     await worker.report_started(key)
     shim, feeding = FakeShim(worker, key), client.feeding(job)
     under_way = asyncio.create_task(feeding.run(pieces(b"once", then=asyncio.Event())))
-    await eventually(lambda: shim.content == b"once", "the input")
+    await eventually(lambda: feeding.taken == 4, "the shim's word for it")
     await shim.close()
 
     await worker.report_ended(key, exit_code=1)
