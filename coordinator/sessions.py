@@ -86,12 +86,14 @@ class Session:
     def signal(self, effect: SendSignal) -> None:
         """Have a signal passed on; its reply is settled by the worker's answer, or by the end of this stream."""
         reply: asyncio.Future[None] = effect.reply
+        if reply.done():
+            return  # its caller has gone
         if len(self._signals) >= SIGNALS_MAX:
             reply.set_exception(Overloaded(f"{SIGNALS_MAX:,} signals are on their way to that worker; try again"))
             return
         number = next(self._numbers)
         self._signals[number] = effect
-        reply.add_done_callback(lambda _: self._signals.pop(number, None))  # also when its caller has gone
+        reply.add_done_callback(lambda _: self._signals.pop(number, None))  # also when its caller goes
         self.outbox.signals.append((number, effect))
         self.wake.set()
 

@@ -94,6 +94,10 @@ async def test_signals_that_nobody_answers_do_not_gather() -> None:
     with pytest.raises(Overloaded):
         await signal_to(session)
 
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+    session.signal(SendSignal(W1, a_key(1), 10, False, gone))  # whoever has gone is not to be told
+
     waiting[5].cancel()
     await asyncio.sleep(0)
     again = signal_to(session)
